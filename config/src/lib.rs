@@ -1,0 +1,49 @@
+//! Settings: one annotated reference file, and layers that override each other: file < environment < flags.
+//!
+//! Every component keeps its settings, defaults and limits beside its code; this crate only joins, merges and checks them.
+//! It promises that a mistake is named with its key, its origin, its value and what is allowed instead.
+
+pub mod check;
+pub mod load;
+
+use faceflow_core::retry::RetrySettings;
+use faceflow_engine::DetectSettings;
+use faceflow_operators::admit::CrawlSettings;
+use faceflow_operators::clusters::DedupeSettings;
+use faceflow_operators::html::MineSettings;
+use faceflow_operators::pixels::{DeliverSettings, ImageSettings};
+use faceflow_operators::web::FetchSettings;
+use faceflow_sinks::ledger::LedgerSettings;
+use faceflow_sinks::report::ReportSettings;
+use serde::{Deserialize, Serialize};
+
+pub use load::{Layers, SettingsError};
+
+/// Every setting, by section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The web client.
+    pub fetch: FetchSettings,
+    /// How far sites are crawled.
+    pub crawl: CrawlSettings,
+    /// What is read out of pages.
+    pub mine: MineSettings,
+    /// Which images are decoded.
+    pub image: ImageSettings,
+    /// Near-duplicates.
+    pub dedupe: DedupeSettings,
+    /// The detector.
+    pub detect: DetectSettings,
+    /// Crops and thumbnails.
+    pub deliver: DeliverSettings,
+    /// Retries.
+    pub retry: RetrySettings,
+    /// The ledger.
+    pub ledger: LedgerSettings,
+    /// The report.
+    pub report: ReportSettings,
+}
+
+/// The annotated reference file: every key with its default.
+pub const REFERENCE: &str = include_str!("../faceflow.toml");

@@ -1,0 +1,267 @@
+//! The commands: each turns its arguments into a job or a query, and its outcome into an exit status.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use faceflow::config::{Layers, Settings};
+use faceflow::core::pulse::Pulse;
+use faceflow::core::source::Source;
+use faceflow::job::{Engine, Job, JobError, Summary};
+use faceflow::local::{Local, files};
+use faceflow::operators::address::parse_site;
+use faceflow::run::{Drive, end_on_worker_panic};
+use faceflow::sinks::ledger::{Reader, Selection, SqliteLedger};
+use faceflow::sinks::{explain, results};
+use faceflow::sources::lines::Lines;
+use faceflow::sources::list::List;
+use indicatif::MultiProgress;
+use url::Url;
+
+use crate::cli::{Cli, Command, Common, Format, Kind, RunArgs};
+use crate::doctor;
+use crate::progress::Progress;
+
+/// Everything settled and nothing dead.
+pub const DONE: u8 = 0;
+/// A failure of ours.
+pub const FAILED: u8 = 1;
+/// Bad usage or settings.
+pub const USAGE: u8 = 2;
+/// Dead or still open entries.
+pub const UNFINISHED: u8 = 3;
+/// Interrupted, state kept.
+pub const INTERRUPTED: u8 = 130;
+
+/// A mistake of the user's.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Carries out a command; its exit status.
+pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
+    let common = &cli.common;
+    check_tenant(&common.tenant)?;
+    match &cli.command {
+        Command::Run(args) => run(common, args, bars),
+        Command::Detect { paths } => detect(common, paths),
+        Command::Results { format, kind } => results(common, *format, *kind),
+        Command::Status => status(common),
+        Command::Retry { dead, urls } => retry(common, *dead, urls),
+        Command::Explain { url } => explain(common, url),
+        Command::Doctor => doctor::doctor(common),
+    }
+}
+
+/// The settings of a command line: file, environment, `--set`, and the flags that stand for settings.
+pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
+    let layers = match &common.config {
+        Some(path) => Layers::default().file(path),
+        None => Ok(Layers::default()),
+    };
+    let layers = layers.map(|layers| layers.environment(std::env::vars()));
+    let layers = common.set.iter().chain(flags).fold(layers, |layers, assignment| layers?.set(assignment));
+    Ok(layers.and_then(Layers::settings).map_err(|error| Usage(error.to_string()))?)
+}
+
+fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
+    if args.processes > 1 {
+        let why = "-n: a ledger in SQLite belongs to one process; this version runs one process with -w N workers";
+        return Err(Usage(why.to_owned()).into());
+    }
+    if !matches!(args.method.as_str(), "smart" | "all") {
+        let why = format!("--method {}: this version finds images by every embedding (smart or all)", args.method);
+        return Err(Usage(why).into());
+    }
+    if args.workers == 0 {
+        return Err(Usage("-w: at least one worker".to_owned()).into());
+    }
+    let mut job = Job::new(&common.state, &common.out);
+    job.settings = settings(common, &run_flags(args))?;
+    job.sources = sources(args)?;
+    job.tenant = common.tenant.clone();
+    job.engine = Engine::Named(common.detector.clone());
+    job.drive = Drive { workers: args.workers, patience_ms: args.patience.saturating_mul(1_000), ..Drive::default() };
+    end_on_worker_panic();
+    watch_signals(job.pulse.clone())?;
+    let progress = io::stderr().is_terminal().then(|| Progress::start(job.pulse.clone(), bars));
+    let summary = job.run();
+    drop(progress);
+    let summary = summary.map_err(|error| match error {
+        JobError::Engine(_) | JobError::Objects(_) | JobError::Client(_) => Usage(error.to_string()).into(),
+        other => anyhow::Error::new(other),
+    })?;
+    print_summary(&summary)?;
+    Ok(exit_status(&summary))
+}
+
+/// The flags of `run` that stand for settings.
+fn run_flags(args: &RunArgs) -> Vec<String> {
+    let flag = |key: &str, value: Option<String>| value.map(|value| format!("{key}={value}"));
+    let flags = [
+        flag("crawl.max_pages", args.max_pages.map(|n| n.to_string())),
+        flag("crawl.max_images", args.max_images.map(|n| n.to_string())),
+        flag("image.concurrent_max", args.max_concurrent_images.map(|n| n.to_string())),
+        flag("crawl.shape", args.crawl.clone()),
+    ];
+    flags.into_iter().flatten().collect()
+}
+
+/// Sites of the command line first, then files. None at all goes on with what the ledger holds.
+fn sources(args: &RunArgs) -> Result<Vec<Box<dyn Source>>> {
+    let sites: Result<Vec<_>, _> = args.sites.iter().map(|site| parse_site(site)).collect();
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(List::new(sites.map_err(Usage)?))];
+    for file in &args.files {
+        let lines = Lines::open(file, parse_site);
+        sources.push(Box::new(lines.map_err(|error| Usage(format!("--sites {}: {error}", file.display())))?));
+    }
+    Ok(sources)
+}
+
+/// The first signal drains, the second ends the process at once; both leave a state that resumes.
+fn watch_signals(pulse: Pulse) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("watching for signals")?;
+    std::thread::Builder::new().name("faceflow-signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let mut signals = match Signals::listen() {
+                Ok(signals) => signals,
+                Err(error) => {
+                    return tracing::warn!(%error, "signals cannot be caught; an interrupt ends the process at once");
+                }
+            };
+            signals.next().await;
+            eprintln!("faceflow: finishing what is under way; once more stops at once");
+            pulse.drain();
+            signals.next().await;
+            std::process::exit(i32::from(INTERRUPTED));
+        });
+    })?;
+    Ok(())
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn print_summary(summary: &Summary) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "pages   {}", summary.pages)?;
+    writeln!(out, "images  {}", summary.images)?;
+    writeln!(out, "faces   {}", summary.faces)?;
+    if let Some(report) = &summary.report {
+        writeln!(out, "report  {report}")?;
+    }
+    if summary.ending.bad_input > 0 {
+        writeln!(out, "skipped {} entries of the site list that are no sites (named above)", summary.ending.bad_input)?;
+    }
+    if summary.ending.interrupted {
+        writeln!(out, "interrupted; the same command goes on from here")?;
+    }
+    if let Some(due) = summary.ending.next_due {
+        writeln!(out, "the next retry is due at {due} (Unix ms), beyond --patience; the same command goes on then")?;
+    }
+    Ok(out.flush()?)
+}
+
+fn exit_status(summary: &Summary) -> u8 {
+    let unfinished = |tally: &faceflow::core::ledger::Tally| tally.dead + tally.open > 0;
+    match summary {
+        summary if summary.ending.interrupted => INTERRUPTED,
+        summary if unfinished(&summary.pages) || unfinished(&summary.images) => UNFINISHED,
+        _ => DONE,
+    }
+}
+
+fn detect(common: &Common, paths: &[PathBuf]) -> Result<u8> {
+    let settings = settings(common, &[])?;
+    let detector = faceflow::engine::open(&common.detector, &settings.detect);
+    let detector = detector.map_err(|error| Usage(format!("--detector: {error}")))?;
+    let files = files(paths).map_err(|error| Usage(error.to_string()))?;
+    let threads = settings.detect.concurrency();
+    let local =
+        Local { detector, image: settings.image, file_max_bytes: settings.fetch.body_max_bytes as u64, threads };
+    let failed = local.detect(&files, &mut BufWriter::new(io::stdout().lock()))?;
+    Ok(if failed == 0 { DONE } else { UNFINISHED })
+}
+
+/// The ledger of `--state` and `--tenant`, to read. It must exist.
+pub fn reader(common: &Common) -> Result<Reader> {
+    let settings = settings(common, &[])?;
+    Ok(Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger)?)
+}
+
+fn results(common: &Common, format: Format, kind: Kind) -> Result<u8> {
+    let ledger = reader(common)?;
+    let kind = match kind {
+        Kind::Images => results::Kind::Images,
+        Kind::Pages => results::Kind::Pages,
+        Kind::Faces => results::Kind::Faces,
+    };
+    let format = match format {
+        Format::Jsonl => results::Format::Jsonl,
+        Format::Csv => results::Format::Csv,
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    results::write_results(&ledger, kind, format, &mut out)?;
+    out.flush()?;
+    Ok(DONE)
+}
+
+fn status(common: &Common) -> Result<u8> {
+    let ledger = reader(common)?;
+    let (pages, images) = ledger.tally()?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "pages   {pages}")?;
+    writeln!(out, "images  {images}")?;
+    writeln!(out, "faces   {}", ledger.face_count()?)?;
+    Ok(DONE)
+}
+
+fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
+    let settings = settings(common, &[])?;
+    let ledger = SqliteLedger::open(Path::new(&common.state), &common.tenant, &settings.ledger)?;
+    let urls: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
+    let driven = ledger.redrive(Selection { dead, waiting: !dead, urls: urls.map_err(Usage)? });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
+    let driven = runtime.block_on(driven)?;
+    let what = if dead { "dead" } else { "waiting" };
+    writeln!(io::stdout(), "{driven} {what} entries are due now; faceflow run goes on with them")?;
+    Ok(DONE)
+}
+
+fn explain(common: &Common, url: &str) -> Result<u8> {
+    let parsed = Url::parse(url).map_err(|error| Usage(format!("{url}: {error}")))?;
+    let lives = explain::explain(&reader(common)?, &parsed)?;
+    let mut out = io::stdout().lock();
+    for life in &lives {
+        writeln!(out, "{life}")?;
+    }
+    if !lives.is_empty() {
+        return Ok(DONE);
+    }
+    Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", common.state)).into())
+}
+
+/// Object keys begin with the tenant, so its name is kept plain.
+fn check_tenant(tenant: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=64).contains(&tenant.len()) && tenant.chars().all(plain) && !tenant.starts_with('.') {
+        return Ok(());
+    }
+    Err(Usage(format!("--tenant {tenant:?}: up to 64 letters, digits, '-', '_' and '.', not starting with '.'")).into())
+}

@@ -1,0 +1,367 @@
+//! The nouns of the pipeline: pages, images, frames, and the keys by which they are known.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use crate::clock::Time;
+use crate::detector::Detection;
+use crate::fault::Fault;
+
+/// The identity of a page or image URL: the first 16 bytes of the SHA-256 of its kind and normalised URL.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(pub u128);
+
+impl Key {
+    /// The key of a page.
+    pub fn page(url: &Url) -> Self {
+        Self::of(b"page", url)
+    }
+
+    /// The key of an image.
+    pub fn image(url: &Url) -> Self {
+        Self::of(b"image", url)
+    }
+
+    fn of(kind: &[u8], url: &Url) -> Self {
+        let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(url.as_str()).finalize();
+        Self(u128::from_be_bytes(std::array::from_fn(|i| digest[i])))
+    }
+
+    /// Where the key routes in an exchange.
+    pub fn route(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", self.0)
+    }
+}
+
+/// The identity of a picture: the SHA-256 of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentId(pub [u8; 32]);
+
+impl ContentId {
+    /// The id of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Parses 64 hex digits.
+    pub fn parse(hex: &str) -> Option<Self> {
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        let mut id = [0; 32];
+        for (i, byte) in id.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self(id))
+    }
+
+    /// Where the id routes in an exchange.
+    pub fn route(&self) -> u64 {
+        u64::from_be_bytes(std::array::from_fn(|i| self.0[i]))
+    }
+}
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ContentId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{self}")
+    }
+}
+
+/// A page to fetch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// Its normalised address.
+    pub url: Url,
+    /// The entry of the site list through which it was reached.
+    pub site: Url,
+    /// Links followed from the start page: 0 for the start page itself.
+    pub depth: u32,
+    /// Tries that failed so far.
+    pub attempts: u32,
+    /// Keys of pages that its links must not choose again (the start page and its listing pages), for a bounded crawl.
+    pub skip: Vec<Key>,
+}
+
+impl Page {
+    /// Its identity.
+    pub fn key(&self) -> Key {
+        Key::page(&self.url)
+    }
+}
+
+/// An image to download.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its normalised address; for a `data:` URI, `data:sha256,<hex of the bytes>`.
+    pub url: Url,
+    /// The page that showed it first.
+    pub page: Url,
+    /// That page's site.
+    pub site: Url,
+    /// Tries that failed so far.
+    pub attempts: u32,
+    /// The bytes of a `data:` URI, base64 in JSON; `None` for everything that is fetched.
+    #[serde(default, with = "inline")]
+    pub inline: Option<bytes::Bytes>,
+    /// Other addresses of the same picture (smaller candidates of one `srcset`), best first. They are not downloaded
+    /// unless this one fails.
+    #[serde(default)]
+    pub alternates: Vec<Url>,
+}
+
+impl Image {
+    /// Its identity.
+    pub fn key(&self) -> Key {
+        Key::image(&self.url)
+    }
+}
+
+/// A perceptual hash, with the verdict on whether it says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Phash {
+    /// The bits.
+    pub bits: u64,
+    /// Whether the picture has enough structure for the bits to mean something; a flat picture never matches another.
+    pub distinctive: bool,
+}
+
+impl Phash {
+    /// Hamming distance in bits.
+    pub fn distance(self, other: Self) -> u32 {
+        (self.bits ^ other.bits).count_ones()
+    }
+}
+
+impl fmt::Display for Phash {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.bits)
+    }
+}
+
+/// What is known of a picture's bytes once they are decoded and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Content {
+    /// SHA-256 of the bytes.
+    pub id: ContentId,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Sniffed format: `jpeg`, `png`, `gif`, `webp`, `bmp`, `tiff`.
+    pub format: String,
+    /// Width in pixels as displayed (EXIF orientation applied).
+    pub width: u32,
+    /// Height in pixels as displayed.
+    pub height: u32,
+    /// Perceptual hash of the displayed pixels.
+    pub phash: Phash,
+}
+
+impl Content {
+    /// The usual file name extension of the format.
+    pub fn extension(&self) -> &str {
+        match self.format.as_str() {
+            "jpeg" => "jpg",
+            "tiff" => "tif",
+            other => other,
+        }
+    }
+}
+
+/// A picture on its way to the detector. The pixels stay where they were decoded; this is all that travels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The picture.
+    pub content: Content,
+    /// The worker in whose process the pixels are.
+    pub home: usize,
+    /// The pixels' place in that process's darkroom; `None` once they are gone and must be read back from the store.
+    pub ticket: Option<u64>,
+    /// Detections that failed so far.
+    pub attempts: u32,
+}
+
+/// Anything that can fail and come back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// A page to fetch.
+    Page(Page),
+    /// An image to download.
+    Image(Image),
+    /// A frame to detect in.
+    Frame(Frame),
+}
+
+impl Work {
+    /// Tries that failed so far.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::Page(page) => page.attempts,
+            Self::Image(image) => image.attempts,
+            Self::Frame(frame) => frame.attempts,
+        }
+    }
+
+    /// One more failed try. The pixels of a frame do not wait with it.
+    pub fn failed_once_more(mut self) -> Self {
+        match &mut self {
+            Self::Page(page) => page.attempts += 1,
+            Self::Image(image) => image.attempts += 1,
+            Self::Frame(frame) => {
+                frame.attempts += 1;
+                frame.ticket = None;
+            }
+        }
+        self
+    }
+
+    /// A stable number for the work, the seed of its jitter and the route of its retries.
+    pub fn route(&self) -> u64 {
+        match self {
+            Self::Page(page) => page.key().route(),
+            Self::Image(image) => image.key().route(),
+            Self::Frame(frame) => frame.content.id.route(),
+        }
+    }
+}
+
+impl From<Page> for Work {
+    fn from(page: Page) -> Self {
+        Self::Page(page)
+    }
+}
+
+impl From<Image> for Work {
+    fn from(image: Image) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl From<Frame> for Work {
+    fn from(frame: Frame) -> Self {
+        Self::Frame(frame)
+    }
+}
+
+/// A page that was fetched and read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The page.
+    pub page: Page,
+    /// Where redirects ended.
+    pub final_url: Url,
+    /// The final HTTP status.
+    pub http_status: u16,
+    /// Every link of the page to its own site, in document order, each once.
+    pub links: Vec<Url>,
+    /// Every picture it shows, in document order, each once. `alternates` are set; `attempts` is 0.
+    pub images: Vec<Image>,
+}
+
+/// What became of one visit: which of its links and images the crawl takes up. With no visit, new start pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The page that was read; `None` for a start page.
+    pub visit: Option<Visit>,
+    /// Pages to fetch that were not known before.
+    pub pages: Vec<Page>,
+    /// Images the page shows, within the budget; known ones included, for the record of who shows what.
+    pub images: Vec<Image>,
+}
+
+/// An image whose bytes were downloaded, decoded and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The image.
+    pub image: Image,
+    /// Where redirects ended.
+    pub final_url: Url,
+    /// Response headers kept as evidence (`x-robots-tag`, `tdm-reservation`, `last-modified`, `etag`, `content-type`).
+    pub headers: Vec<(String, String)>,
+    /// The picture, with a place in the darkroom.
+    pub frame: Frame,
+}
+
+/// What `schedule` decided about a failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Fate {
+    /// Try again at the due time. `work.attempts()` already counts the failure.
+    Retry {
+        /// The work.
+        work: Work,
+        /// What went wrong.
+        fault: Fault,
+        /// When it is due.
+        due: Time,
+    },
+    /// Trying again cannot help.
+    Rejected {
+        /// The work.
+        work: Work,
+        /// Why.
+        fault: Fault,
+    },
+    /// Every attempt the policy allows has failed.
+    Dead {
+        /// The work.
+        work: Work,
+        /// The last fault.
+        fault: Fault,
+    },
+}
+
+/// Which picture stands for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// The picture the ruling is about.
+    pub picture: ContentId,
+    /// The picture that stands for it: itself for a representative.
+    pub representative: ContentId,
+    /// Hamming distance between the two in bits.
+    pub distance: u32,
+}
+
+/// Faces found in a picture, with every output that goes with them stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// The picture.
+    pub frame: Frame,
+    /// What the engine answered.
+    pub detection: Detection,
+}
+
+/// Bytes as base64 where people or SQL may read them, as they are between processes.
+mod inline {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Bytes>, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            return bytes.as_ref().map(|bytes| STANDARD.encode(bytes)).serialize(to);
+        }
+        bytes.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+        if from.is_human_readable() {
+            let text = Option::<String>::deserialize(from)?;
+            return text.map(|text| STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)).transpose();
+        }
+        Option::<Bytes>::deserialize(from)
+    }
+}

@@ -1,0 +1,202 @@
+//! One retry policy type for pages, images and frames: exponential backoff with a cap and a last attempt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Time;
+use crate::fault::Lost;
+use crate::record::{Fate, Work};
+
+/// How often and how patiently one kind of work is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Delay before the second attempt, in milliseconds.
+    pub base_ms: u64,
+    /// Each later delay is this many times the one before.
+    pub factor: f64,
+    /// No delay is longer, in milliseconds; a longer `Retry-After` still counts.
+    pub cap_ms: u64,
+    /// Attempts in all, the first included; then the work is dead (and `faceflow retry --dead` can drive it again).
+    pub attempts_max: u32,
+    /// Up to this share is added to each delay, so that many failures do not come back at once. 0 for exact delays.
+    pub jitter: f64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::WEB
+    }
+}
+
+impl Policy {
+    /// For pages and images: 2 s doubling to 60 s, 5 attempts.
+    pub const WEB: Self = Self { base_ms: 2_000, factor: 2.0, cap_ms: 60_000, attempts_max: 5, jitter: 0.1 };
+
+    /// For frames whose detection failed: 60 s doubling to an hour, 5 retries after the first look.
+    pub const DETECT: Self = Self { base_ms: 60_000, factor: 2.0, cap_ms: 3_600_000, attempts_max: 6, jitter: 0.0 };
+
+    /// The delay after the `failures`-th failure (from 1), in milliseconds. `dice` decides the jitter.
+    pub fn delay_ms(&self, failures: u32, dice: u64) -> u64 {
+        let exponent = failures.saturating_sub(1).min(1_000) as i32;
+        let plain = (self.base_ms as f64 * self.factor.powi(exponent)).min(self.cap_ms as f64);
+        let share = (dice >> 11) as f64 / (1_u64 << 53) as f64;
+        (plain * (1.0 + self.jitter * share)).round() as u64
+    }
+}
+
+/// The settings `retry.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// For pages and images.
+    pub web: Policy,
+    /// For frames.
+    pub detect: DetectPolicy,
+    /// The longest `Retry-After` that is believed, in milliseconds.
+    pub retry_after_max_ms: u64,
+    /// Seed of the jitter: the same seed gives the same delays.
+    pub seed: u64,
+}
+
+/// [`Policy`] with the defaults of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "PartialPolicy", into = "Policy")]
+pub struct DetectPolicy(pub Policy);
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self { web: Policy::WEB, detect: DetectPolicy(Policy::DETECT), retry_after_max_ms: 24 * 3_600_000, seed: 0 }
+    }
+}
+
+/// A policy as written in a settings file, where each key may be missing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartialPolicy {
+    base_ms: Option<u64>,
+    factor: Option<f64>,
+    cap_ms: Option<u64>,
+    attempts_max: Option<u32>,
+    jitter: Option<f64>,
+}
+
+impl From<PartialPolicy> for DetectPolicy {
+    fn from(written: PartialPolicy) -> Self {
+        let default = Policy::DETECT;
+        Self(Policy {
+            base_ms: written.base_ms.unwrap_or(default.base_ms),
+            factor: written.factor.unwrap_or(default.factor),
+            cap_ms: written.cap_ms.unwrap_or(default.cap_ms),
+            attempts_max: written.attempts_max.unwrap_or(default.attempts_max),
+            jitter: written.jitter.unwrap_or(default.jitter),
+        })
+    }
+}
+
+impl From<DetectPolicy> for Policy {
+    fn from(policy: DetectPolicy) -> Self {
+        policy.0
+    }
+}
+
+impl RetrySettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let policies = [
+            (self.web, ["web.factor", "web.attempts_max", "web.jitter"]),
+            (self.detect.0, ["detect.factor", "detect.attempts_max", "detect.jitter"]),
+        ];
+        for (policy, [factor, attempts, jitter]) in policies {
+            if !(policy.factor >= 1.0 && policy.factor.is_finite()) {
+                return Err((factor, "1 or more".to_owned()));
+            }
+            if policy.attempts_max == 0 {
+                return Err((attempts, "1 or more (the first attempt counts)".to_owned()));
+            }
+            if !(0.0..=1.0).contains(&policy.jitter) {
+                return Err((jitter, "0 to 1".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides what becomes of a failure that happened now.
+    pub fn decide(&self, lost: Lost<Work>, now: Time) -> Fate {
+        let Lost { record: work, fault } = lost;
+        if fault.permanent && !matches!(work, Work::Frame(_)) {
+            return Fate::Rejected { work, fault };
+        }
+        let policy = match work {
+            Work::Page(_) | Work::Image(_) => &self.web,
+            Work::Frame(_) => &self.detect.0,
+        };
+        let work = work.failed_once_more();
+        if fault.permanent || work.attempts() >= policy.attempts_max {
+            return Fate::Dead { work, fault };
+        }
+        let asked = fault.retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);
+        let delay = policy.delay_ms(work.attempts(), self.dice(&work)).max(asked).max(1);
+        Fate::Retry { work, fault, due: now + delay }
+    }
+
+    /// A number that depends on the seed, the work and its attempt alone (SplitMix64).
+    fn dice(&self, work: &Work) -> u64 {
+        let mut z =
+            (self.seed ^ work.route()).wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(work.attempts() as u64 + 1));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Class, Fault};
+    use crate::record::Page;
+
+    fn page(attempts: u32) -> Work {
+        let url = url::Url::parse("http://a.example/").expect("a URL");
+        Work::Page(Page { url: url.clone(), site: url, depth: 0, attempts, skip: vec![] })
+    }
+
+    #[test]
+    fn backoff_doubles_to_the_cap() {
+        let delays: Vec<_> = (1..=8).map(|n| Policy::DETECT.delay_ms(n, 0)).collect();
+        assert_eq!(delays, [60_000, 120_000, 240_000, 480_000, 960_000, 1_920_000, 3_600_000, 3_600_000]);
+        assert_eq!(Policy::DETECT.delay_ms(u32::MAX, u64::MAX), 3_600_000, "no overflow, no jitter");
+    }
+
+    #[test]
+    fn jitter_adds_at_most_its_share_and_repeats() {
+        for dice in [0, 1 << 20, u64::MAX / 3, u64::MAX] {
+            let delay = Policy::WEB.delay_ms(1, dice);
+            assert!((2_000..=2_200).contains(&delay), "{delay}");
+        }
+        let busy = Fault::transient(Class::Busy, "http_503", "");
+        let settings = RetrySettings::default();
+        let decide = || settings.decide(Lost { record: page(0), fault: busy.clone() }, 5);
+        assert_eq!(decide(), decide());
+    }
+
+    #[test]
+    fn the_last_attempt_is_the_last() {
+        let busy = Fault::transient(Class::Busy, "http_503", "");
+        let settings = RetrySettings::default();
+        assert!(matches!(settings.decide(Lost { record: page(3), fault: busy.clone() }, 0), Fate::Retry { .. }));
+        assert!(matches!(settings.decide(Lost { record: page(4), fault: busy }, 0), Fate::Dead { .. }));
+    }
+
+    #[test]
+    fn retry_after_is_a_floor_with_a_ceiling() {
+        let mut settings = RetrySettings::default();
+        settings.web.jitter = 0.0;
+        let due = |asked| match settings
+            .decide(Lost { record: page(0), fault: Fault::transient(Class::Busy, "http_429", "").after(asked) }, 100)
+        {
+            Fate::Retry { due, .. } => due,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((due(0), due(10_000), due(u64::MAX)), (2_100, 10_100, 86_400_100));
+    }
+}

@@ -1,0 +1,24 @@
+//! Where sites come from.
+
+use url::Url;
+
+use crate::clock::Time;
+
+/// What a source has at the moment.
+#[derive(Debug)]
+pub enum Poll {
+    /// A site to crawl.
+    Site(Url),
+    /// An entry that is not a site, and why; it is reported and counted, and the source goes on.
+    Bad(String),
+    /// Nothing now; ask again later.
+    Later,
+    /// Nothing, ever again.
+    End,
+}
+
+/// A sequence of sites, read lazily. Never blocks for long: it is polled from a worker thread.
+pub trait Source: Send {
+    /// The next entry.
+    fn poll(&mut self, now: Time) -> Poll;
+}

@@ -1,0 +1,62 @@
+//! Runs a dataflow under a virtual clock: hours of waiting in milliseconds, to the millisecond.
+//!
+//! Behind the feature `testing`, for tests of operators and of whole graphs. Time moves only when every task waits, so what
+//! is asserted about timestamps does not depend on the machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use timely::dataflow::{ProbeHandle, Scope};
+use timely::worker::Worker;
+
+use crate::bridge::Bridge;
+use crate::clock::{Clock, RuntimeClock, Time};
+use crate::pulse::{Mode, Pulse};
+
+/// Where virtual time starts.
+pub const EPOCH: Time = 1_000_000;
+
+/// Builds a dataflow on one worker with a virtual clock, and steps it until its probe is done or the pulse says stop.
+/// Returns the virtual time at the end.
+///
+/// # Panics
+/// If nothing is settled within `limit_ms` of virtual time.
+pub fn simulate<B>(limit_ms: u64, build: B) -> Time
+where
+    B: for<'s> FnOnce(Scope<'s, Time>, &Bridge) -> ProbeHandle<Time> + Send + Sync + 'static,
+{
+    timely::execute::execute_directly(move |worker| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without I/O always starts");
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), EPOCH));
+        let bridge = Bridge::new(runtime.handle().clone(), Arc::clone(&clock), Pulse::default());
+        let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, &bridge));
+        loop {
+            settle(worker);
+            if probe.done() || bridge.pulse.mode() == Mode::Stopped {
+                break;
+            }
+            let left = Duration::from_millis((EPOCH + limit_ms).saturating_sub(clock.now()));
+            let woken = runtime.block_on(async { tokio::time::timeout(left, bridge.woken()).await });
+            assert!(woken.is_ok(), "not settled within {limit_ms} virtual ms; failure: {:?}", bridge.pulse.failure());
+        }
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+        clock.now()
+    })
+}
+
+/// Idle steps after which nothing is under way inside the worker: a record or a progress message crosses at least one
+/// operator per step, so this is the length of the longest way through a graph, with room to spare.
+const IDLE_STEPS: usize = 200;
+
+/// Steps a worker until nothing is left to do before something new arrives.
+pub fn settle(worker: &mut Worker) {
+    let mut idle_steps = 0;
+    while idle_steps < IDLE_STEPS {
+        worker.step();
+        let pending = worker.activations().borrow().empty_for() == Some(Duration::ZERO);
+        idle_steps = if pending { 0 } else { idle_steps + 1 };
+    }
+}

@@ -1,0 +1,73 @@
+//! `faceflow doctor`: one line for each thing that a run needs, and whether it is well.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Result;
+use faceflow::core::detector::Picture;
+use faceflow::sinks::ledger::Reader;
+use faceflow::sinks::objects::Objects;
+
+use crate::cli::Common;
+use crate::commands::{DONE, FAILED, settings};
+
+/// Checks everything, says it, and fails if anything is not well.
+pub fn doctor(common: &Common) -> Result<u8> {
+    let settings = match settings(common, &[]) {
+        Ok(settings) => settings,
+        Err(error) => return report(&[("settings", Err(error.to_string()))]),
+    };
+    let checks = [
+        ("settings", Ok(common.config.as_ref().map_or("defaults".to_owned(), |file| file.display().to_string()))),
+        ("state", state(common, &settings)),
+        ("objects", objects(common)),
+        ("detector", detector(common, &settings)),
+        ("onnxruntime", runtime(&settings)),
+    ];
+    report(&checks)
+}
+
+fn report(checks: &[(&str, Result<String, String>)]) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    for (name, verdict) in checks {
+        match verdict {
+            Ok(detail) => writeln!(out, "ok    {name:12} {detail}")?,
+            Err(why) => writeln!(out, "FAIL  {name:12} {why}")?,
+        }
+    }
+    Ok(if checks.iter().all(|(_, verdict)| verdict.is_ok()) { DONE } else { FAILED })
+}
+
+fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
+    if !Path::new(&common.state).exists() {
+        return Ok(format!("{}: nothing there yet; faceflow run makes it", common.state));
+    }
+    let ledger =
+        Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger).map_err(|error| error.to_string())?;
+    let (pages, images) = ledger.tally().map_err(|error| error.to_string())?;
+    Ok(format!("{}: {} pages, {} images", common.state, pages.discovered, images.discovered))
+}
+
+fn objects(common: &Common) -> Result<String, String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let objects = Objects::open(&common.out).map_err(|error| error.to_string())?;
+    runtime.block_on(objects.check()).map_err(|fault| fault.to_string())?;
+    Ok(format!("{}: written, read and removed a probe", common.out))
+}
+
+fn detector(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
+    let detector = faceflow::engine::open(&common.detector, &settings.detect).map_err(|error| error.to_string())?;
+    let grey = Picture { width: 64, height: 64, rgb: vec![128; 64 * 64 * 3].into() };
+    let answers = detector.detect(&[grey]).map_err(|fault| fault.to_string())?;
+    answers.into_iter().next().ok_or("no answer")?.map_err(|fault| fault.to_string())?;
+    let info = detector.info();
+    Ok(format!("{} with {} looked at a test picture", info.engine, info.model))
+}
+
+fn runtime(settings: &faceflow::config::Settings) -> Result<String, String> {
+    Ok(match faceflow::engine::onnxruntime(&settings.detect) {
+        Some(library) => library.display().to_string(),
+        None => "not found; ONNX models run on the built-in engine, more slowly (pip install onnxruntime)".to_owned(),
+    })
+}

@@ -1,0 +1,136 @@
+//! The whole pipeline, as one chain.
+//!
+//! Every worker builds the same graph; what differs between them lives inside the operators. Timestamps are due times:
+//! the probe's frontier says that everything due before it is settled, or has been re-timed to it or later.
+
+use std::sync::Arc;
+
+use faceflow_core::record::{Fate, Frame, Image, Page, Work};
+use faceflow_core::{Flow, Time};
+use faceflow_operators::admit::{Admit, Arrival};
+use faceflow_operators::aside::{Aside, Home};
+use faceflow_operators::cluster::{Call, Cluster, Heard};
+use faceflow_operators::decode::Decode;
+use faceflow_operators::deliver::Deliver;
+use faceflow_operators::detect::Detect;
+use faceflow_operators::download::Downloads;
+use faceflow_operators::drain::Drain;
+use faceflow_operators::fetch::Fetch;
+use faceflow_operators::intake::intake;
+use faceflow_operators::keep::Keep;
+use faceflow_operators::mine::Mine;
+use faceflow_operators::recall::Recall;
+use faceflow_operators::record::Recorded;
+use faceflow_operators::schedule::{Schedule, lost_work};
+use faceflow_operators::seen::Seen;
+use faceflow_operators::unique::{Unique, Verdict};
+use faceflow_operators::wait::{Wait, Waiting};
+use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Concat, Concatenate, ConnectLoop, Feedback, Probe};
+use timely::dataflow::{ProbeHandle, Scope};
+
+use crate::parts::Parts;
+
+/// Builds the pipeline on one worker. The probe sees everything settled before its frontier.
+pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
+    let Parts { bridge, ledger, darkroom, settings, .. } = parts;
+    let (index, peers) = (scope.worker().index(), scope.worker().peers());
+    let shelf = || parts.shelf.clone();
+
+    // What comes round again: read pages to the frontier, opened alternates, outcomes to the clusters, and due retries.
+    let (to_frontier, read) = scope.feedback(1);
+    let (to_images, opened) = scope.feedback(1);
+    let (to_clusters, outcomes) = scope.feedback(1);
+    let (to_work, due) = scope.feedback(1);
+    let (due_pages, due_images, due_frames) = by_kind(due);
+
+    // What enters: new sites, and what earlier runs still owe.
+    let (sites, owed) = intake(scope, parts.intake(index), bridge);
+
+    // Pages: admitted by the frontier, fetched from their host, mined for links and images.
+    let arrivals = sites.map(Arrival::Start).concat(read);
+    let admitted = arrivals.admit(settings.crawl.clone(), Arc::clone(&parts.earlier.frontier));
+    let (admitted, opened_late) = admitted.record(Arc::clone(ledger), bridge);
+    let (pages, shown) = admitted.flat_map(|admitted| news(admitted.pages, admitted.images)).ok_err(|new| new);
+    let (fetched, unreachable) = pages.concat(due_pages).fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
+    let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
+    let lost_pages = unreachable.concat(unreadable);
+    visits
+        .map(Arrival::Visit)
+        .concat(lost_pages.clone().map(|lost| Arrival::Stuck(lost.record)))
+        .connect_loop(to_frontier);
+
+    // Images: each URL once, downloaded from its host, decoded once, kept before anything is said about it.
+    let images = shown.concat(opened).seen(parts.earlier.images_of(index, peers)).concat(due_images);
+    let web = Arc::clone(&parts.web);
+    let (downloads, missing) = images.download(web, Arc::clone(darkroom), bridge, parts.limits.download);
+    let (developed, spoiled) = downloads.decode(settings.image.clone(), Arc::clone(darkroom), bridge, parts.limits.cpu);
+    let (kept, unkept) = developed.keep(shelf(), Arc::clone(darkroom), bridge);
+    let (kept, _) = kept.record(Arc::clone(ledger), bridge);
+
+    // Pictures: each content once, near-duplicates clustered by hash, one of each cluster chosen.
+    let verdicts = kept.map(|kept| kept.frame).unique(parts.earlier.contents_of(index, peers));
+    let (firsts, copies) = verdicts.ok_err(|verdict| match verdict {
+        Verdict::First(frame) => Ok(frame),
+        Verdict::Copy(frame) => Err(frame),
+    });
+    let heard = firsts.map(Heard::Frame).concat(outcomes);
+    let calls = heard.cluster(settings.dedupe.clone(), parts.earlier.pictures_of(index), bridge);
+    let (frames, rulings): (Flow<'s, Result<Frame, Frame>>, _) = calls.ok_err(|call| match call {
+        Call::Ruled(ruling) => Err(ruling),
+        Call::Detect(frame) => Ok(Ok(frame)),
+        Call::Aside(frame) => Ok(Err(frame)),
+    });
+    let (chosen, duplicates) = frames.ok_err(|frame| frame);
+    copies.concat(duplicates).home().aside(Arc::clone(darkroom));
+    let (rulings, _) = rulings.record(Arc::clone(ledger), bridge);
+
+    // Faces: pixels where they were decoded, batches by shape, crops to the store, then the fact.
+    let wanted = chosen.home().concat(due_frames);
+    let (frames, unread) = wanted.recall(shelf(), Arc::clone(darkroom), settings.image.clone(), bridge);
+    let (detected, unseen) = frames.detect(parts.looker.clone(), Arc::clone(darkroom), bridge);
+    let (delivered, undelivered) = detected.deliver(shelf(), settings.deliver.clone(), Arc::clone(darkroom), bridge);
+    let (delivered, _) = delivered.record(Arc::clone(ledger), bridge);
+    let delivered = parts.sinks.iter().fold(delivered, |delivered, sink| delivered.drain(Arc::clone(sink), bridge));
+
+    // Every loss: a fate, recorded, then waited for or given up.
+    let lost = scope.concatenate([
+        lost_pages.map(lost_work),
+        missing.concat(spoiled).concat(unkept).map(lost_work),
+        unread.concat(unseen).concat(undelivered).map(lost_work),
+    ]);
+    let fates = lost.schedule(settings.retry, Arc::clone(&bridge.clock));
+    let (fates, opened_instead) = fates.record(Arc::clone(ledger), bridge);
+    opened_late.concat(opened_instead).connect_loop(to_images);
+    let (retries, ends) = fates.ok_err(|fate| match fate {
+        Fate::Retry { work, due, .. } => Ok(Waiting { work, due }),
+        end => Err(end),
+    });
+    retries.concat(owed).wait(bridge).connect_loop(to_work);
+    let died = ends.flat_map(|end| match end {
+        Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content.id)),
+        _ => None,
+    });
+    let done = delivered.map(|delivered| Heard::Done(delivered.detection.picture()));
+    let outcomes = died.concat(done);
+    let (probe, outcomes) = outcomes.probe();
+    rulings.probe_with(&probe);
+    outcomes.connect_loop(to_clusters);
+    probe
+}
+
+/// Pages and images as one stream, to be forked again.
+fn news(pages: Vec<Page>, images: Vec<Image>) -> impl Iterator<Item = Result<Page, Image>> {
+    pages.into_iter().map(Ok).chain(images.into_iter().map(Err))
+}
+
+fn by_kind<'s>(work: Flow<'s, Work>) -> (Flow<'s, Page>, Flow<'s, Image>, Flow<'s, Frame>) {
+    let (pages, rest): (_, Flow<'s, Result<Image, Frame>>) = work.ok_err(|work| match work {
+        Work::Page(page) => Ok(page),
+        Work::Image(image) => Err(Ok(image)),
+        Work::Frame(frame) => Err(Err(frame)),
+    });
+    let (images, frames) = rest.ok_err(|work| work);
+    (pages, images, frames)
+}

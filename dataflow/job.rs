@@ -1,0 +1,146 @@
+//! One batch from settings to a finished store: opens the parts, runs the graph, writes the views.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use faceflow_config::Settings;
+use faceflow_core::bridge::Bridge;
+use faceflow_core::clock::RuntimeClock;
+use faceflow_core::detector::Detector;
+use faceflow_core::ledger::{Ledger, LedgerError, Tally};
+use faceflow_core::pulse::Pulse;
+use faceflow_core::sink::Sink;
+use faceflow_core::source::Source;
+use faceflow_engine::EngineError;
+use faceflow_operators::web::{Client, ClientError};
+use faceflow_sinks::ledger::{OpenError, SqliteLedger};
+use faceflow_sinks::objects::{Objects, ObjectsError};
+use faceflow_sinks::{report, sidecar};
+
+use crate::parts::{Outside, Parts};
+use crate::run::{Drive, Ending, RunError, run};
+
+/// Which detector a job uses.
+pub enum Engine {
+    /// `auto`, `seeta`, or `onnx:PATH`.
+    Named(String),
+    /// One of the user's own.
+    Own(Arc<dyn Detector>),
+}
+
+/// A batch to run.
+pub struct Job {
+    /// Every setting.
+    pub settings: Settings,
+    /// Folder of the ledger.
+    pub state: String,
+    /// Folder or object store URL.
+    pub out: String,
+    /// Whose work this is.
+    pub tenant: String,
+    /// What finds faces.
+    pub engine: Engine,
+    /// Where sites come from, one after the other.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Where detections go besides the store.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Workers and patience.
+    pub drive: Drive,
+    /// Progress to read, and the way to ask for a stop.
+    pub pulse: Pulse,
+}
+
+/// What a batch came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How it ended.
+    pub ending: Ending,
+    /// Pages by state.
+    pub pages: Tally,
+    /// Images by state.
+    pub images: Tally,
+    /// Faces in images that are done.
+    pub faces: u64,
+    /// Where the report lies, if one was written.
+    pub report: Option<String>,
+}
+
+/// Why a job did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The detector.
+    #[error("--detector: {0}")]
+    Engine(#[from] EngineError),
+    /// The web client.
+    #[error("the web client: {0}")]
+    Client(#[from] ClientError),
+    /// The output.
+    #[error("--out: {0}")]
+    Objects(#[from] ObjectsError),
+    /// The state could not be opened.
+    #[error("--state: {0}")]
+    Open(#[from] OpenError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The run itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The I/O threads.
+    #[error("the I/O threads could not be started: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// Sidecars or report.
+    #[error("writing the views of the ledger: {0}")]
+    Views(String),
+}
+
+impl Job {
+    /// A job with default settings, the default detector and nothing to do yet.
+    pub fn new(state: &str, out: &str) -> Self {
+        Self {
+            settings: Settings::default(),
+            state: state.to_owned(),
+            out: out.to_owned(),
+            tenant: "default".to_owned(),
+            engine: Engine::Named("auto".to_owned()),
+            sources: vec![],
+            sinks: vec![],
+            drive: Drive::default(),
+            pulse: Pulse::default(),
+        }
+    }
+
+    /// Runs it: to the end, to the end of its patience, or until its pulse says stop.
+    pub fn run(self) -> Result<Summary, JobError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
+        let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
+        let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
+        let ledger = Arc::new(SqliteLedger::open(Path::new(&self.state), &self.tenant, &self.settings.ledger)?);
+        let store = Arc::new(Objects::open(&self.out)?);
+        let detector = match self.engine {
+            Engine::Own(detector) => detector,
+            Engine::Named(name) => faceflow_engine::open(&name, &self.settings.detect)?,
+        };
+        let outside = Outside {
+            web: Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?),
+            store: Arc::clone(&store) as _,
+            ledger: Arc::clone(&ledger) as _,
+            detector,
+            sources: self.sources,
+            sinks: self.sinks,
+        };
+        let report_settings = self.settings.report.clone();
+        let parts = Parts::new(&self.tenant, self.settings, outside, bridge)?;
+        let ending = run(&parts, self.drive)?;
+        let views = |error: &dyn std::fmt::Display| JobError::Views(error.to_string());
+        runtime.block_on(sidecar::write_sidecars(&ledger, store.as_ref())).map_err(|error| views(&error))?;
+        let report = runtime.block_on(report::write_report(ledger.reader(), store.as_ref(), &report_settings));
+        let report =
+            report.map_err(|error| views(&error))?.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
+        let (pages, images) = ledger.tally()?;
+        let faces = ledger.reader().face_count()?;
+        // A detection that outlived its deadline may still run; its frame is open in the ledger.
+        runtime.shutdown_background();
+        Ok(Summary { ending, pages, images, faces, report })
+    }
+}

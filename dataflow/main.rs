@@ -1,0 +1,69 @@
+//! The `faceflow` binary: parse, run, exit status.
+
+mod cli;
+mod commands;
+mod doctor;
+mod progress;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use indicatif::MultiProgress;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Log};
+use crate::commands::{DONE, FAILED, USAGE, Usage, dispatch};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed terminal is nobody to tell.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { DONE } else { USAGE });
+        }
+    };
+    let bars = MultiProgress::new();
+    log_to_stderr(cli.common.log, &bars);
+    match dispatch(cli, &bars) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_closed_pipe(&error) => ExitCode::from(DONE),
+        Err(error) => {
+            eprintln!("faceflow: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(closed)
+}
+
+fn log_to_stderr(log: Log, bars: &MultiProgress) {
+    let filter = EnvFilter::try_from_env("FACEFLOW_LOG").unwrap_or_else(|_| EnvFilter::new("warn,faceflow=info"));
+    let bars = bars.clone();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || BesideBars(bars.clone()));
+    match log {
+        Log::Json => builder.json().init(),
+        Log::Text => builder.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
+    }
+}
+
+/// Writes to stderr without tearing the progress bars.
+struct BesideBars(MultiProgress);
+
+impl Write for BesideBars {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,153 @@
+//! Settings to parts: everything the graph runs on, made once per process and shared by its workers.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use faceflow_config::Settings;
+use faceflow_core::bridge::{Bridge, Limits};
+use faceflow_core::detector::Detector;
+use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
+use faceflow_core::record::{ContentId, Key};
+use faceflow_core::sink::{Sink, Store};
+use faceflow_core::source::Source;
+use faceflow_operators::admit;
+use faceflow_operators::darkroom::Darkroom;
+use faceflow_operators::detect::Looker;
+use faceflow_operators::drain::SharedSink;
+use faceflow_operators::intake::Intake;
+use faceflow_operators::keep::Shelf;
+use faceflow_operators::web::Web;
+use tokio::sync::Semaphore;
+
+/// The parts of one process that come from outside it; tests and users bring their own.
+pub struct Outside {
+    /// How to reach the web.
+    pub web: Arc<dyn Web>,
+    /// Where objects go.
+    pub store: Arc<dyn Store>,
+    /// Where facts go.
+    pub ledger: Arc<dyn Ledger>,
+    /// What finds faces.
+    pub detector: Arc<dyn Detector>,
+    /// Where sites come from, one after the other.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Where detections go besides the store.
+    pub sinks: Vec<Box<dyn Sink>>,
+}
+
+/// What the graph runs on. Clones share everything.
+#[derive(Clone)]
+pub struct Parts {
+    /// Every setting.
+    pub settings: Arc<Settings>,
+    /// The way to tokio.
+    pub bridge: Bridge,
+    /// How to reach the web.
+    pub web: Arc<dyn Web>,
+    /// Where objects go.
+    pub shelf: Shelf,
+    /// Where facts go.
+    pub ledger: Arc<dyn Ledger>,
+    /// The detector and its limits.
+    pub looker: Looker,
+    /// Where decoded pictures hang.
+    pub darkroom: Arc<Darkroom>,
+    /// Where detections go besides the store.
+    pub sinks: Vec<SharedSink>,
+    /// What earlier runs left.
+    pub earlier: Arc<Earlier>,
+    /// How much each stage takes on at once on one worker.
+    pub limits: StageLimits,
+    sources: Arc<Mutex<VecDeque<Box<dyn Source>>>>,
+}
+
+/// How much the stages of one worker take on at once.
+#[derive(Clone, Copy, Debug)]
+pub struct StageLimits {
+    /// Pages.
+    pub fetch: Limits,
+    /// Images.
+    pub download: Limits,
+    /// Parsing and decoding.
+    pub cpu: Limits,
+}
+
+impl Parts {
+    /// Joins what comes from outside with the settings, going on from what the ledger holds.
+    pub fn new(tenant: &str, settings: Settings, outside: Outside, bridge: Bridge) -> Result<Self, LedgerError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (total, per_host) = (settings.fetch.concurrency.max(1), settings.fetch.per_host.max(1));
+        Ok(Self {
+            shelf: Shelf { store: outside.store, tenant: tenant.into() },
+            earlier: Arc::new(Earlier::load(outside.ledger.as_ref())?),
+            looker: Looker {
+                detector: outside.detector,
+                slots: Arc::new(Semaphore::new(settings.detect.concurrency())),
+                timeout_ms: settings.detect.timeout_ms,
+                linger_ms: settings.detect.linger_ms,
+            },
+            darkroom: Arc::new(Darkroom::new(settings.image.concurrent_max, settings.image.memory_max_bytes)),
+            sinks: outside.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
+            limits: StageLimits {
+                fetch: Limits::starting(total, per_host),
+                download: Limits::starting(total, per_host),
+                cpu: Limits::finishing(cores * 2),
+            },
+            sources: Arc::new(Mutex::new(outside.sources.into())),
+            settings: Arc::new(settings),
+            bridge,
+            web: outside.web,
+            ledger: outside.ledger,
+        })
+    }
+
+    /// What the worker `index` takes in: the first one everything.
+    pub fn intake(&self, index: usize) -> Option<Intake> {
+        (index == 0).then(|| Intake {
+            ledger: Arc::clone(&self.ledger),
+            sources: std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner)),
+            ahead_max: self.settings.crawl.ahead_max,
+        })
+    }
+}
+
+/// What the ledger knew when the process started.
+#[derive(Default)]
+pub struct Earlier {
+    /// For the crawl frontier.
+    pub frontier: Arc<admit::Earlier>,
+    images: Vec<Key>,
+    pictures: Vec<KnownPicture>,
+}
+
+impl Earlier {
+    fn load(ledger: &dyn Ledger) -> Result<Self, LedgerError> {
+        let (mut pages, mut counts) = (HashMap::new(), HashMap::new());
+        ledger.known_pages(&mut |key, depth| {
+            pages.insert(key, depth);
+        })?;
+        ledger.site_counts(&mut |site, pages, images| {
+            counts.insert(site, (pages, images));
+        })?;
+        let (mut images, mut pictures) = (Vec::new(), Vec::new());
+        ledger.known_images(&mut |key| images.push(key))?;
+        ledger.known_pictures(&mut |picture| pictures.push(picture))?;
+        Ok(Self { frontier: Arc::new(admit::Earlier { pages, counts }), images, pictures })
+    }
+
+    /// The known images that route to worker `index` of `peers`.
+    pub fn images_of(&self, index: usize, peers: usize) -> HashSet<Key> {
+        self.images.iter().copied().filter(|key| key.route() % peers as u64 == index as u64).collect()
+    }
+
+    /// The known contents that route to worker `index` of `peers`.
+    pub fn contents_of(&self, index: usize, peers: usize) -> HashSet<ContentId> {
+        let ids = self.pictures.iter().map(|picture| picture.content.id);
+        ids.filter(|id| id.route() % peers as u64 == index as u64).collect()
+    }
+
+    /// The known pictures, on the worker that clusters them.
+    pub fn pictures_of(&self, index: usize) -> Vec<KnownPicture> {
+        if index == 0 { self.pictures.clone() } else { Vec::new() }
+    }
+}

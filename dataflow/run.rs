@@ -1,0 +1,195 @@
+//! Drives the graph to its end: builds it on every worker, steps it, and knows when to stop.
+//!
+//! A batch ends when the frontier is empty: everything is settled. It also ends when the frontier lies further ahead than
+//! the user's patience: then only retries due later remain, and they stay open in the ledger.
+
+use std::cell::Cell;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use faceflow_core::Time;
+use faceflow_core::invariants::conserved;
+use faceflow_core::pulse::Mode;
+use timely::dataflow::ProbeHandle;
+use timely::worker::Worker;
+
+use crate::graph;
+use crate::parts::Parts;
+
+/// How long a worker sleeps at most when nothing wakes it.
+const NAP: Duration = Duration::from_millis(20);
+
+/// How a run is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Drive {
+    /// Worker threads of this process.
+    pub workers: usize,
+    /// Once only retries due later than this from now remain, the run ends, in milliseconds.
+    pub patience_ms: u64,
+    /// How long a drain may take before what is under way is left open, in milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for Drive {
+    fn default() -> Self {
+        Self { workers: 1, patience_ms: 600_000, grace_ms: 30_000 }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The user asked to stop.
+    pub interrupted: bool,
+    /// Entries of the sources that were no sites.
+    pub bad_input: usize,
+    /// When the earliest remaining retry is due, if the run ended for lack of patience.
+    pub next_due: Option<Time>,
+}
+
+/// Why a run did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workers could not be started.
+    #[error("the workers could not be started: {0}")]
+    Start(String),
+    /// A failure of ours; the ledger is whole and the same command goes on from it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs the pipeline until everything is settled, patience ends, or the pulse says stop.
+pub fn run(parts: &Parts, drive: Drive) -> Result<Ending, RunError> {
+    let watch = Arc::new(Watch::new(drive));
+    let (shared, seen) = (parts.clone(), Arc::clone(&watch));
+    let guards =
+        timely::execute(timely::Config::process(drive.workers.max(1)), move |worker| work(worker, &shared, &seen));
+    let guards = guards.map_err(RunError::Start)?;
+    for ended in guards.join() {
+        ended.map_err(|panic| RunError::Failed(format!("a worker panicked: {panic}")))?;
+    }
+    for sink in &parts.sinks {
+        // Waits for a write that is still under way, then tells the sink that it was the last.
+        let flushed = sink.lock().unwrap_or_else(PoisonError::into_inner).flush(Time::MAX);
+        flushed.map_err(|fault| RunError::Failed(format!("a sink failed: {fault}")))?;
+    }
+    if let Some(failure) = parts.bridge.pulse.failure() {
+        return Err(RunError::Failed(failure));
+    }
+    let next_due = Some(watch.next_due.load(Relaxed)).filter(|due| *due > 0);
+    Ok(Ending {
+        interrupted: parts.bridge.pulse.mode() != Mode::Running && next_due.is_none(),
+        bad_input: parts.bridge.pulse.stage("bad input").lost.load(Relaxed),
+        next_due,
+    })
+}
+
+/// What the workers of the process share about the end.
+struct Watch {
+    drive: Drive,
+    next_due: AtomicU64,
+    drain: Mutex<Option<Drain>>,
+    checking: Arc<AtomicBool>,
+}
+
+/// When a drain began, and when work was last seen under way.
+struct Drain {
+    since: Time,
+    busy: Time,
+}
+
+impl Watch {
+    fn new(drive: Drive) -> Self {
+        Self { drive, next_due: AtomicU64::new(0), drain: Mutex::new(None), checking: Arc::default() }
+    }
+}
+
+fn work(worker: &mut Worker, parts: &Parts, watch: &Watch) {
+    IS_WORKER.set(true);
+    let probe = worker.dataflow(|scope| graph::build(scope, parts));
+    let mut frontier = 0;
+    while !probe.done() && parts.bridge.pulse.mode() != Mode::Stopped {
+        worker.step_or_park(Some(NAP));
+        let ahead = first_time(&probe);
+        if ahead != frontier && worker.index() == 0 {
+            check_conservation(parts, watch);
+        }
+        frontier = ahead;
+        watch.patience(parts, frontier);
+        watch.drained(parts);
+    }
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+}
+
+fn first_time(probe: &ProbeHandle<Time>) -> Time {
+    probe.with_frontier(|frontier| frontier.first().copied().unwrap_or(Time::MAX))
+}
+
+impl Watch {
+    /// Ends the run when everything that remains is due too late.
+    fn patience(&self, parts: &Parts, frontier: Time) {
+        let limit = parts.bridge.clock.now().saturating_add(self.drive.patience_ms);
+        if frontier != Time::MAX && frontier > limit {
+            self.next_due.store(frontier, Relaxed);
+            parts.bridge.pulse.stop();
+        }
+    }
+
+    /// Ends a drain when nothing is under way any more, or its grace is over.
+    fn drained(&self, parts: &Parts) {
+        let pulse = &parts.bridge.pulse;
+        if pulse.mode() != Mode::Draining {
+            return;
+        }
+        let now = parts.bridge.clock.now();
+        let mut drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner);
+        let drain = drain.get_or_insert(Drain { since: now, busy: now });
+        if pulse.flying() > 0 {
+            drain.busy = now;
+        }
+        // Between two stages a record is under way nowhere, for a step or two.
+        if now > drain.busy + 3 * NAP.as_millis() as Time || now > drain.since + self.drive.grace_ms {
+            pulse.stop();
+        }
+    }
+}
+
+/// In debug builds, checks at every frontier that nothing discovered is unaccounted for.
+fn check_conservation(parts: &Parts, watch: &Watch) {
+    if !cfg!(debug_assertions) || watch.checking.swap(true, Relaxed) {
+        return;
+    }
+    let (ledger, pulse, checking) =
+        (Arc::clone(&parts.ledger), parts.bridge.pulse.clone(), Arc::clone(&watch.checking));
+    parts.bridge.runtime.spawn_blocking(move || {
+        let verdict = match ledger.tally() {
+            Ok((pages, images)) => conserved(&pages).and(conserved(&images)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = verdict {
+            pulse.fail(format!("conservation is violated: {why}"));
+        }
+        checking.store(false, Relaxed);
+    });
+}
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes a panic on a worker thread end the process: with several workers, the others would wait for it for ever. Jobs may
+/// panic; theirs become faults.
+pub fn end_on_worker_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if IS_WORKER.get() {
+            eprintln!("faceflow: a worker panicked (above); the ledger is whole, run the same command again to go on");
+            std::process::exit(1);
+        }
+    }));
+}

@@ -1,0 +1,246 @@
+//! A detector that does what a script says: for tests of operators, for simulation, and for trying things without a model.
+//!
+//! It sees the rectangles of one colour that [`picture`] paints, so its answer is a function of the pixels alone, and it
+//! fails, panics or hangs exactly when the script says so.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use faceflow_core::Fault;
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use sha2::{Digest, Sha256};
+
+/// The colour that is a face, give or take what a lossy codec does to it.
+pub const MARKER: [u8; 3] = [255, 0, 255];
+
+/// Rectangles with a smaller side are noise.
+const SIDE_MIN: u32 = 4;
+
+/// A picture on mid grey with a face in each box `[x1, y1, x2, y2]` (pixels, x2 and y2 exclusive, clipped).
+pub fn picture(width: u32, height: u32, faces: &[[u32; 4]]) -> Picture {
+    let mut rgb = vec![128; width as usize * height as usize * 3];
+    for [x1, y1, x2, y2] in faces.iter().copied() {
+        for y in y1..y2.min(height) {
+            let at = |x: u32| (y as usize * width as usize + x.min(width) as usize) * 3;
+            rgb[at(x1)..at(x2).max(at(x1))].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&MARKER));
+        }
+    }
+    Picture { width, height, rgb: rgb.into() }
+}
+
+/// Tells pictures apart: a hash of size and pixels.
+pub fn fingerprint(picture: &Picture) -> u64 {
+    let hash = Sha256::new().chain_update(picture.width.to_le_bytes()).chain_update(picture.height.to_le_bytes());
+    let digest = hash.chain_update(&picture.rgb).finalize();
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+}
+
+/// What happens when a picture is looked at.
+#[derive(Clone)]
+pub enum Deed {
+    /// That picture gets this fault, the rest of its batch is answered.
+    Fail(Fault),
+    /// The whole batch gets this fault.
+    Poison(Fault),
+    /// The detector panics with these words.
+    Panic(String),
+    /// The call waits for the latch, but no longer than this; then it goes on as if nothing had happened.
+    Wait(Arc<Latch>, Duration),
+}
+
+/// Opens once; who waits for it goes on then.
+#[derive(Default)]
+pub struct Latch {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Latch {
+    /// Lets everybody through, now and later.
+    pub fn open(&self) {
+        *self.open.lock().expect("nothing panics under the latch's lock") = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self, at_most: Duration) {
+        let open = self.open.lock().expect("nothing panics under the latch's lock");
+        drop(self.opened.wait_timeout_while(open, at_most, |open| !*open));
+    }
+}
+
+type Choice = dyn Fn(&Picture) -> bool + Send + Sync;
+
+struct Rule {
+    applies: Box<Choice>,
+    left: AtomicUsize,
+    deed: Deed,
+}
+
+/// The scripted detector. Without rules it never fails.
+pub struct Scripted {
+    batch_max: usize,
+    side: u32,
+    rules: Vec<Rule>,
+    batches: Mutex<Vec<usize>>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        Self::new(8)
+    }
+}
+
+impl Scripted {
+    /// Batches of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
+    pub fn new(batch_max: usize) -> Self {
+        Self { batch_max, side: 32, rules: Vec::new(), batches: Mutex::default() }
+    }
+
+    /// The first `times` times that a picture for which `applies` is looked at, `deed` happens.
+    pub fn when(
+        mut self,
+        applies: impl Fn(&Picture) -> bool + Send + Sync + 'static,
+        times: usize,
+        deed: Deed,
+    ) -> Self {
+        self.rules.push(Rule { applies: Box::new(applies), left: AtomicUsize::new(times), deed });
+        self
+    }
+
+    /// [`Scripted::when`] for one picture.
+    pub fn when_seen(self, picture: &Picture, times: usize, deed: Deed) -> Self {
+        let wanted = fingerprint(picture);
+        self.when(move |picture| fingerprint(picture) == wanted, times, deed)
+    }
+
+    /// The sizes of the batches so far, in the order in which they came.
+    pub fn batches(&self) -> Vec<usize> {
+        self.batches.lock().expect("nothing panics under the log's lock").clone()
+    }
+
+    /// The first deed that is due for this picture; it counts as done.
+    fn due(&self, picture: &Picture) -> Option<&Deed> {
+        let spend = |rule: &&Rule| rule.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        self.rules.iter().filter(|rule| (rule.applies)(picture)).find(spend).map(|rule| &rule.deed)
+    }
+
+    fn look(&self, picture: &Picture) -> Result<Result<Answer, Fault>, Fault> {
+        match self.due(picture) {
+            Some(Deed::Fail(fault)) => return Ok(Err(fault.clone())),
+            Some(Deed::Poison(fault)) => return Err(fault.clone()),
+            Some(Deed::Panic(words)) => panic!("{words}"),
+            Some(Deed::Wait(latch, at_most)) => latch.wait(*at_most),
+            None => {}
+        }
+        Ok(Ok(Answer { faces: faces(picture), scale: 1.0, degraded: false }))
+    }
+}
+
+impl Detector for Scripted {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "scripted".into(), model: "markers".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width: width.next_multiple_of(self.side), height: height.next_multiple_of(self.side) }
+    }
+
+    fn batch_max(&self) -> usize {
+        self.batch_max
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        self.batches.lock().expect("nothing panics under the log's lock").push(batch.len());
+        batch.iter().map(|picture| self.look(picture)).collect()
+    }
+}
+
+/// The rectangles of the marker's colour, larger ones first: from each unseen marked pixel to the right while marked,
+/// then down while whole lines are.
+fn faces(picture: &Picture) -> Vec<Face> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    let marked: Vec<bool> =
+        picture.rgb.chunks_exact(3).map(|pixel| pixel[0] > 180 && pixel[1] < 90 && pixel[2] > 180).collect();
+    let mut seen = vec![false; marked.len()];
+    let mut faces = Vec::new();
+    for start in 0..marked.len() {
+        if !marked[start] || seen[start] {
+            continue;
+        }
+        let (x, y) = (start % width, start / width);
+        let right = (x..width).find(|right| !marked[y * width + right]).unwrap_or(width);
+        let full = |line: &usize| marked[line * width + x..line * width + right].iter().all(|marked| *marked);
+        let bottom = (y..height).find(|line| !full(line)).unwrap_or(height);
+        (y..bottom).for_each(|line| seen[line * width + x..line * width + right].fill(true));
+        if (right - x).min(bottom - y) >= SIDE_MIN as usize {
+            faces.push(face([x, y, right, bottom].map(|side| side as f32)));
+        }
+    }
+    faces.sort_by(|a, b| b.score.total_cmp(&a.score));
+    faces
+}
+
+fn face(bbox: [f32; 4]) -> Face {
+    let (width, height) = (bbox[2] - bbox[0], bbox[3] - bbox[1]);
+    let at = |x: f32, y: f32| [bbox[0] + x * width, bbox[1] + y * height];
+    let landmarks = [at(0.3, 0.4), at(0.7, 0.4), at(0.5, 0.6), at(0.35, 0.8), at(0.65, 0.8)];
+    let area = width * height;
+    Face { bbox, score: area / (area + 100.0), quality: 0.0, landmarks: Some(landmarks) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use faceflow_core::Class;
+
+    use super::*;
+
+    fn engine_error() -> Fault {
+        Fault::transient(Class::Engine, "engine_error", "as scripted")
+    }
+
+    #[test]
+    fn painted_faces_are_seen_largest_first() {
+        let two = picture(100, 80, &[[10, 10, 20, 20], [40, 5, 80, 60]]);
+        let answer = Scripted::default().detect(&[two]).expect("answers").remove(0).expect("looked");
+        let boxes: Vec<_> = answer.faces.iter().map(|face| face.bbox).collect();
+        assert_eq!(boxes, [[40.0, 5.0, 80.0, 60.0], [10.0, 10.0, 20.0, 20.0]]);
+        assert!(answer.faces.iter().all(|face| (0.0..1.0).contains(&face.score)));
+        assert_eq!(faces(&picture(50, 50, &[])), []);
+        assert_eq!(faces(&picture(50, 50, &[[40, 40, 90, 90]])).len(), 1, "clipped at the edge");
+    }
+
+    #[test]
+    fn a_picture_fails_as_often_as_scripted() {
+        let (good, bad) = (picture(32, 32, &[]), picture(32, 32, &[[0, 0, 9, 9]]));
+        let scripted = Scripted::default().when_seen(&bad, 2, Deed::Fail(engine_error()));
+        for _ in 0..2 {
+            let answers = scripted.detect(&[good.clone(), bad.clone()]).expect("the batch is fine");
+            assert_eq!((answers[0].is_ok(), &answers[1]), (true, &Err(engine_error())));
+        }
+        assert!(scripted.detect(std::slice::from_ref(&bad)).expect("the batch is fine")[0].is_ok());
+        assert_eq!(scripted.batches(), [2, 2, 1]);
+    }
+
+    #[test]
+    fn poison_panic_and_waiting() {
+        let wide = |picture: &Picture| picture.width == 64;
+        let latch = Arc::new(Latch::default());
+        let scripted = Scripted::default()
+            .when(wide, 1, Deed::Poison(engine_error()))
+            .when(wide, 1, Deed::Panic("at the disco".into()))
+            .when(wide, 1, Deed::Wait(Arc::clone(&latch), Duration::from_secs(60)))
+            .when(wide, 1, Deed::Wait(Arc::default(), Duration::from_millis(1)));
+        let batch = [picture(32, 32, &[]), picture(64, 32, &[])];
+        assert_eq!(scripted.detect(&batch), Err(engine_error()));
+        assert!(catch_unwind(AssertUnwindSafe(|| scripted.detect(&batch))).is_err());
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| scripted.detect(&batch));
+            latch.open();
+            assert!(call.join().expect("no panic").is_ok());
+        });
+        assert!(scripted.detect(&batch).is_ok(), "waits no longer than it may");
+    }
+}

@@ -1,0 +1,163 @@
+//! `cluster`: near-duplicate pictures find each other, and one of each cluster goes on to the detector.
+//!
+//! Hashes are small, so all of a tenant's meet at one worker; pixels stay where they are. A picture rests here for a short
+//! settle window, so that a better copy that arrives with it is chosen at once. A duplicate holds no capability: it is
+//! settled at its representative's time. Promise: at the end, who represents whom depends on the set of pictures alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use faceflow_core::bridge::Bridge;
+use faceflow_core::ledger::{KnownPicture, State};
+use faceflow_core::record::{ContentId, Frame, Ruling};
+use faceflow_core::{Flow, Time};
+use serde::{Deserialize, Serialize};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use crate::clusters::{Clusters, DedupeSettings, Outcome, Verdict};
+
+/// What the clusters hear.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Heard {
+    /// A picture that was not known.
+    Frame(Frame),
+    /// A picture's faces are delivered.
+    Done(ContentId),
+    /// A picture's detection failed for good.
+    Dead(ContentId),
+}
+
+/// What the clusters say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Call {
+    /// Look at this one.
+    Detect(Frame),
+    /// Another stands for this one, as far as is known: its pixels can go.
+    Aside(Frame),
+    /// This stands for that.
+    Ruled(Ruling),
+}
+
+/// Clusters pictures.
+pub trait Cluster<'s> {
+    /// Clusters within `settings`, starting from the pictures of earlier runs.
+    fn cluster(self, settings: DedupeSettings, known: Vec<KnownPicture>, bridge: &Bridge) -> Flow<'s, Call>;
+}
+
+impl<'s> Cluster<'s> for Flow<'s, Heard> {
+    fn cluster(self, settings: DedupeSettings, known: Vec<KnownPicture>, bridge: &Bridge) -> Flow<'s, Call> {
+        let (scope, bridge) = (self.scope(), bridge.clone());
+        self.unary(Exchange::new(|_: &Heard| 0), "cluster", move |start, info| {
+            let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+            let mut table = Table::new(&settings, known);
+            let mut resume = Some(start);
+            let mut window: BTreeMap<Time, Vec<(Capability<Time>, ContentId)>> = BTreeMap::new();
+            move |input, output| {
+                let now = bridge.clock.now();
+                if let Some(start) = resume.take() {
+                    let calls = table.resume();
+                    output.session(&start.delayed(&now)).give_iterator(calls.into_iter());
+                }
+                input.for_each_time(|time, data| {
+                    for heard in data.flat_map(|batch| batch.drain(..)) {
+                        let Heard::Frame(frame) = heard else {
+                            output.session(&time).give_iterator(table.hear(heard).into_iter());
+                            continue;
+                        };
+                        let until = now.max(*time.time())
+                            + if frame.content.phash.distinctive { settings.settle_ms } else { 0 };
+                        let rest = time.delayed(&until, output.output_index());
+                        window.entry(until).or_default().push((rest, frame.content.id));
+                        table.add(frame);
+                    }
+                });
+                let later = window.split_off(&(now + 1));
+                for (capability, id) in std::mem::replace(&mut window, later).into_values().flatten() {
+                    output.session(&capability).give_iterator(table.settle(id).into_iter());
+                }
+                if let Some((&until, _)) = window.first_key_value() {
+                    bridge.wake_at(until, Arc::clone(&operator));
+                }
+            }
+        })
+    }
+}
+
+/// The clusters, with what it takes to send a picture to the detector.
+struct Table {
+    clusters: Clusters,
+    frames: HashMap<ContentId, Frame>,
+}
+
+impl Table {
+    fn new(settings: &DedupeSettings, known: Vec<KnownPicture>) -> Self {
+        let mut table = Self { clusters: Clusters::new(settings), frames: HashMap::new() };
+        for picture in known {
+            if picture.state != State::Settled {
+                let home = picture.content.id.route() as usize;
+                let frame = Frame { content: picture.content.clone(), home, ticket: None, attempts: 0 };
+                table.frames.insert(picture.content.id, frame);
+            }
+            table.clusters.learn(picture);
+        }
+        table
+    }
+
+    /// What earlier runs still owe.
+    fn resume(&mut self) -> Vec<Call> {
+        let verdicts = self.clusters.evaluate_all();
+        self.carry_out(verdicts)
+    }
+
+    fn add(&mut self, frame: Frame) {
+        self.clusters.add(&frame.content);
+        self.frames.insert(frame.content.id, frame);
+    }
+
+    /// The window of a picture is over: it is chosen or set aside.
+    fn settle(&mut self, id: ContentId) -> Vec<Call> {
+        let verdicts = self.clusters.settle(id);
+        let mut calls = self.carry_out(verdicts);
+        if let Some(frame) = self.frames.get_mut(&id).filter(|frame| frame.ticket.is_some()) {
+            calls.push(Call::Aside(frame.clone()));
+            frame.ticket = None;
+        }
+        calls
+    }
+
+    fn hear(&mut self, outcome: Heard) -> Vec<Call> {
+        let id = match outcome {
+            Heard::Done(id) => {
+                self.clusters.outcome(id, Outcome::Done);
+                self.frames.remove(&id);
+                id
+            }
+            Heard::Dead(id) => {
+                self.clusters.outcome(id, Outcome::Dead);
+                id
+            }
+            Heard::Frame(frame) => {
+                let id = frame.content.id;
+                self.add(frame);
+                id
+            }
+        };
+        let verdicts = self.clusters.settle(id);
+        self.carry_out(verdicts)
+    }
+
+    fn carry_out(&mut self, verdicts: Vec<Verdict>) -> Vec<Call> {
+        let call = |verdict| match verdict {
+            Verdict::Ruled(ruling) => Call::Ruled(ruling),
+            Verdict::Detect(id) => {
+                let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");
+                let chosen = frame.clone();
+                frame.ticket = None;
+                Call::Detect(chosen)
+            }
+        };
+        verdicts.into_iter().map(call).collect()
+    }
+}

@@ -1,0 +1,321 @@
+//! `detect`: pictures to faces, in batches of one input shape.
+//!
+//! Batches mix times, so every frame keeps its own capability. A failing batch is halved until the poisonous frame is alone.
+//! An engine's failure, timeout or panic is a loss to retry, never an empty answer. Promise: every frame comes out again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use faceflow_core::bridge::{Bridge, Flight, blocking};
+use faceflow_core::detector::{Answer, Detection, Detector, Picture, Shape};
+use faceflow_core::record::{Delivered, Frame};
+use faceflow_core::{Class, Fault, Flow, Future, Lost, Time};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::generic::operator::Operator;
+use tokio::sync::Semaphore;
+
+use crate::darkroom::Darkroom;
+
+/// The engine as the operator uses it. Clones share it.
+#[derive(Clone)]
+pub struct Looker {
+    /// The engine.
+    pub detector: Arc<dyn Detector>,
+    /// Batches looked at at once in this process.
+    pub slots: Arc<Semaphore>,
+    /// How long one batch may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How long an incomplete batch waits for company, in milliseconds.
+    pub linger_ms: u64,
+}
+
+/// Detects faces.
+pub trait Detect<'s> {
+    /// Looks at each frame's picture in `darkroom`. The pixels of a lost frame are taken down.
+    fn detect(
+        self,
+        looker: Looker,
+        darkroom: Arc<Darkroom>,
+        bridge: &Bridge,
+    ) -> (Flow<'s, Delivered>, Flow<'s, Lost<Frame>>);
+}
+
+type Held = (Capability<Time>, Frame);
+type Looked = Vec<Result<Answer, Fault>>;
+
+impl<'s> Detect<'s> for Flow<'s, Frame> {
+    fn detect(
+        self,
+        looker: Looker,
+        darkroom: Arc<Darkroom>,
+        bridge: &Bridge,
+    ) -> (Flow<'s, Delivered>, Flow<'s, Lost<Frame>>) {
+        let (scope, bridge) = (self.scope(), bridge.clone());
+        let looked: Flow<'s, Result<Delivered, Lost<Frame>>> = self.unary(Pipeline, "detect", move |_, info| {
+            let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+            let mut flight = Flight::<Vec<Held>, Looked>::new(&bridge, "detect", Arc::clone(&operator));
+            let mut forming: HashMap<Shape, (Time, Vec<Held>)> = HashMap::new();
+            let batch_max = looker.detector.batch_max().max(1);
+            move |input, output| {
+                let now = bridge.clock.now();
+                let mut full = Vec::new();
+                input.for_each_time(|time, data| {
+                    for frame in data.flat_map(|batch| batch.drain(..)) {
+                        let shape = looker.detector.shape(frame.content.width, frame.content.height);
+                        let (_, batch) = forming.entry(shape).or_insert_with(|| (now + looker.linger_ms, Vec::new()));
+                        batch.push((time.retain(output.output_index()), frame));
+                        if batch.len() >= batch_max {
+                            full.extend(forming.remove(&shape).map(|(_, batch)| batch));
+                        }
+                    }
+                });
+                full.extend(forming.extract_if(|_, (until, _)| *until <= now).map(|(_, (_, batch))| batch));
+                for batch in full {
+                    let pictures = batch.iter().map(|(_, frame)| frame.ticket.and_then(|t| darkroom.look(t))).collect();
+                    let weight = batch.len();
+                    flight.start(batch, weight, look(looker.clone(), pictures));
+                }
+                while let Some((batch, answers)) = flight.land() {
+                    for (answer, (capability, frame)) in share(answers, &batch).into_iter().zip(batch) {
+                        output.session(&capability).give(conclude(answer, frame, &looker, &darkroom));
+                    }
+                }
+                if let Some(until) = forming.values().map(|(until, _)| *until).min() {
+                    bridge.wake_at(until, Arc::clone(&operator));
+                }
+            }
+        });
+        looked.ok_err(|answer| answer)
+    }
+}
+
+/// One answer for each frame of a batch.
+fn share(answers: Result<Looked, Fault>, batch: &[Held]) -> Looked {
+    match answers {
+        Ok(answers) => answers,
+        Err(fault) => vec![Err(fault); batch.len()],
+    }
+}
+
+fn conclude(
+    answer: Result<Answer, Fault>,
+    mut frame: Frame,
+    looker: &Looker,
+    darkroom: &Darkroom,
+) -> Result<Delivered, Lost<Frame>> {
+    match answer {
+        Ok(answer) => {
+            let size = (frame.content.width, frame.content.height);
+            let detection = Detection::new(frame.content.id, size, answer, looker.detector.info());
+            Ok(Delivered { frame, detection })
+        }
+        Err(fault) => {
+            darkroom.clear(frame.ticket.take());
+            Err(Lost { record: frame, fault })
+        }
+    }
+}
+
+/// Looks at pictures; a missing one is its frame's fault alone.
+async fn look(looker: Looker, pictures: Vec<Option<Picture>>) -> Result<Looked, Fault> {
+    let present: Vec<Picture> = pictures.iter().flatten().cloned().collect();
+    let mut answers = halving(looker, present).await.into_iter();
+    let missing =
+        || Err(Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early"));
+    let answer = |picture: Option<Picture>| match picture {
+        Some(_) => answers.next().unwrap_or_else(missing),
+        None => missing(),
+    };
+    Ok(pictures.into_iter().map(answer).collect())
+}
+
+/// Looks at a batch, and at its halves when it fails as a whole, until a failing picture is alone.
+fn halving(looker: Looker, mut batch: Vec<Picture>) -> Future<Looked> {
+    Box::pin(async move {
+        if batch.is_empty() {
+            return vec![];
+        }
+        match attempt(&looker, batch.clone()).await {
+            Ok(answers) => answers,
+            Err(fault) if batch.len() == 1 => vec![Err(fault)],
+            Err(fault) => {
+                tracing::warn!(%fault, pictures = batch.len(), "a batch failed; looking at its halves");
+                let second = batch.split_off(batch.len() / 2);
+                let mut answers = halving(looker.clone(), batch).await;
+                answers.extend(halving(looker, second).await);
+                answers
+            }
+        }
+    })
+}
+
+/// One call of the engine, within its deadline, with as many answers as pictures.
+async fn attempt(looker: &Looker, batch: Vec<Picture>) -> Result<Looked, Fault> {
+    let slot = Arc::clone(&looker.slots).acquire_owned().await.expect("the semaphore is never closed");
+    let (detector, count) = (Arc::clone(&looker.detector), batch.len());
+    let call = blocking(move || {
+        // The slot is free only when the call has really ended, not when its deadline has passed.
+        let _slot = slot;
+        detector.detect(&batch)
+    });
+    let deadline = Duration::from_millis(looker.timeout_ms);
+    let answers = tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+        let detail = format!("no answer for {count} pictures within {} ms (detect.timeout_ms)", looker.timeout_ms);
+        Err(Fault::transient(Class::Timeout, "engine_timeout", detail))
+    })?;
+    if answers.len() == count {
+        return Ok(answers);
+    }
+    let detail = format!("the engine gave {} answers for {count} pictures", answers.len());
+    Err(Fault::transient(Class::Engine, "engine_error", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use faceflow_core::bridge::Bridge;
+    use faceflow_core::detector::{EngineInfo, Face};
+    use faceflow_core::record::{Content, ContentId, Phash};
+    use faceflow_core::testing::simulate;
+    use timely::dataflow::operators::vec::Map;
+    use timely::dataflow::operators::{Concat, Probe, ToStream};
+    use timely::dataflow::{ProbeHandle, Scope};
+
+    use super::*;
+
+    /// Sees one face per picture. Sizes of batches are noted; a picture 13 pixels wide poisons its batch, at 666 it panics.
+    struct Touchy {
+        batches: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Detector for Touchy {
+        fn info(&self) -> EngineInfo {
+            EngineInfo { engine: "touchy".into(), model: "none".into(), model_sha256: String::new() }
+        }
+
+        fn shape(&self, width: u32, _height: u32) -> Shape {
+            Shape { width: if width == 64 { 64 } else { 32 }, height: 32 }
+        }
+
+        fn batch_max(&self) -> usize {
+            4
+        }
+
+        fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+            self.batches.lock().expect("not poisoned").push(batch.len());
+            let has = |width| batch.iter().any(|picture| picture.width == width);
+            if has(13) {
+                return Err(Fault::transient(Class::Engine, "engine_error", "poison"));
+            }
+            assert!(!has(666), "the beast");
+            let face = Face { bbox: [0.0, 0.0, 1.0, 1.0], score: 1.0, quality: 0.0, landmarks: None };
+            Ok(batch.iter().map(|_| Ok(Answer { faces: vec![face.clone()], scale: 1.0, degraded: false })).collect())
+        }
+    }
+
+    fn frame(width: u32, n: u8) -> Frame {
+        let phash = Phash { bits: 0, distinctive: false };
+        let id = ContentId([n; 32]);
+        let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, phash };
+        Frame { content, home: 0, ticket: None, attempts: 0 }
+    }
+
+    /// Width and faces, or the reason of the loss.
+    type Line = (u32, Result<usize, String>);
+    type Log = Arc<Mutex<Vec<Line>>>;
+
+    /// What becomes of pictures of these widths, and the batches that the engine saw.
+    fn outcome(widths: &'static [u32]) -> (Vec<Line>, Vec<usize>) {
+        let (log, batches) = (Log::default(), Arc::new(Mutex::new(Vec::new())));
+        let touchy = Touchy { batches: Arc::clone(&batches) };
+        let room = Arc::new(Darkroom::new(100, 1 << 30));
+        let (seen, hanging) = (Arc::clone(&log), Arc::clone(&room));
+        simulate(100_000, move |scope, bridge| build(scope, bridge, (widths, touchy, hanging, seen)));
+        let mut log = std::mem::take(&mut *log.lock().expect("not poisoned"));
+        log.sort();
+        let batches = batches.lock().expect("not poisoned").clone();
+        let lost = log.iter().filter(|(_, answer)| answer.is_err()).count();
+        assert_eq!(room.count(), widths.len() - lost, "pixels of lost frames are taken down, others are still needed");
+        (log, batches)
+    }
+
+    type Set = (&'static [u32], Touchy, Arc<Darkroom>, Log);
+
+    fn build<'s>(scope: Scope<'s, Time>, bridge: &Bridge, (widths, touchy, room, log): Set) -> ProbeHandle<Time> {
+        let hang = |(n, width): (usize, &u32)| {
+            let picture = Picture { width: *width, height: 1, rgb: vec![0; *width as usize * 3].into() };
+            let rights = futures::executor::block_on(async { (room.place().await, room.reserve(*width, 1).await) });
+            Frame { ticket: Some(room.hang(picture, rights)), ..frame(*width, n as u8) }
+        };
+        let frames: Vec<Frame> = widths.iter().enumerate().map(hang).collect();
+        let slots = Arc::new(Semaphore::new(1));
+        let looker = Looker { detector: Arc::new(touchy), slots, timeout_ms: 5_000, linger_ms: 20 };
+        let (done, lost) = frames.to_stream(scope).container::<Vec<_>>().detect(looker, room, bridge);
+        let done = done.map(|done| (done.frame.content.width, Ok(done.detection.faces().len())));
+        let lost = lost.map(|lost| (lost.record.content.width, Err(lost.fault.reason)));
+        let all = done.concat(lost).map(move |line| log.lock().expect("not poisoned").push(line));
+        all.probe().0
+    }
+
+    #[test]
+    fn batches_form_by_shape_and_an_incomplete_one_leaves_after_lingering() {
+        let (log, mut batches) = outcome(&[1, 2, 64, 3, 4, 5]);
+        assert_eq!(log, [1, 2, 3, 4, 5, 64].map(|width| (width, Ok(1))));
+        batches.sort();
+        assert_eq!(batches, [1, 1, 4]);
+    }
+
+    #[test]
+    fn a_poisonous_frame_ends_up_alone_and_the_others_are_answered() {
+        let (log, batches) = outcome(&[1, 2, 13, 4]);
+        assert_eq!(log, [(1, Ok(1)), (2, Ok(1)), (4, Ok(1)), (13, Err("engine_error".into()))]);
+        assert_eq!(batches, [4, 2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_a_fault_of_its_frame() {
+        let (log, _) = outcome(&[1, 666]);
+        assert_eq!(log, [(1, Ok(1)), (666, Err("panic".into()))]);
+    }
+
+    /// Answers only when the test is over.
+    struct Stuck(Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl Detector for Stuck {
+        fn info(&self) -> EngineInfo {
+            EngineInfo { engine: "stuck".into(), model: "none".into(), model_sha256: String::new() }
+        }
+
+        fn shape(&self, width: u32, height: u32) -> Shape {
+            Shape { width, height }
+        }
+
+        fn batch_max(&self) -> usize {
+            1
+        }
+
+        fn detect(&self, _: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+            let gone = self.0.lock().expect("not poisoned").recv();
+            Err(Fault::transient(Class::Engine, "late", format!("{gone:?}")))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_hangs_is_a_timeout_and_keeps_its_slot_until_it_returns() {
+        let (over, wait) = std::sync::mpsc::channel();
+        let slots = Arc::new(Semaphore::new(1));
+        let detector = Arc::new(Stuck(Mutex::new(wait)));
+        let looker = Looker { detector, slots: Arc::clone(&slots), timeout_ms: 30, linger_ms: 0 };
+        let picture = Picture { width: 1, height: 1, rgb: vec![0; 3].into() };
+        let answers = halving(looker, vec![picture]).await;
+        let reasons: Vec<_> = answers.into_iter().map(|answer| answer.expect_err("no answer").reason).collect();
+        assert_eq!((reasons, slots.available_permits()), (vec!["engine_timeout".to_owned()], 0));
+        drop(over);
+        let back = slots.acquire().await;
+        assert!(back.is_ok(), "the engine returned and gave its slot back");
+    }
+}

@@ -1,0 +1,52 @@
+//! `fetch`: pages to responses, one worker per host.
+//!
+//! Exchanged by host, so that the worker that owns a host owns its politeness. Promise: every page comes out again, as a
+//! response or as a loss.
+
+use std::sync::Arc;
+
+use faceflow_core::bridge::{Bridge, Cross, Limits};
+use faceflow_core::record::Page;
+use faceflow_core::{Flow, Lost};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::core::OkErr;
+use url::Url;
+
+use crate::web::{Response, Want, Web};
+
+/// A page with the response it got. Stays on its worker.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The page.
+    pub page: Page,
+    /// The answer.
+    pub response: Arc<Response>,
+}
+
+/// Fetches pages.
+pub trait Fetch<'s> {
+    /// Sends each page's request through `web`, at most `limits` at once.
+    fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>);
+}
+
+impl<'s> Fetch<'s> for Flow<'s, Page> {
+    fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
+        let by_host = Exchange::new(|page: &Page| host_route(&page.url));
+        let job = move |page: Page| {
+            let web = Arc::clone(&web);
+            async move {
+                let response = Arc::new(web.get(&page.url, Want::Page).await?);
+                Ok(Fetched { page, response })
+            }
+        };
+        self.cross(by_host, "fetch", bridge, (limits, |page| host_route(&page.url), job)).ok_err(|answer| answer)
+    }
+}
+
+/// Where a host's work is routed: the same worker for pages and images of one host.
+pub fn host_route(url: &Url) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (url.host_str(), url.port_or_known_default()).hash(&mut hasher);
+    hasher.finish()
+}

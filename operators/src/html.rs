@@ -1,0 +1,181 @@
+//! The miner: what a page shows and where it leads.
+//!
+//! A page is decoded, made safe to parse, parsed once and walked once. Everything a browser might show as a picture
+//! counts, and what scripts would put there, but no script is run: `srcset`, `picture`, lazy attributes, meta tags,
+//! JSON-LD, microdata, styles, `noscript`, links to picture files. Favicons do not count: they belong to the site, not
+//! to the page. Links marked `nofollow` are followed: the mark is about ranking. Promise: [`read`] never panics, its
+//! time and memory grow with the length of the page and no faster, and every address it gives is an absolute http(s)
+//! URL or `data:sha256,…`.
+
+mod attribute;
+mod candidate;
+mod charset;
+mod file;
+mod gather;
+mod kind;
+mod ld;
+mod markup;
+mod srcset;
+mod style;
+mod tame;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use bytes::Bytes;
+use faceflow_core::{Class, Fault};
+use scraper::Html;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::address::{canonical, join};
+use gather::Gather;
+use kind::Kind;
+use walk::Walk;
+
+/// The settings `mine.*`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MineSettings {
+    /// Pictures taken from one page, at most.
+    pub images_max: usize,
+    /// Links taken from one page, at most.
+    pub links_max: usize,
+    /// Other addresses kept for one picture, at most.
+    pub alternates_max: usize,
+    /// Named `meta` tags kept of one page, at most.
+    pub metas_max: usize,
+    /// Length of an address in bytes; longer ones are passed over.
+    pub url_max_bytes: usize,
+    /// Size of a picture inside a `data:` URI in bytes, decoded; larger ones are passed over.
+    pub data_uri_max_bytes: usize,
+    /// Elements nested in one another, about; what is deeper is read as if it began anew.
+    pub depth_max: usize,
+    /// Tags parsed at a time; a longer page is parsed in pieces, which bounds memory.
+    pub tags_max: usize,
+    /// Attributes of one tag; the others are passed over.
+    pub attributes_max: usize,
+    /// Size of a JSON-LD script in bytes; larger ones are passed over.
+    pub json_ld_max_bytes: usize,
+    /// Values nested in one another in a JSON-LD script; deeper ones are passed over. At most 127.
+    pub json_ld_depth_max: usize,
+    /// Blocks nested in one another in a style sheet; deeper ones are read as if they were flat. At most 127.
+    pub style_depth_max: u8,
+    /// Pages inside `srcdoc` attributes inside one another; deeper ones are passed over. At most 8.
+    pub srcdoc_depth_max: usize,
+}
+
+impl Default for MineSettings {
+    fn default() -> Self {
+        Self {
+            images_max: 10_000,
+            links_max: 10_000,
+            alternates_max: 16,
+            metas_max: 1_000,
+            url_max_bytes: 8_192,
+            data_uri_max_bytes: 1 << 20,
+            depth_max: 256,
+            tags_max: 50_000,
+            attributes_max: 256,
+            json_ld_max_bytes: 1 << 20,
+            json_ld_depth_max: 32,
+            style_depth_max: 32,
+            srcdoc_depth_max: 2,
+        }
+    }
+}
+
+impl MineSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let ranges = [
+            ("images_max", self.images_max, 1, usize::MAX),
+            ("links_max", self.links_max, 0, usize::MAX),
+            ("alternates_max", self.alternates_max, 0, 1_000),
+            ("metas_max", self.metas_max, 1, usize::MAX),
+            ("url_max_bytes", self.url_max_bytes, 64, 1 << 20),
+            ("depth_max", self.depth_max, 16, 1_024),
+            ("tags_max", self.tags_max, 100, 10_000_000),
+            ("attributes_max", self.attributes_max, 8, 1_024),
+            ("json_ld_depth_max", self.json_ld_depth_max, 1, 127),
+            ("style_depth_max", usize::from(self.style_depth_max), 1, 127),
+            ("srcdoc_depth_max", self.srcdoc_depth_max, 0, 8),
+        ];
+        let wrong = ranges.into_iter().find(|(_, value, least, most)| value < least || value > most);
+        match wrong {
+            Some((key, _, least, usize::MAX)) => Err((key, format!("{least} or more"))),
+            Some((key, _, least, most)) => Err((key, format!("{least} to {most}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A page as it came over the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Where it was found, after redirects.
+    pub url: &'a Url,
+    /// Its `Content-Type` header.
+    pub content_type: Option<&'a str>,
+    /// Its body, without content coding.
+    pub body: &'a [u8],
+}
+
+/// A picture that a page shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The address of its best version; `data:sha256,<hex of the bytes>` for a `data:` URI.
+    pub url: Url,
+    /// Other addresses of the same picture, best first.
+    pub alternates: Vec<Url>,
+    /// The bytes of a `data:` URI.
+    pub inline: Option<Bytes>,
+}
+
+/// What a page shows and where it leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Links to other pages of the same site (the site of [`Source::url`]), in document order, each once.
+    pub links: Vec<Url>,
+    /// Pictures in document order, each once.
+    pub images: Vec<Found>,
+    /// Name (in lower case) and content of every named `meta` tag, in document order: a robots rule may be addressed to
+    /// a crawler by its name.
+    pub robots_meta: Vec<(String, String)>,
+}
+
+/// Reads a page. CPU-bound: meant for a blocking thread. A body that is a picture is a page that shows itself.
+///
+/// # Errors
+/// `not_html` if the body is neither a page nor a picture.
+pub fn read(source: &Source<'_>, settings: &MineSettings) -> Result<Reading, Fault> {
+    match Kind::of(source) {
+        Kind::Page { xml } => Ok(read_page(source, xml, settings)),
+        Kind::Picture => {
+            let url = canonical(source.url.clone()).unwrap_or_else(|| source.url.clone());
+            let images = vec![Found { url, alternates: vec![], inline: None }];
+            Ok(Reading { images, ..Reading::default() })
+        }
+        Kind::Other(what) => Err(Fault::permanent(Class::Content, "not_html", format!("not a page: {what}"))),
+    }
+}
+
+fn read_page(source: &Source<'_>, xml: bool, settings: &MineSettings) -> Reading {
+    let (text, encoding) = charset::decode(source);
+    let tame = tame::tame(text.into_owned(), xml, settings);
+    let base = tame.base.as_ref().and_then(|tag| base_address(&tame.text[tag.clone()], source.url));
+    let gather = Gather::new(settings, source.url, base.unwrap_or_else(|| source.url.clone()), encoding);
+    let mut walk = Walk { settings, gather };
+    for piece in tame.pieces {
+        walk.read_tree(&Html::parse_document(&tame.text[piece]), settings.srcdoc_depth_max);
+    }
+    walk.gather.finish()
+}
+
+/// Where a `base` tag says that the page's addresses start from.
+fn base_address(tag: &str, page: &Url) -> Option<Url> {
+    let html = Html::parse_fragment(tag);
+    let mut elements = html.tree.nodes().filter_map(scraper::ElementRef::wrap);
+    let href = elements.find_map(|element| (element.value().name() == "base").then(|| element.attr("href")).flatten());
+    href.and_then(|href| join(page, href))
+}

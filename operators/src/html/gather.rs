@@ -1,0 +1,152 @@
+//! What has been found on a page so far: addresses resolved, each once, within the limits.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use data_url::DataUrl;
+use data_url::forgiving_base64::DecodeError;
+use encoding_rs::Encoding;
+use faceflow_core::record::ContentId;
+use url::Url;
+
+use super::candidate::Candidate;
+use super::file::File;
+use super::{Found, MineSettings, Reading};
+use crate::address::{canonical, join_encoded, normalise, site_of};
+
+/// Collects a page's pictures and links.
+pub(super) struct Gather<'a> {
+    settings: &'a MineSettings,
+    base: Url,
+    encoding: &'static Encoding,
+    /// The page itself as a picture's address, as a page's address, and its site.
+    own: (Option<Url>, Option<Url>, String),
+    reading: Reading,
+    images: HashMap<Url, usize>,
+    links: HashSet<Url>,
+}
+
+impl<'a> Gather<'a> {
+    /// For the page at `url` whose addresses are relative to `base` and whose queries are written in `encoding`.
+    pub fn new(settings: &'a MineSettings, url: &Url, base: Url, encoding: &'static Encoding) -> Self {
+        let own = (canonical(url.clone()), normalise(url.clone()), site_of(url));
+        let (reading, images, links) = (Reading::default(), HashMap::new(), HashSet::new());
+        Self { settings, base, encoding, own, reading, images, links }
+    }
+
+    /// A picture with one address.
+    pub fn image(&mut self, text: &str) {
+        self.picture(vec![Candidate::plain(text)]);
+    }
+
+    /// One picture under any of several addresses. A `data:` URI among them is a picture by itself: it costs no
+    /// request.
+    pub fn picture(&mut self, mut candidates: Vec<Candidate<'_>>) {
+        candidates.sort_by(Candidate::rank);
+        let mut addresses: Vec<Url> = Vec::new();
+        for candidate in candidates {
+            if is_data(&candidate.url) {
+                if let Some((url, inline)) = decoded(&candidate.url, self.settings.data_uri_max_bytes) {
+                    self.place(Found { url, alternates: vec![], inline: Some(inline) });
+                }
+            } else if addresses.len() <= self.settings.alternates_max {
+                let address = self.resolve(&candidate.url).and_then(canonical);
+                let address = address.filter(|url| Some(url) != self.own.0.as_ref() && !addresses.contains(url));
+                addresses.extend(address);
+            }
+        }
+        let mut addresses = addresses.into_iter();
+        if let Some(url) = addresses.next() {
+            self.place(Found { url, alternates: addresses.collect(), inline: None });
+        }
+    }
+
+    /// A link to a page. Kept if it leads to another page of the same site.
+    pub fn link(&mut self, text: &str) {
+        let Some(url) = self.resolve(text) else { return };
+        if site_of(&url) != self.own.2 || File::of(url.path()) != File::Unknown {
+            return;
+        }
+        let Some(url) = normalise(url).filter(|url| Some(url) != self.own.1.as_ref()) else { return };
+        if self.reading.links.len() < self.settings.links_max && self.links.insert(url.clone()) {
+            self.reading.links.push(url);
+        }
+    }
+
+    /// A link of which only its extension tells whether it leads to a picture or to a page.
+    pub fn link_or_image(&mut self, text: &str) {
+        match File::of(text) {
+            File::Picture => self.image(text),
+            _ => self.link(text),
+        }
+    }
+
+    /// What a named `meta` tag says.
+    pub fn meta(&mut self, name: &str, content: &str) {
+        if self.reading.robots_meta.len() < self.settings.metas_max {
+            self.reading.robots_meta.push((name.trim().to_ascii_lowercase(), content.to_owned()));
+        }
+    }
+
+    /// Everything found. An address that is a picture of its own is nobody's alternate.
+    pub fn finish(mut self) -> Reading {
+        for found in &mut self.reading.images {
+            found.alternates.retain(|url| !self.images.contains_key(url));
+        }
+        self.reading
+    }
+
+    fn resolve(&self, text: &str) -> Option<Url> {
+        let text = text.trim();
+        if text.is_empty() || text.starts_with('#') || text.len() > self.settings.url_max_bytes {
+            return None;
+        }
+        join_encoded(&self.base, text, self.encoding).filter(|url| url.as_str().len() <= self.settings.url_max_bytes)
+    }
+
+    fn place(&mut self, found: Found) {
+        let room = self.reading.images.len() < self.settings.images_max;
+        match self.images.entry(found.url.clone()) {
+            Entry::Occupied(at) => {
+                let known = &mut self.reading.images[*at.get()].alternates;
+                for url in found.alternates {
+                    if known.len() < self.settings.alternates_max && !known.contains(&url) {
+                        known.push(url);
+                    }
+                }
+            }
+            Entry::Vacant(at) if room => {
+                at.insert(self.reading.images.len());
+                self.reading.images.push(found);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+}
+
+fn is_data(text: &str) -> bool {
+    text.trim_start().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
+}
+
+/// The bytes of a `data:` URI that is a picture other than SVG and at most `bytes_max` long, and the address that
+/// stands for them.
+fn decoded(text: &str, bytes_max: usize) -> Option<(Url, Bytes)> {
+    let uri = DataUrl::process(text.trim()).ok()?;
+    if uri.mime_type().type_ != "image" || uri.mime_type().subtype.starts_with("svg") {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let mut fits = true;
+    let result: Result<_, DecodeError<Infallible>> = uri.decode(|part| {
+        fits &= bytes.len() + part.len() <= bytes_max;
+        bytes.extend_from_slice(if fits { part } else { &[] });
+        Ok(())
+    });
+    if result.is_err() || !fits || bytes.is_empty() {
+        return None;
+    }
+    let url = Url::parse(&format!("data:sha256,{}", ContentId::of(&bytes))).ok()?;
+    Some((url, bytes.into()))
+}

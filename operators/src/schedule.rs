@@ -1,0 +1,28 @@
+//! `schedule`: decides what becomes of every failure.
+//!
+//! Pages, images and frames share one policy type and one table of fault classes. Promise: every loss comes out as a fate,
+//! and a retry's due time lies in the future.
+
+use std::sync::Arc;
+
+use faceflow_core::record::{Fate, Work};
+use faceflow_core::retry::RetrySettings;
+use faceflow_core::{Clock, Flow, Lost};
+use timely::dataflow::operators::vec::Map;
+
+/// Decides about failures.
+pub trait Schedule<'s> {
+    /// Applies `settings` to each loss, now.
+    fn schedule(self, settings: RetrySettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate>;
+}
+
+impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
+    fn schedule(self, settings: RetrySettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate> {
+        self.map(move |lost| settings.decide(lost, clock.now()))
+    }
+}
+
+/// The same loss, of work in general.
+pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
+    Lost { record: lost.record.into(), fault: lost.fault }
+}

@@ -1,0 +1,228 @@
+//! The client: one pooled HTTP client, asked politely and within limits.
+//!
+//! Redirects are followed here rather than by the HTTP library, so that every hop is guarded, obeys its own host's
+//! robots.txt and waits its turn. No cookies, no credentials, no proxies. Promise: see [`super`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use faceflow_core::{Class, Clock, Fault, Future};
+use futures::future::BoxFuture;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, LOCATION};
+use reqwest::redirect::Policy;
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::body::{self, Limit};
+use super::guard::{CheckedNames, Guard};
+use super::hosts::Hosts;
+use super::robots::Robots;
+use super::settings::FetchSettings;
+use super::{OptOuts, Origin, Response, Want, Web, faults};
+
+/// The web client. Clones share connections, politeness and remembered robots.txt.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    settings: FetchSettings,
+    clock: Arc<dyn Clock>,
+    http: reqwest::Client,
+    guard: Arc<Guard>,
+    hosts: Hosts,
+    robots: Robots,
+    opt_outs: OptOuts,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// An impossible setting.
+    #[error("fetch.{key} must be {allowed}")]
+    Setting {
+        /// The key under `fetch`.
+        key: &'static str,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The HTTP library refused to start.
+    #[error("the HTTP client cannot start (are there root certificates on this system?): {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+/// Headers that the miner reads or that are kept as evidence of what a site allows.
+const KEPT_HEADERS: [&str; 9] = [
+    "content-type",
+    "content-language",
+    "etag",
+    "last-modified",
+    "x-robots-tag",
+    "tdm-reservation",
+    "tdm-policy",
+    "content-usage",
+    "content-signal",
+];
+
+impl Client {
+    /// A client with these settings. `clock` reads `Retry-After` dates of servers that do not tell their own time.
+    pub fn new(settings: &FetchSettings, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        settings.check().map_err(|(key, allowed)| ClientError::Setting { key, allowed })?;
+        let guard = Arc::new(Guard::new(settings));
+        let http = reqwest::Client::builder()
+            .user_agent(&settings.user_agent)
+            .dns_resolver(CheckedNames(Arc::clone(&guard)))
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+            .pool_max_idle_per_host(settings.per_host)
+            .pool_idle_timeout(Duration::from_millis(settings.keep_alive_ms))
+            .http1_max_headers(settings.headers_max)
+            .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
+            .build()?;
+        let (hosts, robots) = (Hosts::new(settings), Robots::new(settings));
+        let (settings, opt_outs) = (settings.clone(), OptOuts::new(settings));
+        Ok(Self(Arc::new(Inner { settings, clock, http, guard, hosts, robots, opt_outs })))
+    }
+}
+
+impl Web for Client {
+    fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>> {
+        let (inner, url) = (Arc::clone(&self.0), url.clone());
+        Box::pin(async move { inner.follow(url, Errand::Get(want)).await })
+    }
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug)]
+enum Errand {
+    Get(Want),
+    /// The rules themselves: asked without asking the rules.
+    Robots,
+}
+
+impl Errand {
+    /// Formats that can be decoded come first, so that servers that choose do not choose another.
+    fn accept(self) -> &'static str {
+        match self {
+            Self::Get(Want::Page) => "text/html,application/xhtml+xml,*/*;q=0.1",
+            Self::Get(Want::Image) => "image/webp,image/png,image/jpeg,image/gif,image/bmp,image/tiff,*/*;q=0.1",
+            Self::Robots => "text/plain,*/*;q=0.1",
+        }
+    }
+}
+
+/// What one request led to.
+enum Answer {
+    Arrived(Response),
+    Moved(Url),
+}
+
+impl Inner {
+    /// Asks for `url` and follows where the answers point.
+    async fn follow(&self, mut url: Url, errand: Errand) -> Result<Response, Fault> {
+        let mut left = Duration::from_millis(self.settings.total_timeout_ms);
+        let mut passed = vec![];
+        url.set_fragment(None);
+        loop {
+            let _visitor = self.enter(&url, errand).await?;
+            let start = Instant::now();
+            let answer = timeout(left, self.ask(&url, errand)).await;
+            let late = |_| faults::timeout(format!("no complete answer in {} ms", self.settings.total_timeout_ms));
+            let next = match answer.map_err(late)?? {
+                Answer::Arrived(response) => return Ok(response),
+                Answer::Moved(next) => next,
+            };
+            left = left.saturating_sub(start.elapsed());
+            passed.push(std::mem::replace(&mut url, next));
+            if passed.contains(&url) {
+                return Err(refused("redirect_loop", format!("{url} leads back to itself")));
+            }
+            if passed.len() > self.settings.redirects_max {
+                return Err(refused("too_many_redirects", format!("more than {}", self.settings.redirects_max)));
+            }
+        }
+    }
+
+    /// Waits until `url` may be asked, if it may.
+    async fn enter(&self, url: &Url, errand: Errand) -> Result<super::hosts::Visitor, Fault> {
+        self.guard.check(url).await?;
+        let delay = match errand {
+            Errand::Get(_) if self.settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
+            _ => Duration::ZERO,
+        };
+        Ok(self.hosts.enter(&Origin::of(url), delay).await)
+    }
+
+    /// The body of a robots.txt. Boxed, because asking for a page asks for its rules first.
+    fn rules(&self, file: Url) -> BoxFuture<'_, Result<Bytes, Fault>> {
+        Box::pin(async move { Ok(self.follow(file, Errand::Robots).await?.body) })
+    }
+
+    /// One request to an address that may be asked.
+    async fn ask(&self, url: &Url, errand: Errand) -> Result<Answer, Fault> {
+        let read_timeout = Duration::from_millis(self.settings.read_timeout_ms);
+        let patience = Duration::from_millis(self.settings.connect_timeout_ms) + read_timeout;
+        let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
+        let request = request.header(ACCEPT_ENCODING, body::CODINGS).send();
+        let late = |_| faults::timeout(format!("no headers in {} ms", patience.as_millis()));
+        let answer = timeout(patience, request).await.map_err(late)?.map_err(|error| faults::of_request(&error))?;
+        let (status, headers) = (answer.status(), answer.headers());
+        self.check_size(headers)?;
+        if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(Answer::Moved(target(url, headers)?));
+        }
+        if !status.is_success() {
+            return Err(faults::of_status(status, headers, self.clock.now()));
+        }
+        let kept = kept(headers);
+        let limit = match errand {
+            Errand::Get(want) => {
+                self.check_opt_outs(headers, want)?;
+                Limit { bytes_max: self.settings.body_max(want), whole: true, patience: read_timeout }
+            }
+            Errand::Robots => Limit { bytes_max: self.settings.robots_max_bytes, whole: false, patience: read_timeout },
+        };
+        let body = body::read(answer, limit).await?;
+        Ok(Answer::Arrived(Response { final_url: url.clone(), status: status.as_u16(), headers: kept, body }))
+    }
+
+    fn check_size(&self, headers: &HeaderMap) -> Result<(), Fault> {
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes <= self.settings.headers_max_bytes {
+            return Ok(());
+        }
+        let detail = format!("headers of {bytes} bytes, allowed are {}", self.settings.headers_max_bytes);
+        Err(Fault::transient(Class::Protocol, "bad_response", detail))
+    }
+
+    fn check_opt_outs(&self, headers: &HeaderMap, want: Want) -> Result<(), Fault> {
+        for value in headers.get_all("x-robots-tag") {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            if let Some(word) = self.opt_outs.in_header(&value, want) {
+                return Err(OptOuts::fault(&word, &value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a redirect points, seen from `base`.
+fn target(base: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
+    let bad = |detail: &str| refused("bad_redirect", detail);
+    let location = headers.get(LOCATION).ok_or_else(|| bad("a redirect without a Location"))?;
+    let location = std::str::from_utf8(location.as_bytes()).map_err(|_| bad("a Location that is not UTF-8"))?;
+    let mut target = base.join(location).map_err(|error| bad(&format!("a Location that is no URL: {error}")))?;
+    target.set_fragment(None);
+    Ok(target)
+}
+
+fn refused(reason: &str, detail: impl Into<String>) -> Fault {
+    Fault::permanent(Class::Refused, reason, detail)
+}
+
+fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = headers.iter().filter(|(name, _)| KEPT_HEADERS.contains(&name.as_str()));
+    kept.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+}

@@ -1,0 +1,150 @@
+//! Faults: what a status, a header or an error of the HTTP library means for the work.
+//!
+//! One place decides what may pass and what will not, so that the retry loop never has to know HTTP. Promise: a fault is
+//! transient exactly where asking again, later, could be answered differently.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use faceflow_core::{Class, Fault, Time};
+use reqwest::StatusCode;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use super::date;
+use super::guard::Carried;
+
+/// The fault of an answer that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
+/// their `Retry-After`; everything else is a refusal.
+pub fn of_status(status: StatusCode, headers: &HeaderMap, now: Time) -> Fault {
+    let reason = format!("http_{}", status.as_u16());
+    let detail = status.canonical_reason().unwrap_or("a status unknown to HTTP");
+    if !(matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()) {
+        return Fault::permanent(Class::Refused, reason, detail);
+    }
+    let fault = Fault::transient(Class::Busy, reason, detail);
+    match retry_after(headers, now) {
+        Some(delay_ms) => fault.after(delay_ms),
+        None => fault,
+    }
+}
+
+/// `Retry-After` (RFC 9110, section 10.2.3) as a delay in milliseconds. A date is relative to the answer's own `Date`,
+/// since the server's clock wrote both; without one to `now`.
+fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(value.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1_000));
+    }
+    let sent = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(|text| date::parse(text, now));
+    Some(date::parse(value, now)?.saturating_sub(sent.unwrap_or(now)))
+}
+
+/// The fault of a request that got no answer.
+pub fn of_request(error: &reqwest::Error) -> Fault {
+    if let Some(Carried(fault)) = cause(error) {
+        return fault.clone();
+    }
+    let detail = story(error);
+    if error.is_timeout() {
+        return timeout(format!("no connection in time: {detail}"));
+    }
+    let system = cause::<io::Error>(error);
+    if error.is_connect() {
+        // A socket's errors have a number; what the TLS layer reports about certificates and handshakes has none.
+        let tls = system.is_some_and(|error| error.raw_os_error().is_none());
+        return Fault::transient(Class::Connect, if tls { "tls" } else { "connect" }, detail);
+    }
+    match system.map(io::Error::kind) {
+        Some(ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
+            Fault::transient(Class::Connect, "connect", detail)
+        }
+        _ => Fault::transient(Class::Protocol, "bad_response", detail),
+    }
+}
+
+/// The fault of a body that broke off.
+pub fn of_body(error: &reqwest::Error) -> Fault {
+    Fault::transient(Class::Protocol, "body_truncated", story(error))
+}
+
+/// The fault of a body whose content coding does not decode; a fault of the body underneath comes through as it is.
+pub fn of_decoder(error: &io::Error) -> Fault {
+    let underneath = error.get_ref().and_then(|error| error.downcast_ref());
+    if let Some(Carried(fault)) = underneath {
+        return fault.clone();
+    }
+    let cut = error.kind() == ErrorKind::UnexpectedEof;
+    Fault::transient(Class::Protocol, if cut { "body_truncated" } else { "bad_encoding" }, error.to_string())
+}
+
+/// The fault of a deadline that passed.
+pub fn timeout(detail: impl Into<String>) -> Fault {
+    Fault::transient(Class::Timeout, "timeout", detail)
+}
+
+/// The fault of a body beyond its limit.
+pub fn too_large(bytes: impl std::fmt::Display, bytes_max: usize) -> Fault {
+    Fault::permanent(Class::Policy, "too_large", format!("{bytes} bytes, allowed are {bytes_max}"))
+}
+
+/// The first error of this type among an error's causes.
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// What happened, from the outside in, without the URL that the fault's record names anyway.
+fn story(error: &reqwest::Error) -> String {
+    let said: Vec<_> = causes(error).skip(1).map(ToString::to_string).collect();
+    if said.is_empty() { "the HTTP library gives no reason".to_owned() } else { said.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = 784_111_777_000;
+
+    fn fault(status: u16, headers: &[(&'static str, &str)]) -> Fault {
+        let headers = headers.iter().map(|(name, value)| {
+            (reqwest::header::HeaderName::from_static(name), value.parse().expect("a header value"))
+        });
+        of_status(StatusCode::from_u16(status).expect("a status"), &headers.collect(), NOW)
+    }
+
+    #[test]
+    fn statuses_say_later_or_no() {
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            let fault = fault(status, &[]);
+            assert_eq!((fault.class, fault.permanent, fault.retry_after_ms), (Class::Busy, false, None), "{status}");
+            assert_eq!(fault.reason, format!("http_{status}"));
+        }
+        for status in [300, 304, 400, 401, 403, 404, 410, 418, 451, 999] {
+            let fault = fault(status, &[("retry-after", "9")]);
+            assert_eq!((fault.class, fault.permanent, fault.retry_after_ms), (Class::Refused, true, None), "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let after = |headers: &[(&'static str, &str)]| fault(503, headers).retry_after_ms;
+        let date = "Sun, 06 Nov 1994 08:51:37 GMT";
+        assert_eq!(after(&[("retry-after", "120")]), Some(120_000));
+        assert_eq!(after(&[("retry-after", " 0 ")]), Some(0));
+        assert_eq!(after(&[("retry-after", "99999999999999999999999")]), Some(u64::MAX));
+        assert_eq!(after(&[("retry-after", date)]), Some(120_000), "relative to our clock");
+        let wrong_clock = ("date", "Sun, 06 Nov 1994 08:51:07 GMT");
+        assert_eq!(after(&[("retry-after", date), wrong_clock]), Some(30_000), "relative to the server's own clock");
+        assert_eq!(after(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "already past");
+        assert_eq!(after(&[("retry-after", "soon")]), None);
+        assert_eq!(after(&[("retry-after", "-5")]), None);
+    }
+}

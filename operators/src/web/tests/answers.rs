@@ -1,0 +1,249 @@
+//! Answers that follow the rules: bodies, codings, statuses, redirects, opt-outs.
+
+use super::server::{Reply, Server, answer, moved, ok};
+use super::*;
+
+#[tokio::test]
+async fn a_good_answer_comes_back_whole() {
+    let headers =
+        "Content-Type: text/html\r\nETag: \"1\"\r\nX-Robots-Tag: all\r\nX-Robots-Tag: nofollow\r\nSet-Cookie: a=b\r\n";
+    let server = Server::always(Reply::Bytes(answer(200, headers, b"hello"))).await;
+    let client = client(|_| ());
+    for _ in 0..2 {
+        let response = page(&client, &server.url("/a?b#c")).await.expect("an answer");
+        assert_eq!((response.status, &response.body[..]), (200, &b"hello"[..]));
+        assert_eq!(response.final_url, server.url("/a?b"));
+        assert_eq!(response.header("etag"), Some("\"1\""));
+        let names: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["content-type", "etag", "x-robots-tag", "x-robots-tag"]);
+    }
+    let heads = server.heads().join("").to_ascii_lowercase();
+    assert!(heads.contains("user-agent: faceflow/") && heads.contains("accept: text/html"), "{heads}");
+    assert!(!heads.contains("cookie") && !heads.contains("authorization") && !heads.contains("referer"), "{heads}");
+}
+
+#[tokio::test]
+async fn a_chunked_answer_is_whole_when_its_last_chunk_is() {
+    let body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let server = Server::always(Reply::Bytes(body.to_vec())).await;
+    assert_eq!(&page(&client(|_| ()), &server.url("/")).await.expect("an answer").body[..], b"abcde");
+}
+
+/// The text in each content coding, by hand, in its stored form.
+fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
+    let length = text.len() as u16;
+    let stored = |text: &[u8]| [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), text].concat();
+    match coding {
+        "gzip" => {
+            let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+            [&head[..], &stored(text), &crc32(text).to_le_bytes(), &u32::from(length).to_le_bytes()].concat()
+        }
+        "deflate" => [&[0x78, 1][..], &stored(text), &adler32(text).to_be_bytes()].concat(),
+        "br" => [&((u32::from(length) - 1) << 4 | 1 << 20).to_le_bytes()[..3], text, &[3]].concat(),
+        "zstd" => {
+            let block = (u32::from(length) << 3 | 1).to_le_bytes();
+            [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x38][..], &block[..3], text].concat()
+        }
+        other => panic!("no coding {other}"),
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+fn adler32(bytes: &[u8]) -> u32 {
+    let (a, b) = bytes
+        .iter()
+        .fold((1, 0), |(a, b), byte| ((a + u32::from(*byte)) % 65_521, (a + b + u32::from(*byte)) % 65_521));
+    b << 16 | a
+}
+
+#[tokio::test]
+async fn every_content_coding_is_removed() {
+    let server = Server::start(|path, _| async move {
+        let coding = path.trim_start_matches('/');
+        Reply::Bytes(answer(200, &format!("Content-Encoding: {coding}\r\n"), &coded(coding, b"hello, hello")))
+    })
+    .await;
+    let client = client(|_| ());
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let response = page(&client, &server.url(&format!("/{coding}"))).await.expect(coding);
+        assert_eq!(&response.body[..], b"hello, hello", "{coding}");
+    }
+    let heads = server.heads().join("").to_ascii_lowercase();
+    assert!(["gzip", "deflate", "br", "zstd"].iter().all(|coding| heads.contains(coding)), "{heads}");
+}
+
+#[tokio::test]
+async fn an_unknown_or_broken_coding_is_a_fault() {
+    let server = Server::paths(|path| match path {
+        "/unknown" => Reply::Bytes(answer(200, "Content-Encoding: sdch\r\n", b"?")),
+        "/garbage" => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", b"this is no gzip at all")),
+        "/crc" => {
+            let mut bytes = coded("gzip", b"hello, hello");
+            let crc = bytes.len() - 8;
+            bytes[crc] ^= 1;
+            Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &bytes))
+        }
+        _ => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &coded("gzip", b"hello, hello")[..20])),
+    })
+    .await;
+    let client = client(|_| ());
+    assert_fault(page(&client, &server.url("/unknown")).await, Class::Content, "content_encoding", true);
+    assert_fault(page(&client, &server.url("/garbage")).await, Class::Protocol, "bad_encoding", false);
+    assert_fault(page(&client, &server.url("/crc")).await, Class::Protocol, "bad_encoding", false);
+    assert_fault(page(&client, &server.url("/cut")).await, Class::Protocol, "body_truncated", false);
+}
+
+#[tokio::test]
+async fn statuses_become_faults() {
+    let server = Server::start(|path, before| async move {
+        match (path.as_str(), before) {
+            ("/busy", 0) => Reply::Bytes(answer(503, "Retry-After: 7\r\n", b"later")),
+            ("/busy", 1) => Reply::Bytes(answer(429, "Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n", b"later")),
+            ("/busy", _) => ok("at last"),
+            _ => Reply::Bytes(answer(404, "", b"gone")),
+        }
+    })
+    .await;
+    let client = client(|_| ());
+    let busy = server.url("/busy");
+    let fault = assert_fault(page(&client, &busy).await, Class::Busy, "http_503", false);
+    assert_eq!(fault.retry_after_ms, Some(7_000));
+    let fault = assert_fault(page(&client, &busy).await, Class::Busy, "http_429", false);
+    let wait = fault.retry_after_ms.expect("a date");
+    assert!((30_000..=60_000).contains(&wait), "a minute by our clock, less what the test took: {wait}");
+    assert_eq!(page(&client, &busy).await.expect("an answer").body, "at last");
+    assert_fault(page(&client, &server.url("/gone")).await, Class::Refused, "http_404", true);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_to_their_end() {
+    let server = Server::paths(|path| match path {
+        "/a" => moved("b?x=1#part"),
+        "/b?x=1" => ok("beside it"),
+        "/chain/0" => ok("the end"),
+        path if path.starts_with("/chain/") => {
+            let left: u32 = path[7..].parse().expect("a number");
+            moved(&format!("/chain/{}", left - 1))
+        }
+        "/spin" => moved("/spun"),
+        "/spun" => moved("/spin"),
+        "/self" => moved("#again"),
+        "/nowhere" => Reply::Bytes(answer(302, "", b"")),
+        _ => Reply::Bytes(answer(302, "Location: http://[\r\n", b"")),
+    })
+    .await;
+    let client = client(|settings| settings.redirects_max = 10);
+    let response = page(&client, &server.url("/a")).await.expect("a relative Location");
+    assert_eq!((response.final_url, &response.body[..]), (server.url("/b?x=1"), &b"beside it"[..]));
+    let response = page(&client, &server.url("/chain/10")).await.expect("ten are allowed");
+    assert_eq!((response.final_url, &response.body[..]), (server.url("/chain/0"), &b"the end"[..]));
+    assert_fault(page(&client, &server.url("/chain/11")).await, Class::Refused, "too_many_redirects", true);
+    assert_fault(page(&client, &server.url("/spin")).await, Class::Refused, "redirect_loop", true);
+    assert_fault(page(&client, &server.url("/self")).await, Class::Refused, "redirect_loop", true);
+    assert_fault(page(&client, &server.url("/nowhere")).await, Class::Refused, "bad_redirect", true);
+    assert_fault(page(&client, &server.url("/broken")).await, Class::Refused, "bad_redirect", true);
+}
+
+#[tokio::test]
+async fn every_hop_is_guarded() {
+    let server = Server::start(|path, _| async move { moved(path.trim_start_matches("/to/")) }).await;
+    let client = client(|settings| settings.allow_networks = vec!["127.0.0.1".parse().expect("an address")]);
+    let refused = [
+        ("http://127.0.0.2/", "private_address"),
+        ("http://10.0.0.1/", "private_address"),
+        ("http://169.254.169.254/latest/meta-data", "private_address"),
+        ("http://[::1]/", "private_address"),
+        ("http://[::ffff:10.0.0.1]/", "private_address"),
+        ("http://[64:ff9b::10.0.0.1]/", "private_address"),
+        ("file:///etc/passwd", "bad_scheme"),
+        ("data:text/html,hello", "bad_scheme"),
+        ("ftp://127.0.0.1/", "bad_scheme"),
+        ("http://root:secret@127.0.0.1/", "userinfo"),
+        ("http://9.9.9.9:22/", "port"),
+    ];
+    for (to, reason) in refused {
+        assert_fault(page(&client, &server.url(&format!("/to/{to}"))).await, Class::Policy, reason, true);
+    }
+    assert_eq!(server.heads().len(), refused.len());
+}
+
+#[tokio::test]
+async fn loopback_is_refused_in_every_spelling_unless_allowed() {
+    let server = Server::always(ok("inside")).await;
+    let port = server.url("/").port().expect("a port");
+    let strict = client(|settings| settings.allow_networks.clear());
+    let usual = client(|settings| {
+        settings.allow_networks.clear();
+        settings.ports.push(port);
+    });
+    let open = client(|_| ());
+    for host in ["127.0.0.1", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "[::ffff:127.0.0.1]", "localhost"] {
+        let url = Url::parse(&format!("http://{host}:{port}/")).expect(host);
+        assert_fault(page(&usual, &url).await, Class::Policy, "private_address", true);
+        let reason = if host == "localhost" { "port" } else { "private_address" };
+        assert_fault(page(&strict, &url).await, Class::Policy, reason, true);
+        assert_eq!(page(&open, &url).await.expect(host).body, "inside");
+    }
+    assert_eq!(server.heads().len(), 7, "only the allowed requests arrived");
+}
+
+#[tokio::test]
+async fn names_that_do_not_exist_and_ports_that_are_closed() {
+    let client = client(|_| ());
+    // A label of 64 bytes cannot exist, so no name server is asked.
+    let url = Url::parse(&format!("http://{}.invalid/", "a".repeat(64))).expect("a URL");
+    assert_fault(page(&client, &url).await, Class::Dns, "dns", false);
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        listener.local_addr().expect("bound")
+    };
+    let url = Url::parse(&format!("http://{closed}/")).expect("a URL");
+    assert_fault(page(&client, &url).await, Class::Connect, "connect", false);
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_no_https_server() {
+    let server = Server::always(Reply::Close(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
+    let mut url = server.url("/");
+    url.set_scheme("https").expect("a web scheme");
+    // The client's hello ends in no blank line, so the server never answers it; a listener that answers garbage does.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    url.set_port(Some(listener.local_addr().expect("bound").port())).expect("a port");
+    let garbage = async {
+        let (mut stream, _) = listener.accept().await.expect("the client");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("written");
+        stream
+    };
+    let client = client(|_| ());
+    let (answer, _stream) = tokio::join!(page(&client, &url), garbage);
+    assert_fault(answer, Class::Connect, "tls", false);
+}
+
+#[tokio::test]
+async fn opt_outs_in_headers_are_obeyed() {
+    let server = Server::start(|path, _| async move {
+        let headers: String =
+            path[1..].split('/').map(|value| format!("X-Robots-Tag: {}\r\n", value.replace('_', " "))).collect();
+        Reply::Bytes(answer(200, &headers, b"picture"))
+    })
+    .await;
+    let client = client(|_| ());
+    let image = |path: &'static str| {
+        let (client, url) = (client.clone(), server.url(path));
+        async move { client.get(&url, Want::Image).await }
+    };
+    assert_fault(image("/noai").await, Class::Policy, "opt_out:noai", true);
+    assert_fault(image("/all/noimageai").await, Class::Policy, "opt_out:noimageai", true);
+    assert_fault(image("/max-snippet:5,_noai").await, Class::Policy, "opt_out:noai", true);
+    assert_fault(image("/faceflow:_noai").await, Class::Policy, "opt_out:noai", true);
+    assert_fault(image("/noindex").await, Class::Policy, "opt_out:noindex", true);
+    assert!(image("/otherbot:_noai").await.is_ok());
+    assert!(page(&client, &server.url("/noindex,_follow")).await.is_ok(), "a page may hide from indexes");
+    let disrespectful = super::client(|settings| settings.respect_opt_outs = false);
+    let response = disrespectful.get(&server.url("/noai"), Want::Image).await.expect("an answer");
+    assert_eq!(response.header("x-robots-tag"), Some("noai"), "the evidence is kept");
+}

@@ -1,0 +1,171 @@
+//! `faceflow explain URL`: the whole life of one URL, from the log and from what it added up to.
+
+use std::fmt;
+
+use faceflow_core::ledger::LedgerError;
+use faceflow_core::record::{ContentId, Key};
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::ledger::Reader;
+use crate::ledger::rows::{EntryKind, Trouble, key_bytes, one};
+use crate::lines::{ImageLine, PageLine, image_line, page_line};
+
+/// Pages listed of those that show an image.
+const PAGES_MAX: i64 = 20;
+
+/// The life of one page or image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Life {
+    /// Its line in the results.
+    #[serde(flatten)]
+    line: Line,
+    /// Pages that show it, the first few by URL.
+    pages: Vec<String>,
+    /// What happened, in order.
+    events: Vec<Happened>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Line {
+    Image(Box<ImageLine>),
+    Page(PageLine),
+}
+
+/// One step of a life.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Happened {
+    /// When it was written, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The same as text, UTC.
+    pub at: String,
+    /// What happened.
+    pub what: String,
+}
+
+impl Life {
+    /// What happened, in order.
+    pub fn events(&self) -> &[Happened] {
+        &self.events
+    }
+}
+
+/// The lives of the page and of the image at `url`; empty if neither was ever discovered.
+pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<Life>, LedgerError> {
+    reader.read(|connection| {
+        let mut lives = Vec::new();
+        for key in [Key::page(url), Key::image(url)] {
+            let sql = "SELECT id, kind, picture FROM entries WHERE tenant = ?1 AND key = ?2";
+            let params = params![reader.tenant_id(), key_bytes(key)];
+            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let Some((id, kind, picture)) = one(connection, sql, params, read)? else { continue };
+            let line = match kind {
+                EntryKind::Page => Line::Page(page_line(reader, connection, id)?),
+                EntryKind::Image => Line::Image(Box::new(image_line(reader, connection, id)?)),
+            };
+            let (pages, events) = (pages(connection, id)?, events(connection, id, picture)?);
+            lives.push(Life { line, pages, events });
+        }
+        Ok(lives)
+    })
+}
+
+fn pages(connection: &Connection, image: i64) -> Result<Vec<String>, Trouble> {
+    let sql =
+        "SELECT p.url FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1 ORDER BY p.url LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let pages = statement.query_map(params![image, PAGES_MAX], |row| row.get(0))?;
+    Ok(pages.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The log has no index by entry: it is written far more often than it is asked.
+fn events(connection: &Connection, entry: i64, picture: Option<i64>) -> Result<Vec<Happened>, Trouble> {
+    let sql =
+        "SELECT f.at_ms, strftime('%Y-%m-%d %H:%M:%f', f.at_ms / 1000.0, 'unixepoch'), f.kind, f.body, o.url, r.content
+        FROM facts f
+        LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'ruled'
+        LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'ruled'
+        WHERE f.entry = ?1 OR (f.entry IS NULL AND f.picture = ?2) ORDER BY f.seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![entry, picture])?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        let kind: String = row.get(2)?;
+        let body =
+            row.get::<_, Option<String>>(3)?.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or(Value::Null);
+        let other: Option<String> = row.get(4)?;
+        let representative = row.get::<_, Option<[u8; 32]>>(5)?.map(ContentId);
+        let what = match representative {
+            Some(id) => format!("{id} stands for its picture, {} bits away", body["distance"]),
+            None => what(&kind, &body, other.as_deref()),
+        };
+        events.push(Happened { at_ms: row.get(0)?, at: row.get(1)?, what });
+    }
+    Ok(events)
+}
+
+fn what(kind: &str, body: &Value, other: Option<&str>) -> String {
+    let fault = || {
+        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+        let due = body["due_ms"].as_u64().map(|due| format!("; due again at {due}")).unwrap_or_default();
+        format!("{}: {} ({} failed so far{due})", text("reason"), text("detail"), body["attempts"])
+    };
+    match (kind, other) {
+        ("admitted", Some(page)) => format!("discovered on {page}"),
+        ("admitted", None) => "discovered: an entry of the input".to_owned(),
+        ("offered", Some(primary)) => format!("offered as another address of {primary}"),
+        ("opened", Some(failed)) => format!("to be tried, because {failed} failed"),
+        ("sighted", Some(page)) => format!("also shown by {page}"),
+        ("visited", _) => "read; everything it leads to is known".to_owned(),
+        ("kept", _) => "downloaded, decoded and kept".to_owned(),
+        ("delivered", _) => "looked at; its faces are stored".to_owned(),
+        ("retry", _) => format!("failed, {}", fault()),
+        ("rejected", _) => format!("rejected, {}", fault()),
+        ("dead", _) => format!("failed for the last time, {}", fault()),
+        ("redriven", _) => "driven again by the user".to_owned(),
+        (kind, _) => kind.to_owned(),
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.line {
+            Line::Page(page) => {
+                writeln!(out, "page {}", page.url)?;
+                let reason = page.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                writeln!(out, "  {}{reason}, {} attempts, depth {}", page.status.word(), page.attempts, page.depth)?;
+            }
+            Line::Image(image) => image_lines(image, out)?,
+        }
+        for page in &self.pages {
+            writeln!(out, "  shown by {page}")?;
+        }
+        for event in &self.events {
+            writeln!(out, "  {} {}", event.at, event.what)?;
+        }
+        Ok(())
+    }
+}
+
+fn image_lines(image: &ImageLine, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(out, "image {}", image.url)?;
+    let reason = image.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    writeln!(out, "  {}{reason}, {} attempts", image.status.word(), image.attempts)?;
+    if let Some(picture) = &image.image {
+        writeln!(
+            out,
+            "  picture {}: {} {}x{}, {} bytes",
+            picture.id, picture.format, picture.width, picture.height, picture.bytes
+        )?;
+    }
+    if let Some(representative) = &image.duplicate_of {
+        writeln!(out, "  a duplicate of {representative}")?;
+    }
+    if let (Some(faces), Some(detector)) = (&image.faces, &image.detector) {
+        writeln!(out, "  {} faces, by {} {}", faces.len(), detector.engine, detector.model)?;
+    }
+    Ok(())
+}

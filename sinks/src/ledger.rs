@@ -1,0 +1,145 @@
+//! The ledger in SQLite: one file per state directory, one writer, any number of readers.
+//!
+//! Facts go through one thread that commits whatever waits as one transaction; readers have connections of their own and
+//! never block it. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`
+//! a power cut too; a fact that breaks a promise is refused and leaves no trace.
+
+mod admit;
+mod alternates;
+mod books;
+mod lock;
+mod reader;
+mod redrive;
+pub(crate) mod rows;
+mod schema;
+mod settle;
+mod sqlite;
+mod status;
+mod tallies;
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+use serde::{Deserialize, Serialize};
+
+pub use reader::Reader;
+pub use redrive::Selection;
+pub use sqlite::SqliteLedger;
+pub use status::Status;
+
+/// The settings `ledger.*`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerSettings {
+    /// What a committed fact survives: `"process"` the end of the process, however it ends; `"power"` a power cut too, at the
+    /// price of waiting for the disk at every commit.
+    pub durability: Durability,
+    /// Facts in one transaction, at most.
+    pub group_max: usize,
+    /// How long to wait for another program that has the file locked, in milliseconds.
+    pub busy_timeout_ms: u64,
+    /// Memory for pages of the file, per connection, in MiB.
+    pub cache_mb: u32,
+    /// Pages and URLs listed in the sidecar of one picture, at most (each).
+    pub sidecar_pages_max: usize,
+}
+
+/// What a committed fact survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The end of the process, `kill -9` included.
+    Process,
+    /// A power cut too.
+    Power,
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Process,
+            group_max: 4_096,
+            busy_timeout_ms: 5_000,
+            cache_mb: 32,
+            sidecar_pages_max: 10_000,
+        }
+    }
+}
+
+impl LedgerSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(1..=1_000_000).contains(&self.group_max) {
+            return Err(("group_max", "1 to 1000000".to_owned()));
+        }
+        if self.busy_timeout_ms > 3_600_000 {
+            return Err(("busy_timeout_ms", "at most 3600000 (an hour)".to_owned()));
+        }
+        if !(1..=65_536).contains(&self.cache_mb) {
+            return Err(("cache_mb", "1 to 65536".to_owned()));
+        }
+        if self.sidecar_pages_max == 0 {
+            return Err(("sidecar_pages_max", "1 or more".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Why a state directory could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there.
+    #[error("there is no state at {place}: run `faceflow run` first, or name the right directory with --state")]
+    Missing {
+        /// The directory.
+        place: String,
+    },
+    /// Another process writes to it.
+    #[error(
+        "the state at {place} is in use by another faceflow process{by}: wait for it to end, or name another --state"
+    )]
+    InUse {
+        /// The directory.
+        place: String,
+        /// ` (process 123)`, where it is known.
+        by: String,
+    },
+    /// It was written by a later version.
+    #[error(
+        "the state at {place} has format {found}, and this faceflow knows formats up to {known}: use the faceflow that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The directory.
+        place: String,
+        /// Its format.
+        found: i64,
+        /// The latest format we know.
+        known: i64,
+    },
+    /// A tenant's name that cannot be the name of a folder.
+    #[error(
+        "{tenant:?} cannot be a tenant: allowed are 1 to 64 letters, digits, '-', '_' and '.', not starting with '.'"
+    )]
+    Tenant {
+        /// The name.
+        tenant: String,
+    },
+    /// A tenant the state does not know.
+    #[error("the state at {place} has no tenant {tenant:?}; it has: {known}")]
+    NoTenant {
+        /// The directory.
+        place: String,
+        /// The name.
+        tenant: String,
+        /// Those it has.
+        known: String,
+    },
+    /// The file system or SQLite refused.
+    #[error("the state at {place} cannot be opened: {reason}")]
+    Storage {
+        /// The directory or file.
+        place: String,
+        /// Its words.
+        reason: String,
+    },
+}

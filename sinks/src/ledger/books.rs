@@ -1,0 +1,200 @@
+//! The books while a group of facts is being written: rows by key, the log, and counts that follow every step.
+//!
+//! Every fact is checked before anything of it is written, so that a refused one leaves no trace in its group.
+
+use faceflow_core::Fault;
+use faceflow_core::ledger::{Event, Fact, State, transition};
+use faceflow_core::record::{ContentId, Image, Key};
+use rusqlite::{Connection, params};
+use serde_json::json;
+
+use super::rows::{EntryKind, Trouble, Word, key_at, key_bytes, one};
+use super::status::Status;
+use super::tallies::Tallies;
+
+/// What a fault may say about itself, in bytes; hostile servers have a say in it.
+const DETAIL_MAX: usize = 1_000;
+
+/// The open books of one tenant, inside a transaction.
+pub(super) struct Books<'c> {
+    pub connection: &'c Connection,
+    pub tenant: i64,
+    /// When the group is written.
+    pub now_ms: i64,
+    pub tallies: Tallies,
+    /// The site asked for last: facts come in runs of one site.
+    pub last_site: Option<(String, i64)>,
+}
+
+/// An entry, as far as its next step needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub id: i64,
+    pub key: Key,
+    pub state: State,
+    pub depth: Option<u32>,
+    pub picture: Option<i64>,
+    /// What an alternate stands behind, or what was opened instead of a failed image.
+    pub primary: Option<i64>,
+}
+
+/// A picture, as far as its next step needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PictureRow {
+    pub id: i64,
+    pub state: State,
+    own: bool,
+    urls: i64,
+    behind: i64,
+}
+
+/// A line of the log.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Line<'a> {
+    pub kind: &'static str,
+    pub entry: Option<i64>,
+    pub picture: Option<i64>,
+    pub other: Option<i64>,
+    pub body: Option<&'a str>,
+}
+
+const FIND_ENTRY: &str =
+    "SELECT id, key, state, depth, picture, primary_entry FROM entries WHERE tenant = ?1 AND key = ?2";
+const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry FROM entries WHERE id = ?1";
+const FIND_PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls, behind FROM pictures
+    WHERE tenant = ?1 AND content = ?2";
+const PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls, behind FROM pictures WHERE id = ?1";
+
+impl<'c> Books<'c> {
+    /// Writes a fact. Returns the images that it opened.
+    pub fn write(&mut self, fact: &Fact) -> Result<Vec<Image>, Trouble> {
+        match fact {
+            Fact::Admitted(admitted) => self.admitted(admitted),
+            Fact::Fate(fate) => self.fate(fate),
+            Fact::Kept(kept) => self.kept(kept).map(|()| vec![]),
+            Fact::Delivered(delivered) => self.delivered(delivered).map(|()| vec![]),
+            Fact::Ruled(ruling) => self.ruled(ruling).map(|()| vec![]),
+        }
+    }
+
+    /// The entry of a key.
+    pub fn find(&self, key: Key) -> Result<Option<Entry>, Trouble> {
+        Ok(one(self.connection, FIND_ENTRY, params![self.tenant, key_bytes(key)], entry_at)?)
+    }
+
+    /// The entry of an id.
+    pub fn entry(&self, id: i64) -> Result<Entry, Trouble> {
+        let entry = one(self.connection, ENTRY, [id], entry_at)?;
+        entry.ok_or_else(|| Trouble::Damaged(format!("entry {id} is named but not there")))
+    }
+
+    /// The picture of a content id.
+    pub fn find_picture(&self, id: ContentId) -> Result<Option<PictureRow>, Trouble> {
+        Ok(one(self.connection, FIND_PICTURE, params![self.tenant, id.0], picture_at)?)
+    }
+
+    /// Changes a picture's row, or how many URLs lead to it, and lets the counts follow.
+    pub fn change_picture(
+        &mut self,
+        id: i64,
+        change: impl FnOnce(&mut Self) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        self.count_picture(id, -1)?;
+        change(self)?;
+        self.count_picture(id, 1)
+    }
+
+    fn count_picture(&mut self, id: i64, sign: i64) -> Result<(), Trouble> {
+        let picture = one(self.connection, PICTURE, [id], picture_at)?;
+        let picture = picture.ok_or_else(|| Trouble::Damaged(format!("picture {id} is named but not there")))?;
+        for (status, count) in picture.shares() {
+            self.tallies.count(EntryKind::Image, status, sign * count);
+        }
+        Ok(())
+    }
+
+    /// Takes a step in the counts from one status to another; `None` for an entry that was not there.
+    pub fn recount(&mut self, kind: EntryKind, from: Option<State>, to: State) {
+        match from {
+            Some(from) => self.tallies.count(kind, Status::of_entry(from), -1),
+            None => self.tallies.discover(kind),
+        }
+        self.tallies.count(kind, Status::of_entry(to), 1);
+    }
+
+    /// The id of a site, made on first use.
+    pub fn site(&mut self, url: &str) -> Result<i64, Trouble> {
+        if let Some((_, id)) = self.last_site.as_ref().filter(|(last, _)| last == url) {
+            return Ok(*id);
+        }
+        let known = one(
+            self.connection,
+            "SELECT id FROM sites WHERE tenant = ?1 AND url = ?2",
+            params![self.tenant, url],
+            |row| row.get(0),
+        )?;
+        let id = match known {
+            Some(id) => id,
+            None => {
+                self.run("INSERT INTO sites (tenant, url) VALUES (?1, ?2)", params![self.tenant, url])?;
+                self.connection.last_insert_rowid()
+            }
+        };
+        self.last_site = Some((url.to_owned(), id));
+        Ok(id)
+    }
+
+    /// Adds a line to the log.
+    pub fn log(&self, line: Line<'_>) -> Result<(), Trouble> {
+        let sql =
+            "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let Line { kind, entry, picture, other, body } = line;
+        self.run(sql, params![self.tenant, self.now_ms, kind, entry, picture, other, body]).map(drop)
+    }
+
+    /// Runs a statement; how many rows it changed.
+    pub fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, Trouble> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+}
+
+fn entry_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        id: row.get(0)?,
+        key: key_at(row, 1)?,
+        state: row.get::<_, Word>(2)?.0,
+        depth: row.get(3)?,
+        picture: row.get(4)?,
+        primary: row.get(5)?,
+    })
+}
+
+fn picture_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<PictureRow> {
+    let state = row.get::<_, Word>(1)?.0;
+    Ok(PictureRow { id: row.get(0)?, state, own: row.get(2)?, urls: row.get(3)?, behind: row.get(4)? })
+}
+
+impl PictureRow {
+    /// How many entries have which status because of this picture: its main URL, its other URLs, and their alternates.
+    fn shares(&self) -> [(Status, i64); 3] {
+        let main = Status::of_picture(self.state, self.own, true);
+        let other = Status::of_picture(self.state, self.own, false);
+        [(main, self.urls.min(1)), (other, (self.urls - 1).max(0)), (Status::of_alternate(main), self.behind)]
+    }
+}
+
+/// The state that `event` leads to, or that nothing changes; an illegal step names `key`.
+pub(super) fn step(state: Option<State>, event: Event, key: impl ToString) -> Result<Option<State>, Trouble> {
+    transition(state, event).map_err(|step| Trouble::Illegal { key: key.to_string(), step })
+}
+
+/// A fault as a line's body: its class, words and try.
+pub(super) fn fault_body(fault: &Fault, attempts: u32, due_ms: Option<u64>) -> String {
+    let (class, reason, detail) = (fault.class, &fault.reason, brief(&fault.detail));
+    json!({"class": class, "reason": reason, "detail": detail, "attempts": attempts, "due_ms": due_ms}).to_string()
+}
+
+/// The beginning of a detail, as much as is kept.
+pub(super) fn brief(detail: &str) -> &str {
+    &detail[..detail.floor_char_boundary(DETAIL_MAX)]
+}

@@ -1,0 +1,168 @@
+//! What becomes of work: retries, ends, kept bytes, delivered faces, and who stands for whom.
+
+use faceflow_core::Fault;
+use faceflow_core::ledger::{Event, IllegalTransition, State};
+use faceflow_core::record::{Content, ContentId, Delivered, Fate, Frame, Image, Kept, Ruling, Work};
+use rusqlite::params;
+use serde_json::json;
+
+use super::Status;
+use super::books::{Books, Line, PictureRow, brief, fault_body, step};
+use super::rows::{EntryKind, Trouble, Word, one};
+
+/// A fate without its work: the step, its word in the log, and when it is due again.
+struct End<'a> {
+    event: Event,
+    kind: &'static str,
+    fault: &'a Fault,
+    due: Option<u64>,
+}
+
+impl End<'_> {
+    fn body(&self, attempts: u32) -> String {
+        fault_body(self.fault, attempts, self.due)
+    }
+}
+
+impl Books<'_> {
+    pub fn fate(&mut self, fate: &Fate) -> Result<Vec<Image>, Trouble> {
+        let (work, end) = match fate {
+            Fate::Retry { work, fault, due } => {
+                (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due) })
+            }
+            Fate::Rejected { work, fault } => (work, End { event: Event::Reject, kind: "rejected", fault, due: None }),
+            Fate::Dead { work, fault } => (work, End { event: Event::Die, kind: "dead", fault, due: None }),
+        };
+        match work {
+            Work::Frame(frame) => self.frame_failed(frame, &end).map(|()| vec![]),
+            Work::Page(_) | Work::Image(_) => self.entry_failed(work, &end).map(|opened| opened.into_iter().collect()),
+        }
+    }
+
+    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<Option<Image>, Trouble> {
+        let (kind, key, url) = match work {
+            Work::Page(page) => (EntryKind::Page, page.key(), &page.url),
+            Work::Image(image) => (EntryKind::Image, image.key(), &image.url),
+            Work::Frame(_) => return Ok(None),
+        };
+        let entry = self.find(key)?;
+        // Since then it was reached on a shorter way, and that try decides.
+        if let (Work::Page(page), Some(entry)) = (work, &entry)
+            && entry.outdates(page)
+        {
+            return Ok(None);
+        }
+        let next = step(entry.map(|entry| entry.state), end.event, url)?;
+        let (Some(entry), Some(next)) = (entry, next) else { return Ok(None) };
+        // A dead entry may be driven again, so it keeps what that takes.
+        let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6,
+            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END WHERE id = ?1";
+        let (attempts, due, detail) = (work.attempts(), end.due.map(|due| due as i64), brief(&end.fault.detail));
+        self.run(sql, params![entry.id, Word(next), attempts, due, end.fault.reason, detail])?;
+        self.recount(kind, Some(entry.state), next);
+        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
+        match (kind, next) {
+            (EntryKind::Image, State::Rejected | State::Dead) => self.promote(entry.id),
+            _ => Ok(None),
+        }
+    }
+
+    fn frame_failed(&mut self, frame: &Frame, end: &End<'_>) -> Result<(), Trouble> {
+        let id = frame.content.id;
+        let picture = self.find_picture(id)?;
+        let next = step(picture.map(|picture| picture.state), end.event, id)?;
+        let (Some(picture), Some(next)) = (picture, next) else { return Ok(()) };
+        self.change_picture(picture.id, |books| {
+            let sql =
+                "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6 WHERE id = ?1";
+            let (due, detail) = (end.due.map(|due| due as i64), brief(&end.fault.detail));
+            books.run(sql, params![picture.id, Word(next), frame.attempts, due, end.fault.reason, detail])?;
+            Ok(())
+        })?;
+        self.log(Line {
+            kind: end.kind,
+            picture: Some(picture.id),
+            body: Some(&end.body(frame.attempts)),
+            ..Line::default()
+        })
+    }
+
+    pub fn kept(&mut self, kept: &Kept) -> Result<(), Trouble> {
+        let image = &kept.image;
+        let entry = self.find(image.key())?;
+        let next = step(entry.map(|entry| entry.state), Event::Settle, &image.url)?;
+        let picture = self.picture(&kept.frame.content)?;
+        let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
+        let behind = self.behind(entry.id)?;
+        let final_url = (kept.final_url != image.url).then(|| kept.final_url.as_str());
+        let headers = (!kept.headers.is_empty()).then(|| json!(kept.headers).to_string());
+        let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
+            picture = ?3, final_url = ?4, headers = ?5, inline = NULL WHERE id = ?1";
+        self.run(sql, params![entry.id, image.attempts, picture, final_url, headers])?;
+        self.tallies.count(EntryKind::Image, Status::of_entry(entry.state), -1 - behind);
+        self.change_picture(picture, |books| {
+            let main = "SELECT e.url > ?2 FROM pictures p JOIN entries e ON e.id = p.main WHERE p.id = ?1";
+            let first = one(books.connection, main, params![picture, image.url.as_str()], |row| row.get(0))?;
+            let main = first.unwrap_or(true).then_some(entry.id);
+            let sql =
+                "UPDATE pictures SET urls = urls + 1, behind = behind + ?2, main = coalesce(?3, main) WHERE id = ?1";
+            books.run(sql, params![picture, behind, main]).map(drop)
+        })?;
+        self.log(Line { kind: "kept", entry: Some(entry.id), picture: Some(picture), ..Line::default() })
+    }
+
+    /// The row of a picture, made if it is new.
+    fn picture(&mut self, content: &Content) -> Result<i64, Trouble> {
+        if let Some(picture) = self.find_picture(content.id)? {
+            return Ok(picture.id);
+        }
+        let sql = "INSERT INTO pictures (tenant, content, state, bytes, format, width, height, phash, distinctive)
+            VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8)";
+        let Content { id, bytes, format, width, height, phash } = content;
+        let (bytes, bits) = (*bytes as i64, phash.bits as i64);
+        self.run(sql, params![self.tenant, id.0, bytes, format, width, height, bits, phash.distinctive])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub fn delivered(&mut self, delivered: &Delivered) -> Result<(), Trouble> {
+        let (frame, detection) = (&delivered.frame, &delivered.detection);
+        let id = detection.picture();
+        let picture = self.find_picture(id)?;
+        let next = step(picture.map(|picture| picture.state), Event::Settle, id)?;
+        let (Some(picture), Some(_)) = (picture, next) else { return Ok(()) };
+        let body = serde_json::to_string(detection)
+            .map_err(|error| Trouble::Damaged(format!("the detection of {id}: {error}")))?;
+        let sql = "INSERT OR REPLACE INTO detections (picture, faces, body) VALUES (?1, ?2, ?3)";
+        self.run(sql, params![picture.id, detection.faces().len() as i64, body])?;
+        self.change_picture(picture.id, |books| {
+            let sql =
+                "UPDATE pictures SET state = 'settled', attempts = max(attempts, ?2), due_ms = NULL, reason = NULL,
+                detail = NULL WHERE id = ?1";
+            books.run(sql, params![picture.id, frame.attempts]).map(drop)
+        })?;
+        self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() })
+    }
+
+    pub fn ruled(&mut self, ruling: &Ruling) -> Result<(), Trouble> {
+        let picture = self.known_picture(ruling.picture)?;
+        let representative = self.known_picture(ruling.representative)?;
+        if representative.id != picture.id && representative.state != State::Settled {
+            // Only a detected picture stands for others: nobody is settled by an answer that never came.
+            let step = IllegalTransition { state: Some(representative.state), event: Event::Settle };
+            let key = format!("{} as the representative of {}", ruling.representative, ruling.picture);
+            return Err(Trouble::Illegal { key, step });
+        }
+        self.change_picture(picture.id, |books| {
+            let sql = "UPDATE pictures SET representative = ?2, distance = ?3 WHERE id = ?1";
+            books.run(sql, params![picture.id, representative.id, ruling.distance]).map(drop)
+        })?;
+        let (picture, other) = (Some(picture.id), Some(representative.id));
+        let body = json!({"distance": ruling.distance}).to_string();
+        self.log(Line { kind: "ruled", picture, other, body: Some(&body), ..Line::default() })
+    }
+
+    fn known_picture(&self, id: ContentId) -> Result<PictureRow, Trouble> {
+        let step = IllegalTransition { state: None, event: Event::Settle };
+        self.find_picture(id)?.ok_or_else(|| Trouble::Illegal { key: id.to_string(), step })
+    }
+}

@@ -1,0 +1,75 @@
+//! Counts by status, kept with every fact so that reading them costs nothing.
+
+use faceflow_core::ledger::Tally;
+use rusqlite::{Connection, params};
+
+use super::rows::EntryKind;
+use super::status::Status;
+
+/// The counts of one tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tallies {
+    pub pages: Tally,
+    pub images: Tally,
+}
+
+impl Tallies {
+    /// Reads them; zero where nothing was counted yet.
+    pub fn load(connection: &Connection, tenant: i64) -> rusqlite::Result<Self> {
+        let sql = "SELECT kind, discovered, done, duplicate, rejected, dead, open FROM tallies WHERE tenant = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([tenant])?;
+        let mut tallies = Self::default();
+        while let Some(row) = rows.next()? {
+            let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
+            *tallies.of(row.get(0)?) = Tally {
+                discovered: count(1)?,
+                done: count(2)?,
+                duplicate: count(3)?,
+                rejected: count(4)?,
+                dead: count(5)?,
+                open: count(6)?,
+            };
+        }
+        Ok(tallies)
+    }
+
+    /// Writes them.
+    pub fn store(&self, connection: &Connection, tenant: i64) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO tallies (tenant, kind, discovered, done, duplicate, rejected, dead, open)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (kind, tally) in [(EntryKind::Page, &self.pages), (EntryKind::Image, &self.images)] {
+            let Tally { discovered, done, duplicate, rejected, dead, open } = *tally;
+            let counts = [discovered, done, duplicate, rejected, dead, open].map(|count| count as i64);
+            statement
+                .execute(params![tenant, kind, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5]])?;
+        }
+        Ok(())
+    }
+
+    /// One more entry was discovered. What it counts as is said apart, so that conservation can be checked.
+    pub fn discover(&mut self, kind: EntryKind) {
+        self.of(kind).discovered += 1;
+    }
+
+    /// `change` more (or fewer) entries have `status`.
+    pub fn count(&mut self, kind: EntryKind, status: Status, change: i64) {
+        let tally = self.of(kind);
+        let count = match status {
+            Status::Done => &mut tally.done,
+            Status::Duplicate => &mut tally.duplicate,
+            Status::Rejected => &mut tally.rejected,
+            Status::Dead => &mut tally.dead,
+            Status::Open => &mut tally.open,
+        };
+        *count = count.checked_add_signed(change).expect("nothing leaves a status that it was not counted in");
+    }
+
+    fn of(&mut self, kind: EntryKind) -> &mut Tally {
+        match kind {
+            EntryKind::Page => &mut self.pages,
+            EntryKind::Image => &mut self.images,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A small world for tests of this crate: records by short names, and a ledger that is checked after every fact.
+
+mod alternates;
+mod conservation;
+mod crash;
+mod facts;
+mod group;
+mod measure;
+
+use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
+use faceflow_core::invariants::conserved;
+use faceflow_core::ledger::{Fact, Ledger, LedgerError, Tally};
+use faceflow_core::record::{
+    Admitted, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work,
+};
+use faceflow_core::{Class, Fault};
+use serde_json::Value;
+use tempfile::TempDir;
+use url::Url;
+
+use super::{LedgerSettings, Reader, SqliteLedger};
+use crate::results::{Format, Kind, write_results};
+
+pub fn url(path: &str) -> Url {
+    Url::parse("http://a.example/").and_then(|base| base.join(path)).expect("a URL")
+}
+
+pub fn page(path: &str, depth: u32) -> Page {
+    Page { url: url(path), site: url("/"), depth, attempts: 0, skip: vec![] }
+}
+
+pub fn image(path: &str) -> Image {
+    Image { url: url(path), page: url("/"), site: url("/"), attempts: 0, inline: None, alternates: vec![] }
+}
+
+pub fn image_with(path: &str, alternates: &[&str]) -> Image {
+    Image { alternates: alternates.iter().map(|path| url(path)).collect(), ..image(path) }
+}
+
+/// A picture of 40 x 30 pixels, different for every name.
+pub fn content(name: &str) -> Content {
+    let id = ContentId::of(name.as_bytes());
+    let phash = Phash { bits: id.route(), distinctive: true };
+    Content { id, bytes: name.len() as u64, format: "jpeg".to_owned(), width: 40, height: 30, phash }
+}
+
+pub fn frame(name: &str) -> Frame {
+    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0 }
+}
+
+pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
+    let face = |n: usize| {
+        let x = n as f32 * 10.0;
+        let landmarks = (n == 0).then_some([[3.0, 4.0], [5.0, 4.0], [4.0, 6.0], [3.0, 8.0], [5.0, 8.0]]);
+        Face { bbox: [1.0 + x, 2.0, 11.0 + x, 22.0], score: 0.98, quality: 0.5, landmarks }
+    };
+    let engine = EngineInfo { engine: "scripted".to_owned(), model: "none".to_owned(), model_sha256: "00".to_owned() };
+    Detection::new(id, size, Answer { faces: (0..faces).map(face).collect(), scale: 1.0, degraded: false }, engine)
+}
+
+pub fn start() -> Fact {
+    Fact::Admitted(Admitted { visit: None, pages: vec![page("/", 0)], images: vec![] })
+}
+
+/// The page was read and leads to these.
+pub fn read(page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
+    let links = pages.iter().map(|page| page.url.clone()).collect();
+    let visit = Visit { final_url: page.url.clone(), page, http_status: 200, links, images: images.clone() };
+    Fact::Admitted(Admitted { visit: Some(visit), pages, images })
+}
+
+pub fn kept(image: Image, name: &str) -> Fact {
+    let headers = vec![("etag".to_owned(), format!("\"{name}\""))];
+    Fact::Kept(Kept { final_url: image.url.clone(), image, headers, frame: frame(name) })
+}
+
+pub fn delivered(name: &str, faces: usize) -> Fact {
+    let content = content(name);
+    let detection = detection(content.id, (content.width, content.height), faces);
+    Fact::Delivered(Delivered { frame: frame(name), detection })
+}
+
+pub fn ruled(picture: &str, representative: &str, distance: u32) -> Fact {
+    let (picture, representative) = (content(picture).id, content(representative).id);
+    Fact::Ruled(Ruling { picture, representative, distance })
+}
+
+pub fn fault(reason: &str) -> Fault {
+    Fault::transient(Class::Busy, reason, "the server said so")
+}
+
+pub fn retry(work: impl Into<Work>, due: u64) -> Fact {
+    Fact::Fate(Fate::Retry { work: work.into().failed_once_more(), fault: fault("http_503"), due })
+}
+
+pub fn rejected(work: impl Into<Work>) -> Fact {
+    Fact::Fate(Fate::Rejected { work: work.into(), fault: Fault::permanent(Class::Refused, "http_404", "not there") })
+}
+
+pub fn dead(work: impl Into<Work>) -> Fact {
+    Fact::Fate(Fate::Dead { work: work.into().failed_once_more(), fault: fault("http_503") })
+}
+
+/// Waits for a future on a runtime of its own.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// A ledger in a folder of its own.
+pub struct Rig {
+    pub ledger: Option<SqliteLedger>,
+    pub dir: TempDir,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = SqliteLedger::open(dir.path(), "default", &LedgerSettings::default()).expect("opens");
+        Self { ledger: Some(ledger), dir }
+    }
+
+    /// With the start page read, showing these images.
+    pub fn showing(images: Vec<Image>) -> Self {
+        let rig = Self::new();
+        rig.tell(start());
+        rig.tell(read(page("/", 0), vec![], images));
+        rig
+    }
+
+    pub fn ledger(&self) -> &SqliteLedger {
+        self.ledger.as_ref().expect("it is open")
+    }
+
+    pub fn reader(&self) -> &Reader {
+        self.ledger().reader()
+    }
+
+    pub fn try_tell(&self, fact: Fact) -> Result<Vec<Image>, LedgerError> {
+        wait(self.ledger().append(fact))
+    }
+
+    /// Appends a legal fact; everything must add up afterwards. Returns what it opened.
+    pub fn tell(&self, fact: Fact) -> Vec<Image> {
+        let opened = self.try_tell(fact.clone()).unwrap_or_else(|error| panic!("{error} after {fact:?}"));
+        self.check();
+        opened
+    }
+
+    pub fn tell_all(&self, facts: impl IntoIterator<Item = Fact>) {
+        for fact in facts {
+            self.tell(fact);
+        }
+    }
+
+    /// Conservation, and counts that equal what the results say line by line.
+    pub fn check(&self) {
+        let (pages, images) = self.ledger().tally().expect("counts");
+        conserved(&pages).and(conserved(&images)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(pages, counted(&self.lines(Kind::Pages)), "pages");
+        assert_eq!(images, counted(&self.lines(Kind::Images)), "images");
+    }
+
+    pub fn lines(&self, kind: Kind) -> Vec<Value> {
+        lines(self.reader(), kind)
+    }
+
+    /// The line of the image at `path`.
+    pub fn line(&self, path: &str) -> Value {
+        let url = url(path);
+        let line = self.lines(Kind::Images).into_iter().find(|line| line["url"] == url.as_str());
+        line.unwrap_or_else(|| panic!("{url} has no line"))
+    }
+
+    /// The status of each image, ordered by URL.
+    pub fn statuses(&self) -> Vec<String> {
+        self.lines(Kind::Images).iter().map(|line| line["status"].as_str().expect("a word").to_owned()).collect()
+    }
+
+    /// The open work as URLs and content ids, with due times.
+    pub fn owed(&self) -> Vec<(u64, String)> {
+        let name = |work: Work| match work {
+            Work::Page(page) => page.url.path().to_owned(),
+            Work::Image(image) => image.url.path().to_owned(),
+            Work::Frame(frame) => frame.content.id.to_string(),
+        };
+        let work = self.ledger().open_work(0, 1_000).expect("reads");
+        work.into_iter().map(|(_, due, work)| (due, name(work))).collect()
+    }
+}
+
+pub fn lines(reader: &Reader, kind: Kind) -> Vec<Value> {
+    let mut out = Vec::new();
+    write_results(reader, kind, Format::Jsonl, &mut out).expect("writes");
+    let text = String::from_utf8(out).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn counted(lines: &[Value]) -> Tally {
+    let count = |status: &str| lines.iter().filter(|line| line["status"] == status).count() as u64;
+    Tally {
+        discovered: lines.len() as u64,
+        done: count("done"),
+        duplicate: count("duplicate"),
+        rejected: count("rejected"),
+        dead: count("dead"),
+        open: count("open"),
+    }
+}

@@ -1,0 +1,89 @@
+//! Alternates: behind one image, opened one after the other, never left behind one that failed.
+
+use super::*;
+use crate::ledger::Selection;
+
+#[test]
+fn alternates_follow_their_primary() {
+    let rig = Rig::showing(vec![image_with("/a", &["/a2", "/a3"])]);
+    assert_eq!(rig.statuses(), ["open", "open", "open"]);
+    assert_eq!(rig.owed().len(), 1, "alternates are not downloaded");
+    rig.tell(kept(image("/a"), "one"));
+    assert_eq!(rig.statuses(), ["open", "open", "open"]);
+    rig.tell(delivered("one", 1));
+    assert_eq!(rig.statuses(), ["done", "duplicate", "duplicate"]);
+    let line = rig.line("/a2");
+    assert_eq!(line["duplicate_of"], content("one").id.to_string());
+    assert_eq!((&line["image"], &line["distance"], &line["faces"]), (&Value::Null, &Value::Null, &Value::Null));
+}
+
+#[test]
+fn the_best_alternate_takes_over_then_the_next() {
+    let rig = Rig::showing(vec![image_with("/a", &["/z", "/b", "/c"])]);
+    let opened = rig.tell(rejected(image("/a")));
+    assert_eq!(opened, [image("/z")], "the best by rank");
+    assert_eq!(rig.owed(), [(0, "/z".to_owned())]);
+    rig.tell(retry(image("/z"), 5));
+    assert_eq!(rig.tell(dead(image("/z"))), [image("/b")]);
+    rig.tell_all([kept(image("/b"), "one"), delivered("one", 0)]);
+    let by_url = ["rejected", "done", "duplicate", "dead"];
+    assert_eq!(rig.statuses(), by_url);
+    // Seen again with another address: that one stands behind whoever took over, so nothing new is tried.
+    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
+    assert_eq!(rig.tell(read(page("/p", 0), vec![], vec![image_with("/a", &["/y"])])), []);
+    assert_eq!(rig.line("/y")["status"], "duplicate");
+}
+
+#[test]
+fn an_alternate_of_an_image_that_failed_long_ago_is_tried_at_once() {
+    let rig = Rig::showing(vec![image("/a")]);
+    assert_eq!(rig.tell(dead(image("/a"))), []);
+    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
+    let seen = Image { page: url("/p"), ..image_with("/a", &["/b", "/c"]) };
+    let opened = rig.tell(read(page("/p", 0), vec![], vec![seen]));
+    assert_eq!(opened, [Image { page: url("/p"), ..image("/b") }]);
+    assert_eq!(rig.statuses(), ["dead", "open", "open"]);
+    rig.tell_all([kept(image("/b"), "one"), delivered("one", 0)]);
+    assert_eq!(rig.statuses(), ["dead", "done", "duplicate"]);
+    assert_eq!(wait(rig.ledger().redrive(Selection { dead: true, ..Selection::default() })), Ok(1));
+    rig.check();
+    rig.tell(dead(image("/a")));
+}
+
+#[test]
+fn an_alternate_shown_in_its_own_right_is_an_image_like_any_other() {
+    for settle_first in [false, true] {
+        let rig = Rig::showing(vec![image_with("/a", &["/b", "/c"])]);
+        if settle_first {
+            rig.tell_all([kept(image("/a"), "one"), delivered("one", 0)]);
+        }
+        rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
+        assert_eq!(rig.tell(read(page("/p", 0), vec![], vec![image_with("/b", &["/a", "/b"])])), []);
+        assert_eq!(rig.line("/b")["status"], "open");
+        rig.tell(rejected(image("/b")));
+        let expected = if settle_first { ["done", "rejected", "duplicate"] } else { ["open", "rejected", "open"] };
+        assert_eq!(rig.statuses(), expected);
+    }
+}
+
+#[test]
+fn an_alternate_of_two_images_stands_behind_the_same_one_in_any_order() {
+    let behind = |first: &str, second: &str| {
+        let rig = Rig::showing(vec![image_with(first, &["/x"]), image_with(second, &["/x"])]);
+        rig.tell(rejected(image("/a"))).len()
+    };
+    assert_eq!(behind("/a", "/b"), behind("/b", "/a"));
+    // Whichever it stands behind, it is opened when that one fails.
+    let rig = Rig::showing(vec![image_with("/a", &["/x"]), image_with("/b", &["/x"])]);
+    let opened = [rig.tell(rejected(image("/a"))), rig.tell(rejected(image("/b")))];
+    assert_eq!(opened.concat(), [image("/x")]);
+}
+
+#[test]
+fn an_alternate_shares_the_fate_of_a_picture_whose_detection_died() {
+    let rig = Rig::showing(vec![image_with("/a", &["/b"])]);
+    rig.tell(kept(image("/a"), "one"));
+    rig.tell(dead(Work::Frame(frame("one"))));
+    assert_eq!(rig.statuses(), ["dead", "dead"]);
+    assert_eq!(rig.line("/b")["reason"], "http_503");
+}

@@ -1,0 +1,76 @@
+//! What was acknowledged survives: a real process is killed with SIGKILL, and a copy of the files is opened mid-flight.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::ledger::OpenError;
+
+const DIR: &str = "FACEFLOW_TEST_CRASH_DIR";
+const CHILD: &str = "ledger::tests::crash::the_process_that_is_killed";
+
+/// Does nothing unless the test below starts it: then it writes until it is killed.
+#[test]
+fn the_process_that_is_killed() {
+    let Ok(dir) = std::env::var(DIR) else {
+        println!("skipped: runs only as the child of an_acknowledged_fact_survives_kill_9");
+        return;
+    };
+    let ledger = SqliteLedger::open(dir.as_ref(), "default", &LedgerSettings::default()).expect("opens");
+    wait(ledger.append(start())).expect("is legal");
+    for n in 0.. {
+        let path = format!("/{n}");
+        wait(ledger.append(read(page("/", 0), vec![], vec![image(&path)]))).expect("is legal");
+        wait(ledger.append(kept(image(&path), &path))).expect("is legal");
+        println!("kept {path} ");
+    }
+}
+
+#[test]
+fn an_acknowledged_fact_survives_kill_9() {
+    for acknowledged in [1, 150] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command
+            .args(["--exact", CHILD, "--nocapture"])
+            .env(DIR, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+        let kept_path = |line: String| line.split_once("kept /").map(|(_, rest)| rest.trim().to_owned());
+        let mut acked: HashSet<String> = lines.by_ref().filter_map(kept_path).take(acknowledged).collect();
+        let settings = LedgerSettings::default();
+        let in_use = SqliteLedger::open(dir.path(), "default", &settings).err().expect("the child has it");
+        assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
+        child.kill().expect("is killed");
+        child.wait().expect("is gone");
+        acked.extend(lines.filter_map(kept_path));
+        let ledger = SqliteLedger::open(dir.path(), "default", &settings).expect("the lock went with the process");
+        let rig = Rig { ledger: Some(ledger), dir };
+        rig.check();
+        let lines = rig.lines(Kind::Images);
+        let durable =
+            |path: &String| lines.iter().any(|line| line["url"] == url(path).as_str() && !line["image"].is_null());
+        assert!(acked.len() >= acknowledged && acked.iter().all(durable), "{} acknowledged", acked.len());
+    }
+}
+
+#[test]
+fn the_files_as_a_kill_leaves_them_open_and_go_on() {
+    let rig = Rig::showing(vec![image_with("/a", &["/b"]), image("/c")]);
+    rig.tell_all([kept(image("/c"), "one"), delivered("one", 1), dead(image("/a")), retry(image("/b"), 77)]);
+    let copy = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(rig.dir.path()).expect("lists") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copies");
+    }
+    let ledger = SqliteLedger::open(copy.path(), "default", &LedgerSettings::default()).expect("opens");
+    let resumed = Rig { ledger: Some(ledger), dir: copy };
+    resumed.check();
+    assert_eq!(resumed.lines(Kind::Images), rig.lines(Kind::Images));
+    assert_eq!(resumed.owed(), [(77, "/b".to_owned())]);
+    resumed.tell_all([kept(Image { attempts: 1, ..image("/b") }, "two"), delivered("two", 0)]);
+    assert_eq!(resumed.statuses(), ["dead", "done", "done"]);
+}

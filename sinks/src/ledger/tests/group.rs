@@ -1,0 +1,122 @@
+//! Many at once, one writer at a time, and readers beside it.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::ledger::OpenError;
+use crate::ledger::rows::Trouble;
+
+fn transactions(rig: &Rig) -> i64 {
+    let sql = "SELECT count(DISTINCT at_ms) FROM facts";
+    rig.reader().read(|connection| Ok::<_, Trouble>(connection.query_row(sql, [], |row| row.get(0))?)).expect("counts")
+}
+
+#[test]
+fn concurrent_appends_are_all_durable_and_share_commits() {
+    let rig = Rig::new();
+    rig.tell(start());
+    let images: Vec<Image> = (0..500).map(|n| image(&format!("/{n}"))).collect();
+    rig.tell(read(page("/", 0), vec![], images.clone()));
+    let ledger = Arc::new(rig.ledger.expect("it is open"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().expect("a runtime");
+    runtime.block_on(async {
+        let mut appends = JoinSet::new();
+        for (n, image) in images.into_iter().enumerate() {
+            // Every tenth is illegal: its neighbours in the group are committed all the same.
+            let fact = if n % 10 == 0 { delivered(&format!("unknown {n}"), 0) } else { kept(image, &format!("{n}")) };
+            let ledger = Arc::clone(&ledger);
+            appends.spawn(async move { (n, ledger.append(fact).await) });
+        }
+        while let Some(ended) = appends.join_next().await {
+            let (n, answer) = ended.expect("no panic");
+            assert_eq!(matches!(answer, Err(LedgerError::Illegal { .. })), n % 10 == 0, "{n}: {answer:?}");
+        }
+    });
+    let ledger = Arc::try_unwrap(ledger).ok().expect("nobody else holds it");
+    let rig = Rig { ledger: Some(ledger), dir: rig.dir };
+    rig.check();
+    let kept = rig.lines(Kind::Images).iter().filter(|line| !line["image"].is_null()).count();
+    assert_eq!(kept, 450);
+    assert!(transactions(&rig) < 450, "450 facts took {} groups", transactions(&rig));
+}
+
+#[test]
+fn facts_are_written_in_the_order_in_which_they_were_told() {
+    let rig = Rig::new();
+    let facts = [start(), read(page("/", 0), vec![], vec![image("/a")]), kept(image("/a"), "one"), delivered("one", 1)];
+    let answers: Vec<_> = facts.into_iter().map(|fact| rig.ledger().append(fact)).collect();
+    for answer in answers {
+        assert_eq!(wait(answer), Ok(vec![]));
+    }
+    assert_eq!(rig.statuses(), ["done"]);
+}
+
+#[test]
+fn a_second_writer_is_refused_and_readers_are_not() {
+    let mut rig = Rig::showing(vec![image("/a")]);
+    let settings = LedgerSettings::default();
+    let second = SqliteLedger::open(rig.dir.path(), "default", &settings).err().expect("is refused");
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+    let said = second.to_string();
+    assert!(
+        said.contains("in use by another faceflow process") && said.contains(&std::process::id().to_string()),
+        "{said}"
+    );
+    let reader = Reader::open(rig.dir.path(), "default", &settings).expect("reads beside the writer");
+    assert_eq!(lines(&reader, Kind::Images).len(), 1);
+    rig.tell(read(page("/", 0), vec![], vec![image("/b")]));
+    assert_eq!(lines(&reader, Kind::Images).len(), 2);
+    drop(rig.ledger.take());
+    SqliteLedger::open(rig.dir.path(), "default", &settings).expect("the lock is free");
+    assert_eq!(reader.check(), Ok(()));
+}
+
+#[test]
+fn a_reader_sees_one_moment_and_does_not_block_the_writer() {
+    let rig = Rig::showing(vec![image("/a")]);
+    rig.reader()
+        .read(|connection| {
+            let count = || connection.query_row("SELECT count(*) FROM entries", [], |row| row.get::<_, i64>(0));
+            let before = count()?;
+            rig.try_tell(read(page("/", 0), vec![], vec![image("/b")])).expect("the writer goes on");
+            assert_eq!(count()?, before, "still the moment of the beginning");
+            Ok::<_, Trouble>(())
+        })
+        .expect("reads");
+    assert_eq!(rig.lines(Kind::Images).len(), 2);
+}
+
+#[test]
+fn what_was_appended_before_the_drop_is_written() {
+    let mut rig = Rig::new();
+    let answer = rig.ledger().append(start());
+    drop(rig.ledger.take());
+    assert_eq!(wait(answer), Ok(vec![]));
+    let reader = Reader::open(rig.dir.path(), "default", &LedgerSettings::default()).expect("opens");
+    assert_eq!(lines(&reader, Kind::Pages).len(), 1);
+}
+
+#[test]
+fn a_state_that_is_not_there_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let missing =
+        Reader::open(&dir.path().join("nowhere"), "default", &LedgerSettings::default()).err().expect("is not there");
+    assert!(matches!(missing, OpenError::Missing { .. }) && missing.to_string().contains("faceflow run"), "{missing}");
+    std::fs::write(dir.path().join("file"), "x").expect("writes");
+    let refused =
+        SqliteLedger::open(&dir.path().join("file"), "default", &LedgerSettings::default()).err().expect("is a file");
+    assert!(matches!(refused, OpenError::Storage { .. }), "{refused}");
+}
+
+#[test]
+fn impossible_settings_are_named() {
+    assert_eq!(LedgerSettings::default().check(), Ok(()));
+    let wrong = LedgerSettings { group_max: 0, ..LedgerSettings::default() };
+    assert_eq!(wrong.check().expect_err("is impossible").0, "group_max");
+    let power: LedgerSettings = serde_json::from_str(r#"{"durability": "power"}"#).expect("parses");
+    let dir = tempfile::tempdir().expect("a folder");
+    let ledger = SqliteLedger::open(dir.path(), "default", &power).expect("opens");
+    assert_eq!(wait(ledger.append(start())), Ok(vec![]));
+}

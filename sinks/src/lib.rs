@@ -1,0 +1,34 @@
+//! Where results go: the ledger in SQLite, the object store, results lines, sidecars, the report, and JSON lines of detections.
+//!
+//! Everything here but the ledger is a view of the ledger: it can be written again at any time and says the same.
+
+pub mod explain;
+pub mod jsonl;
+pub mod ledger;
+mod lines;
+pub mod objects;
+pub mod report;
+pub mod results;
+pub mod sidecar;
+
+use faceflow_core::Fault;
+use faceflow_core::ledger::LedgerError;
+
+/// Why a view of the ledger could not be written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The object store did not take it. Nothing is lost: the next run writes it again.
+    #[error("the object store did not take {key}: {fault}")]
+    Store {
+        /// The object's key.
+        key: String,
+        /// What the store said.
+        fault: Fault,
+    },
+    /// A thread of ours failed.
+    #[error("{0}")]
+    Failed(Fault),
+}

@@ -1,0 +1,230 @@
+//! The object store: a folder, S3 or Azure behind one [`Store`].
+//!
+//! Every failure is transient: wrong credentials or a missing bucket are the user's to mend, and no image is to be given up
+//! for them. A folder is written by renaming, so a kill leaves at most a file whose name ends in `#` and a number, which is
+//! never read as an object.
+
+use std::collections::HashSet;
+use std::path::Path as Folder;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use faceflow_core::sink::Store;
+use faceflow_core::{Class, Fault, Future};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{Error, ObjectStore, ObjectStoreExt, RetryConfig};
+use url::Url;
+
+/// Originals remembered as stored, at most, twice over.
+const REMEMBERED_MAX: usize = 8_192;
+/// Retries inside one request. The pipeline retries with more patience, and lets others go first.
+const RETRIES_MAX: usize = 2;
+/// How long a request and its retries may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The object that [`Objects::check`] writes and deletes.
+const CHECK_KEY: &str = "faceflow-check";
+
+/// Why an output could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectsError {
+    /// A URL of a kind we do not know.
+    #[error("{place}: an output is a folder, or a URL like s3://bucket/prefix or az://container/prefix")]
+    Unknown {
+        /// As named.
+        place: String,
+    },
+    /// The folder cannot be made, or the configuration is not complete.
+    #[error("{place} cannot be opened: {reason}")]
+    Refused {
+        /// As named.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// An object store under one root. Clones share it.
+#[derive(Clone)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    place: Arc<str>,
+    stored: Arc<Mutex<Generations>>,
+}
+
+impl Objects {
+    /// Opens `place`: a folder (made if it is not there), `file://`, `s3://bucket/prefix`, `az://container/prefix`, or
+    /// `memory://` for tests. Credentials and endpoints come from the usual variables, `AWS_*` and `AZURE_*`; a plain `http`
+    /// endpoint is allowed where one is named.
+    pub fn open(place: &str) -> Result<Self, ObjectsError> {
+        Self::open_with(place, false)
+    }
+
+    /// As [`Objects::open`]; a folder's files are on disk before a put resolves, so that they survive a power cut.
+    pub fn open_durable(place: &str) -> Result<Self, ObjectsError> {
+        Self::open_with(place, true)
+    }
+
+    fn open_with(place: &str, durable: bool) -> Result<Self, ObjectsError> {
+        let unknown = || ObjectsError::Unknown { place: place.to_owned() };
+        let refused = |reason: String| ObjectsError::Refused { place: place.to_owned(), reason };
+        if !place.contains("://") {
+            return Ok(Self::over(folder(Folder::new(place), durable).map_err(refused)?, place));
+        }
+        let url = Url::parse(place).map_err(|_| unknown())?;
+        let bucket = || url.host_str().map(str::to_owned).ok_or_else(unknown);
+        let store: Arc<dyn ObjectStore> = match url.scheme() {
+            "file" => {
+                let path = url.to_file_path().map_err(|()| unknown())?;
+                return Ok(Self::over(folder(&path, durable).map_err(refused)?, place));
+            }
+            "memory" => Arc::new(InMemory::new()),
+            "s3" => Arc::new(s3(AmazonS3Builder::from_env(), &bucket()?).map_err(|error| refused(said(&error)))?),
+            "az" => Arc::new(azure(&bucket()?).map_err(|error| refused(said(&error)))?),
+            _ => return Err(unknown()),
+        };
+        let prefix = Path::from_url_path(url.path()).map_err(|error| refused(error.to_string()))?;
+        Ok(Self::over(Arc::new(PrefixStore::new(store, prefix)), place))
+    }
+
+    fn over(store: Arc<dyn ObjectStore>, place: &str) -> Self {
+        Self { store, place: place.into(), stored: Arc::default() }
+    }
+
+    /// Writes, reads and deletes a small object, for `faceflow doctor`.
+    pub async fn check(&self) -> Result<(), Fault> {
+        let body = Bytes::from_static(b"written by faceflow doctor; it may be deleted");
+        self.put(CHECK_KEY.to_owned(), body.clone()).await?;
+        let read = self.get(CHECK_KEY.to_owned()).await?;
+        let deleted = self.store.delete(&Path::from(CHECK_KEY)).await;
+        deleted.map_err(|error| self.fault(&error, CHECK_KEY))?;
+        if read == body {
+            return Ok(());
+        }
+        let detail = format!("{}: what was read is not what was written", self.place);
+        Err(Fault::transient(Class::Store, "store_corrupt", detail))
+    }
+
+    fn fault(&self, error: &Error, key: &str) -> Fault {
+        let (reason, advice) = match error {
+            Error::NotFound { .. } => (
+                "store_missing",
+                "; if nothing else is found there either, make the bucket or container, or mend --out",
+            ),
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
+                "store_denied",
+                "; check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AZURE_STORAGE_ACCOUNT_NAME and \
+                 AZURE_STORAGE_ACCOUNT_KEY) and that they may read and write there",
+            ),
+            _ => ("store", ""),
+        };
+        Fault::transient(Class::Store, reason, format!("{}: {key}: {}{advice}", self.place, said(error)))
+    }
+}
+
+impl std::fmt::Display for Objects {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.place)
+    }
+}
+
+impl Store for Objects {
+    fn put(&self, key: String, body: Bytes) -> Future<Result<(), Fault>> {
+        let objects = self.clone();
+        Box::pin(async move {
+            // The key of an original is the digest of its bytes: what is stored under it need not be stored again.
+            let original = key.split('/').nth(1) == Some("images");
+            if original && objects.stored().holds(&key) {
+                return Ok(());
+            }
+            let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
+            objects.store.put(&path, body.into()).await.map_err(|error| objects.fault(&error, &key))?;
+            if original {
+                objects.stored().add(key);
+            }
+            Ok(())
+        })
+    }
+
+    fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
+        let objects = self.clone();
+        Box::pin(async move {
+            let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
+            let read = async { objects.store.get(&path).await?.bytes().await };
+            read.await.map_err(|error| objects.fault(&error, &key))
+        })
+    }
+}
+
+impl Objects {
+    fn stored(&self) -> std::sync::MutexGuard<'_, Generations> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys added last: when the newer set is full, the older one is forgotten.
+#[derive(Default)]
+struct Generations {
+    newer: HashSet<String>,
+    older: HashSet<String>,
+}
+
+impl Generations {
+    fn holds(&self, key: &str) -> bool {
+        self.newer.contains(key) || self.older.contains(key)
+    }
+
+    fn add(&mut self, key: String) {
+        if self.newer.len() >= REMEMBERED_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(key);
+    }
+}
+
+fn folder(path: &Folder, durable: bool) -> Result<Arc<dyn ObjectStore>, String> {
+    std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| said(&error))?;
+    Ok(Arc::new(store.with_fsync(durable)))
+}
+
+fn s3(builder: AmazonS3Builder, bucket: &str) -> Result<impl ObjectStore + use<>, Error> {
+    let http =
+        builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let builder = if http { builder.with_allow_http(true) } else { builder };
+    builder.with_bucket_name(bucket).with_retry(retry()).build()
+}
+
+fn azure(container: &str) -> Result<impl ObjectStore + use<>, Error> {
+    let builder = MicrosoftAzureBuilder::from_env();
+    let http =
+        builder.get_config_value(&AzureConfigKey::Endpoint).is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let builder = if http { builder.with_allow_http(true) } else { builder };
+    builder.with_container_name(container).with_retry(retry()).build()
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES_MAX, retry_timeout: PATIENCE, ..RetryConfig::default() }
+}
+
+/// An error with its causes, each once.
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

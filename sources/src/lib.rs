@@ -1,0 +1,4 @@
+//! Where sites come from: one file per source.
+
+pub mod lines;
+pub mod list;

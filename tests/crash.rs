@@ -1,0 +1,121 @@
+//! Killed and resumed: SIGKILL a real process in mid-run, run the same command again, and compare with an undisturbed run.
+
+mod support;
+mod world;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use world::{Answer, Faceflow, Gallery, Plan, Script};
+
+/// A small web with a server error and a dropped connection in it, so that retries are under way when the kill comes.
+fn web() -> Gallery {
+    let gallery = Plan { sites: 2, pages_per_site: 7, images: 60, ..Plan::default() }.serve();
+    let host = &gallery.sites[0];
+    let photo = world::jpeg(&world::picture(99, 300, 200), 90);
+    let busy = Script::times(2, Answer::status(503)).then(Answer::ok("image/jpeg", photo.clone()));
+    let broken = Script::times(1, Answer::ok("image/jpeg", photo.clone()).drop_mid_body(100))
+        .then(Answer::ok("image/jpeg", photo));
+    host.put("/busy.jpg", busy).put("/broken.jpg", broken);
+    host.page("/trouble", r#"<img src="/busy.jpg"><img src="/broken.jpg">"#);
+    gallery
+}
+
+const FLAGS: [&str; 10] = [
+    "--set",
+    "fetch.allow_networks=127.0.0.0/8",
+    "--set",
+    "crawl.shape=all",
+    "--set",
+    "retry.web.base_ms=50",
+    "--set",
+    "retry.web.jitter=0",
+    "--set",
+    "detect.seeta_px=320",
+];
+
+/// The command: every site, and a page that shows the troubled images.
+fn command(gallery: &Gallery) -> Vec<String> {
+    let mut command = vec!["run".to_owned()];
+    command.extend(gallery.starts());
+    command.push(gallery.sites[0].url("/trouble"));
+    command.extend(FLAGS.map(str::to_owned));
+    command
+}
+
+fn faceflow(folder: &Path) -> Faceflow {
+    Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(120))
+}
+
+/// Results without what says how often something was tried: a kill may fall between a failure and its record.
+fn settled(faceflow: &Faceflow) -> Vec<Value> {
+    let mut lines = faceflow.results(&[]);
+    lines.iter_mut().for_each(|line| line["attempts"] = Value::Null);
+    lines
+}
+
+#[test]
+fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_run() {
+    let gallery = web();
+    let command = command(&gallery);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let folder = tempdir().expect("a folder");
+    let undisturbed = faceflow(folder.path());
+    let ended = undisturbed.run(&command);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    let expected = settled(&undisturbed);
+    assert!(expected.iter().all(|line| line["status"] != "open"));
+
+    // Each round is killed a little later than the one before, several times over, then left to finish.
+    let rounds = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
+    for round in 0..rounds {
+        let folder = tempdir().expect("a folder");
+        let faceflow = faceflow(folder.path());
+        for kill in 0..3 {
+            let moment = Duration::from_millis(60 + 97 * (round * 3 + kill) % 900);
+            let killed = faceflow.start(&command).kill9_after(moment);
+            if let Err(ended) = killed {
+                assert_eq!(ended.code(), Some(0), "it ended before the kill: {}", ended.stderr);
+            }
+        }
+        let ended = faceflow.run(&command);
+        assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
+        let lines = settled(&faceflow);
+        assert_eq!(lines.len(), expected.len(), "round {round}");
+        for (line, expected) in lines.iter().zip(&expected) {
+            assert_eq!(line, expected, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_drains_and_the_same_command_goes_on() {
+    let gallery = web();
+    let command = command(&gallery);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    let running = faceflow.start(&command);
+    gallery.world.log().wait_for(Duration::from_secs(30), |requests| requests.len() > 10);
+    running.signal("INT");
+    let ended = running.finish();
+    assert!(matches!(ended.code(), Some(130 | 0)), "{:?} {}", ended.status, ended.stderr);
+    let asked = gallery.world.log().total();
+    let ended = faceflow.run(&command);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    let lines = faceflow.results(&[]);
+    assert!(lines.iter().all(|line| line["status"] != "open"));
+    let again =
+        gallery.world.log().requests().into_iter().skip(asked).filter(|request| !request.url.ends_with("robots.txt"));
+    let repeated: Vec<String> = again
+        .map(|request| request.url)
+        .filter(|url| gallery.world.log().of(url)[0].ended_ms.is_some() && gallery.world.log().count(url) > 1)
+        .filter(|url| !url.ends_with("busy.jpg") && !url.ends_with("broken.jpg"))
+        .collect();
+    assert!(
+        repeated.is_empty(),
+        "a drained run finished what was under way, yet these were asked for again: {repeated:?}"
+    );
+}

@@ -1,0 +1,225 @@
+//! Retries at their timestamps: the real graph, ledger and store on a scripted web, under a virtual clock.
+
+mod support;
+mod world;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, Tally};
+use faceflow::core::record::{Image, Key, Work};
+use faceflow::core::testing::{EPOCH, simulate};
+use faceflow::core::{Class, Clock, Fault, Future};
+use faceflow::graph;
+use faceflow::operators::web::{Response, Want, Web};
+use faceflow::parts::{Outside, Parts};
+use faceflow::sinks::ledger::SqliteLedger;
+use faceflow::sinks::objects::Objects;
+use faceflow::sinks::results::Kind;
+use faceflow::sources::list::List;
+use support::{line_of, lines, markers, settings};
+use tempfile::tempdir;
+use url::Url;
+
+type Times = Arc<Mutex<Vec<(String, u64)>>>;
+type Script = HashMap<&'static str, Vec<Result<(&'static str, Bytes), Fault>>>;
+
+/// Answers each path by its script, the last answer for ever, and notes when it was asked.
+struct Scripted {
+    script: Mutex<Script>,
+    times: Times,
+    clock: Arc<dyn Clock>,
+}
+
+impl Web for Scripted {
+    fn get(&self, url: &Url, _want: Want) -> Future<Result<Response, Fault>> {
+        self.times.lock().expect("not poisoned").push((url.path().to_owned(), self.clock.now() - EPOCH));
+        let mut script = self.script.lock().expect("not poisoned");
+        let answers = script.get_mut(url.path()).unwrap_or_else(|| panic!("{url} was never placed"));
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+        let answer = answer.map(|(kind, body)| Response {
+            final_url: url.clone(),
+            status: 200,
+            headers: vec![("content-type".to_owned(), kind.to_owned())],
+            body,
+        });
+        Box::pin(async move { answer })
+    }
+}
+
+/// Sees markers after failing so many times.
+struct Failing {
+    left: Mutex<u32>,
+    times: Times,
+    clock: Arc<dyn Clock>,
+}
+
+impl Detector for Failing {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "failing".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width, height }
+    }
+
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        self.times.lock().expect("not poisoned").push(("detect".to_owned(), self.clock.now() - EPOCH));
+        let mut left = self.left.lock().expect("not poisoned");
+        if *left > 0 {
+            *left -= 1;
+            return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
+        }
+        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    }
+}
+
+/// The real ledger. Its writer is a thread that the virtual clock knows nothing of, so time stands still while it writes.
+struct Still(SqliteLedger);
+
+impl Ledger for Still {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
+        let written = self.0.append(fact);
+        Box::pin(async move {
+            let runtime = tokio::runtime::Handle::current();
+            let wait = tokio::task::spawn_blocking(move || runtime.block_on(written));
+            wait.await.expect("the wait does not panic")
+        })
+    }
+
+    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
+        self.0.known_pages(each)
+    }
+
+    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
+        self.0.known_images(each)
+    }
+
+    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        self.0.known_pictures(each)
+    }
+
+    fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, u64, Work)>, LedgerError> {
+        self.0.open_work(after, max)
+    }
+
+    fn site_counts(&self, each: &mut dyn FnMut(Url, u64, u64)) -> Result<(), LedgerError> {
+        self.0.site_counts(each)
+    }
+
+    fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
+        self.0.tally()
+    }
+}
+
+/// Runs the graph over `http://a.example/` and returns when each path was asked for and when the engine was.
+fn run(
+    folder: &std::path::Path,
+    script: Script,
+    failures: u32,
+    assignments: &'static [&'static str],
+) -> Vec<(String, u64)> {
+    let times = Times::default();
+    let (seen, state) = (Arc::clone(&times), folder.join("state"));
+    let script = Mutex::new(script);
+    simulate(48 * 3_600_000, move |scope, bridge| {
+        let clock = || Arc::clone(&bridge.clock);
+        let start = Url::parse("http://a.example/").expect("a URL");
+        let mut settings = settings(assignments);
+        settings.retry.web.jitter = 0.0;
+        settings.dedupe.settle_ms = 0;
+        settings.detect.linger_ms = 0;
+        let outside = Outside {
+            web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
+            store: Arc::new(Objects::open("memory://").expect("a store in memory")),
+            ledger: Arc::new(Still(SqliteLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            detector: Arc::new(Failing { left: Mutex::new(failures), times: seen, clock: clock() }),
+            sources: vec![Box::new(List::new([start]))],
+            sinks: vec![],
+        };
+        let parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
+        graph::build(scope, &parts)
+    });
+    times.lock().expect("not poisoned").clone()
+}
+
+fn busy() -> Fault {
+    Fault::transient(Class::Busy, "http_503", "scripted")
+}
+
+fn html(text: &'static str) -> Result<(&'static str, Bytes), Fault> {
+    Ok(("text/html", Bytes::from_static(text.as_bytes())))
+}
+
+fn photo() -> Result<(&'static str, Bytes), Fault> {
+    let (portrait, _) = world::portrait(4, 200, 150);
+    Ok(("image/jpeg", world::jpeg(&portrait, 90).into()))
+}
+
+/// The gaps between the times of one name, from the first on.
+fn gaps(times: &[(String, u64)], name: &str) -> Vec<u64> {
+    let at: Vec<u64> = times.iter().filter(|(known, _)| known == name).map(|(_, at)| *at).collect();
+    at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[test]
+fn pages_and_images_come_back_after_two_four_and_eight_seconds() {
+    let folder = tempdir().expect("a folder");
+    let script = HashMap::from([
+        ("/", vec![Err(busy()), Err(busy()), html("<img src=/a.jpg>")]),
+        ("/a.jpg", vec![Err(busy()), Err(busy()), Err(busy()), photo()]),
+    ]);
+    let times = run(folder.path(), script, 0, &[]);
+    assert_eq!(gaps(&times, "/"), [2_000, 4_000]);
+    assert_eq!(gaps(&times, "/a.jpg"), [2_000, 4_000, 8_000]);
+    let images = lines(folder.path(), Kind::Images);
+    assert_eq!((images[0]["status"].as_str(), images[0]["attempts"].as_u64()), (Some("done"), Some(4)), "{images:?}");
+}
+
+#[test]
+fn retry_after_is_honoured() {
+    let folder = tempdir().expect("a folder");
+    let script = HashMap::from([("/", vec![Err(busy().after(90_000)), html("<p>nothing")])]);
+    assert_eq!(gaps(&run(folder.path(), script, 0, &[]), "/"), [90_000]);
+}
+
+#[test]
+fn a_frame_backs_off_from_a_minute_to_an_hour_and_is_never_taken_for_a_picture_without_faces() {
+    let folder = tempdir().expect("a folder");
+    let script = || HashMap::from([("/", vec![html("<img src=/a.jpg>")]), ("/a.jpg", vec![photo()])]);
+    let times = run(folder.path(), script(), 5, &[]);
+    assert_eq!(gaps(&times, "detect"), [60_000, 120_000, 240_000, 480_000, 960_000]);
+    assert_eq!(
+        times.iter().filter(|(name, _)| name == "/a.jpg").count(),
+        1,
+        "the original is read back from the store"
+    );
+    let images = lines(folder.path(), Kind::Images);
+    assert_eq!(
+        (images[0]["status"].as_str(), images[0]["faces"].as_array().map(Vec::len)),
+        (Some("done"), Some(1)),
+        "{images:?}"
+    );
+
+    let folder = tempdir().expect("a folder");
+    run(folder.path(), script(), 6, &[]);
+    let images = lines(folder.path(), Kind::Images);
+    let dead = line_of(&images, "http://a.example/a.jpg");
+    assert_eq!((dead["status"].as_str(), &dead["faces"]), (Some("dead"), &serde_json::Value::Null), "{dead}");
+    assert_eq!(dead["reason"], "engine_error");
+}
+
+#[test]
+fn a_page_that_stays_busy_is_dead_after_the_last_attempt() {
+    let folder = tempdir().expect("a folder");
+    let times = run(folder.path(), HashMap::from([("/", vec![Err(busy())])]), 0, &["retry.web.attempts_max=3"]);
+    assert_eq!(gaps(&times, "/"), [2_000, 4_000]);
+    let pages = lines(folder.path(), Kind::Pages);
+    assert_eq!((pages[0]["status"].as_str(), pages[0]["reason"].as_str()), (Some("dead"), Some("http_503")));
+}

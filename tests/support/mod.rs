@@ -1,0 +1,86 @@
+//! What tests of the whole pipeline share: a detector that sees marker rectangles, jobs, and results.
+
+// Every test file compiles this module anew and uses its own part of it.
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use faceflow::config::{Layers, Settings};
+use faceflow::core::Fault;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use faceflow::job::{Engine, Job, Summary};
+use faceflow::operators::address::parse_site;
+use faceflow::sinks::ledger::Reader;
+use faceflow::sinks::results::{self, Format, Kind};
+use faceflow::sources::list::List;
+use serde_json::Value;
+
+use crate::world::find_markers;
+
+/// Sees every rectangle in the marker colour as a face.
+pub struct Markers;
+
+impl Detector for Markers {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "markers".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width: width.next_multiple_of(256), height: height.next_multiple_of(256) }
+    }
+
+    fn batch_max(&self) -> usize {
+        4
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    }
+}
+
+/// The answer for one picture.
+pub fn markers(picture: &Picture) -> Answer {
+    let face =
+        |marker: [u32; 4]| Face { bbox: marker.map(|side| side as f32), score: 1.0, quality: 0.0, landmarks: None };
+    let faces = find_markers(picture.width, picture.height, &picture.rgb).into_iter().map(face).collect();
+    Answer { faces, scale: 1.0, degraded: false }
+}
+
+/// Settings for a web on loopback, with these assignments on top.
+pub fn settings(assignments: &[&str]) -> Settings {
+    let layers = Layers::default().set("fetch.allow_networks=127.0.0.0/8").expect("a setting");
+    let layers = assignments.iter().fold(layers, |layers, assignment| layers.set(assignment).expect("a setting"));
+    layers.settings().expect("valid settings")
+}
+
+/// A job over these sites with state and output under `folder`.
+pub fn job(folder: &Path, sites: &[String], assignments: &[&str]) -> Job {
+    let place = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let mut job = Job::new(&place("state"), &place("out"));
+    job.settings = settings(assignments);
+    job.sources = vec![Box::new(List::new(sites.iter().map(|site| parse_site(site).expect("a site"))))];
+    job.engine = Engine::Own(Arc::new(Markers));
+    job
+}
+
+/// Runs a job that must come to its end.
+pub fn finish(job: Job) -> Summary {
+    job.run().unwrap_or_else(|error| panic!("the job failed: {error}"))
+}
+
+/// The results under `folder`.
+pub fn lines(folder: &Path, kind: Kind) -> Vec<Value> {
+    let ledger = Reader::open(&folder.join("state"), "default", &Default::default()).expect("a ledger");
+    let mut out = Vec::new();
+    results::write_results(&ledger, kind, Format::Jsonl, &mut out).expect("results");
+    out.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("JSON"))
+        .collect()
+}
+
+/// The line of one URL.
+pub fn line_of<'a>(lines: &'a [Value], url: &str) -> &'a Value {
+    lines.iter().find(|line| line["url"] == url).unwrap_or_else(|| panic!("no line for {url}"))
+}
