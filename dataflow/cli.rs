@@ -79,9 +79,9 @@ pub enum Command {
     },
     /// Counts by state
     Status,
-    /// Drive waiting entries again at once, or dead ones; then run the sites again
+    /// Make dead and waiting entries due at once, their attempts counted anew; faceflow run goes on with them
     Retry {
-        /// The dead instead of the waiting
+        /// Only the dead, not those that wait for a retry
         #[arg(long)]
         dead: bool,
         /// Only these

@@ -11,7 +11,7 @@ use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::local::{Local, files};
 use faceflow::operators::address::parse_site;
 use faceflow::run::{Drive, end_on_worker_panic};
-use faceflow::sinks::ledger::{Reader, Selection, SqliteLedger};
+use faceflow::sinks::ledger::{OpenError, Reader, Selection, SqliteLedger};
 use faceflow::sinks::{explain, results};
 use faceflow::sources::lines::Lines;
 use faceflow::sources::list::List;
@@ -202,7 +202,11 @@ fn detect(common: &Common, paths: &[PathBuf]) -> Result<u8> {
 /// The ledger of `--state` and `--tenant`, to read. It must exist.
 pub fn reader(common: &Common) -> Result<Reader> {
     let settings = settings(common, &[])?;
-    Ok(Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger)?)
+    let opened = Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger);
+    opened.map_err(|error| match error {
+        OpenError::Missing { .. } => Usage(format!("--state: {error}")).into(),
+        other => other.into(),
+    })
 }
 
 fn results(common: &Common, format: Format, kind: Kind) -> Result<u8> {
@@ -236,11 +240,10 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     let settings = settings(common, &[])?;
     let ledger = SqliteLedger::open(Path::new(&common.state), &common.tenant, &settings.ledger)?;
     let urls: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
-    let driven = ledger.redrive(Selection { dead, waiting: !dead, urls: urls.map_err(Usage)? });
+    let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: urls.map_err(Usage)? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
     let driven = runtime.block_on(driven)?;
-    let what = if dead { "dead" } else { "waiting" };
-    writeln!(io::stdout(), "{driven} {what} entries are due now; faceflow run goes on with them")?;
+    writeln!(io::stdout(), "{driven} entries are due now; faceflow run goes on with them")?;
     Ok(DONE)
 }
 

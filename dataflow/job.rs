@@ -13,7 +13,7 @@ use faceflow_core::sink::Sink;
 use faceflow_core::source::Source;
 use faceflow_engine::EngineError;
 use faceflow_operators::web::{Client, ClientError};
-use faceflow_sinks::ledger::{OpenError, SqliteLedger};
+use faceflow_sinks::ledger::{Durability, OpenError, SqliteLedger};
 use faceflow_sinks::objects::{Objects, ObjectsError};
 use faceflow_sinks::{report, sidecar};
 
@@ -115,14 +115,19 @@ impl Job {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
         let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
         let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
-        let ledger = Arc::new(SqliteLedger::open(Path::new(&self.state), &self.tenant, &self.settings.ledger)?);
-        let store = Arc::new(Objects::open(&self.out)?);
+        // What a mistake in the command line breaks comes first, so that a mistake leaves nothing behind.
         let detector = match self.engine {
             Engine::Own(detector) => detector,
             Engine::Named(name) => faceflow_engine::open(&name, &self.settings.detect)?,
         };
+        let web = Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?);
+        let ledger = Arc::new(SqliteLedger::open(Path::new(&self.state), &self.tenant, &self.settings.ledger)?);
+        let store = Arc::new(match self.settings.ledger.durability {
+            Durability::Process => Objects::open(&self.out)?,
+            Durability::Power => Objects::open_durable(&self.out)?,
+        });
         let outside = Outside {
-            web: Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?),
+            web,
             store: Arc::clone(&store) as _,
             ledger: Arc::clone(&ledger) as _,
             detector,

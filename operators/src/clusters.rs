@@ -8,6 +8,8 @@
 pub mod index;
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
@@ -87,8 +89,6 @@ struct Entry {
     cluster: u32,
     /// Who stands for it by the last ruling; `NONE` without one.
     ruled: u32,
-    /// The next picture whose id begins with the same 64 bits.
-    namesake: u32,
     stand: Stand,
 }
 
@@ -106,8 +106,9 @@ struct Cluster {
 pub struct Clusters {
     index: HammingIndex,
     entries: Vec<Entry>,
-    /// The last picture whose id begins with these 64 bits.
+    /// Pictures by the first 64 bits of their ids; those whose bits were taken already, by the whole id.
     places: HashMap<u64, u32>,
+    namesakes: HashMap<ContentId, u32>,
     clusters: Vec<Cluster>,
     /// Rulings of earlier runs whose representative had not been learned yet.
     unresolved: Vec<(u32, ContentId)>,
@@ -120,6 +121,7 @@ impl Clusters {
             index: HammingIndex::new(settings.radius_bits),
             entries: Vec::new(),
             places: HashMap::new(),
+            namesakes: HashMap::new(),
             clusters: Vec::new(),
             unresolved: Vec::new(),
         }
@@ -200,11 +202,8 @@ impl Clusters {
     }
 
     fn place(&self, id: ContentId) -> Option<u32> {
-        let mut at = *self.places.get(&id.route())?;
-        while at != NONE && self.entries[at as usize].id != id {
-            at = self.entries[at as usize].namesake;
-        }
-        (at != NONE).then_some(at)
+        let first = *self.places.get(&id.route())?;
+        if self.entries[first as usize].id == id { Some(first) } else { self.namesakes.get(&id).copied() }
     }
 
     /// A new entry, in its cluster; `None` if the picture is known.
@@ -213,7 +212,9 @@ impl Clusters {
             return None;
         }
         let at = u32::try_from(self.entries.len()).ok().filter(|at| *at < FOREIGN).expect("pictures fit 32 bits");
-        let namesake = self.places.insert(content.id.route(), at).unwrap_or(NONE);
+        if *self.places.entry(content.id.route()).or_insert(at) != at {
+            self.namesakes.insert(content.id, at);
+        }
         let pixels = u64::from(content.width) * u64::from(content.height);
         self.entries.push(Entry {
             id: content.id,
@@ -221,7 +222,6 @@ impl Clusters {
             pixels: u32::try_from(pixels).unwrap_or(u32::MAX),
             cluster: NONE,
             ruled: NONE,
-            namesake,
             stand,
         });
         if content.phash.distinctive {

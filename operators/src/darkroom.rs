@@ -54,9 +54,8 @@ impl Darkroom {
         Arc::new(Place(place.expect("the semaphore is never closed")))
     }
 
-    /// Waits for the memory that a picture of this size decodes to.
-    pub async fn reserve(&self, width: u32, height: u32) -> Memory {
-        let bytes = u64::from(width) * u64::from(height) * 3;
+    /// Waits for the memory that decoding a picture takes at its peak.
+    pub async fn reserve(&self, bytes: u64) -> Memory {
         let pieces = bytes.div_ceil(PIECE_BYTES).clamp(1, u64::from(self.pieces_max)) as u32;
         let memory = Arc::clone(&self.memory).acquire_many_owned(pieces).await;
         Memory(memory.expect("the semaphore is never closed"))
@@ -101,10 +100,10 @@ mod tests {
     #[tokio::test]
     async fn places_and_memory_are_bounded_and_given_back() {
         let room = Arc::new(Darkroom::new(2, 2 * PIECE_BYTES));
-        let (first, memory) = (room.place().await, room.reserve(1_000, 1_000).await);
+        let (first, memory) = (room.place().await, room.reserve(3_000_000).await);
         let ticket = room.hang(picture(), (first, memory));
         let _second = room.place().await;
-        let waiting = room.reserve(1, 1);
+        let waiting = room.reserve(3);
         tokio::pin!(waiting);
         assert!(futures::poll!(waiting.as_mut()).is_pending(), "the large picture has the whole budget");
         assert_eq!(room.look(ticket).map(|picture| picture.width), Some(2));

@@ -70,7 +70,7 @@ pub async fn develop(
     place: Arc<Place>,
 ) -> Result<(Content, u64), Fault> {
     let header = pixels::peek(&body, &settings)?;
-    let memory = darkroom.reserve(header.width, header.height).await;
+    let memory = darkroom.reserve(header.memory_bytes).await;
     blocking(move || {
         let (content, picture) = describe(&body, &settings)?;
         Ok((content, darkroom.hang(picture, (place, memory))))

@@ -248,7 +248,8 @@ mod tests {
     fn build<'s>(scope: Scope<'s, Time>, bridge: &Bridge, (widths, touchy, room, log): Set) -> ProbeHandle<Time> {
         let hang = |(n, width): (usize, &u32)| {
             let picture = Picture { width: *width, height: 1, rgb: vec![0; *width as usize * 3].into() };
-            let rights = futures::executor::block_on(async { (room.place().await, room.reserve(*width, 1).await) });
+            let rights =
+                futures::executor::block_on(async { (room.place().await, room.reserve(u64::from(*width) * 3).await) });
             Frame { ticket: Some(room.hang(picture, rights)), ..frame(*width, n as u8) }
         };
         let frames: Vec<Frame> = widths.iter().enumerate().map(hang).collect();

@@ -14,6 +14,8 @@ mod orient;
 mod survey;
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;
 
 pub use crop::{DeliverSettings, crop, thumbnail};

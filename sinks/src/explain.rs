@@ -169,3 +169,6 @@ fn image_lines(image: &ImageLine, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

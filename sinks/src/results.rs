@@ -115,3 +115,6 @@ impl Written for FaceLine<'_> {
         csv::face_fields(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

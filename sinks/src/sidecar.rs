@@ -136,3 +136,6 @@ pub(crate) async fn reading<T: Send + 'static>(
 ) -> Result<T, SinkError> {
     Ok(blocking(move || Ok(work())).await.map_err(SinkError::Failed)??)
 }
+
+#[cfg(test)]
+mod tests;

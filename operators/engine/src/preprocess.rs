@@ -1,8 +1,8 @@
 //! From a picture to the input tensor: resize, pad and normalise.
 //!
-//! The promise: the geometry of the reference implementations, down to their truncation, and pixels written straight into
-//! the tensor. Resizing is bilinear between the two nearest pixels, without antialiasing, as in the references (OpenCV's
-//! `INTER_LINEAR`).
+//! The promise: the geometry of the reference implementations, down to the truncation in their letterbox, and pixels written
+//! straight into the tensor. Resizing is bilinear between the two nearest pixels, without antialiasing and to whole levels, as
+//! in the references (OpenCV's `INTER_LINEAR`).
 
 use std::ops::Range;
 
@@ -44,7 +44,9 @@ impl Sizing {
         match self {
             Self::Rect(side) => {
                 let small = width.max(height) <= side;
-                let copy = if small { picture } else { inscribe(picture, Shape { width: side, height: side }) };
+                let shrink = f64::from(side) / f64::from(width.max(height));
+                let shrunk = picture.map(|length| ((f64::from(length) * shrink).round() as u32).max(1));
+                let copy = if small { picture } else { shrunk };
                 let input = Shape { width: copy[0].next_multiple_of(STEP), height: copy[1].next_multiple_of(STEP) };
                 Plan { picture, copy, input, scale: exact(copy) }
             }
@@ -84,12 +86,25 @@ pub(crate) struct Norm {
     pub bgr: bool,
 }
 
+impl Norm {
+    fn of(self, level: f32) -> f32 {
+        (level - self.mean) * self.factor
+    }
+}
+
+/// The nearest whole number of a level: the references resize in 8 bits, and the networks were trained on that. Adding and
+/// subtracting 1.5 * 2^23 leaves a 32-bit float no bits for a fraction.
+fn whole(level: f32) -> f32 {
+    const NO_FRACTION: f32 = 12_582_912.0;
+    (level + NO_FRACTION) - NO_FRACTION
+}
+
 /// Writes pictures into input tensors. Keeps its buffers between pictures.
 #[derive(Default)]
 pub(crate) struct Canvas {
     /// For each column of the copy: where its left neighbour begins in a row of the picture, and the right one's share.
     columns: Vec<(usize, f32)>,
-    /// A row of the copy's height but the picture's width, normalised, RGB.
+    /// A line of the copy before it is resized to its width: levels, RGB.
     row: Vec<f32>,
 }
 
@@ -102,7 +117,7 @@ impl Canvas {
         let (green, last) = rest.split_at_mut(area);
         let (red, blue) = if norm.bgr { (last, first) } else { (first, last) };
         let mut planes = [red, green, blue];
-        let black = -norm.mean * norm.factor;
+        let black = norm.of(0.0);
         for plane in &mut planes {
             plane[..height * line].chunks_exact_mut(line).for_each(|line| line[width..].fill(black));
             plane[height * line..].fill(black);
@@ -111,11 +126,7 @@ impl Canvas {
         if plan.copy == plan.picture {
             for (pixels, line) in picture.rgb.chunks_exact(width * 3).zip(lines) {
                 let pixels = pixels.as_chunks::<3>().0.iter();
-                write(
-                    pixels.map(|pixel| pixel.map(|level| (f32::from(level) - norm.mean) * norm.factor)),
-                    &mut planes,
-                    line,
-                );
+                write(pixels.map(|pixel| pixel.map(|level| norm.of(level.into()))), &mut planes, line);
             }
             return;
         }
@@ -126,25 +137,25 @@ impl Canvas {
         );
         let bottom = (plan.picture[1] as usize).saturating_sub(2);
         for (y, line) in lines.enumerate() {
-            self.blend_rows(picture, neighbours(y, plan.picture[1], plan.copy[1], bottom), norm);
+            self.blend_rows(picture, neighbours(y, plan.picture[1], plan.copy[1], bottom));
             let row = self.row.as_slice();
             let pixel = |(at, share): &(usize, f32)| {
                 let near = &row[*at..*at + 6];
-                [0, 1, 2].map(|c| near[c] + (near[c + 3] - near[c]) * share)
+                [0, 1, 2].map(|c| norm.of(whole(near[c] + (near[c + 3] - near[c]) * share)))
             };
             write(self.columns.iter().map(pixel), &mut planes, line);
         }
     }
 
-    /// The row between two rows of the picture, normalised.
-    fn blend_rows(&mut self, picture: &Picture, (upper, share): (usize, f32), norm: Norm) {
+    /// The line between two rows of the picture.
+    fn blend_rows(&mut self, picture: &Picture, (upper, share): (usize, f32)) {
         let bytes = picture.width as usize * 3;
         let row = |y: usize| &picture.rgb[y * bytes..(y + 1) * bytes];
         let lower = (upper + 1).min(picture.height as usize - 1);
         self.row.clear();
         let blend = |(a, b): (&u8, &u8)| {
             let (a, b) = (f32::from(*a), f32::from(*b));
-            (a + (b - a) * share - norm.mean) * norm.factor
+            a + (b - a) * share
         };
         self.row.extend(row(upper).iter().zip(row(lower)).map(blend));
         // A picture one pixel wide is its own right neighbour.
@@ -200,8 +211,8 @@ mod tests {
     #[test]
     fn the_rectangle_pads_and_never_enlarges() {
         let plan = Sizing::Rect(640).plan(1024, 683);
-        assert_eq!((plan.copy, plan.input), ([640, 426], Shape { width: 640, height: 448 }));
-        assert_eq!(plan.scale, [640.0 / 1024.0, 426.0 / 683.0]);
+        assert_eq!((plan.copy, plan.input), ([640, 427], Shape { width: 640, height: 448 }));
+        assert_eq!(plan.scale, [640.0 / 1024.0, 427.0 / 683.0]);
         let plan = Sizing::Rect(640).plan(100, 50);
         assert_eq!((plan.copy, plan.input, plan.scale), ([100, 50], Shape { width: 128, height: 64 }, [1.0; 2]));
         assert_eq!(Sizing::Rect(640).plan(100_000, 1).input, Shape { width: 640, height: 32 });
@@ -220,6 +231,53 @@ mod tests {
         let norm = Norm { mean: 0.0, factor: 1.0, bgr: true };
         Canvas::default().paint(&picture, &plan, norm, &mut tensor);
         assert_eq!([tensor[0], tensor[1024], tensor[2048]], [30.0, 20.0, 10.0]);
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Resized {
+        copies: Vec<Copy>,
+        one_column: Vec<u8>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Copy {
+        size: [u32; 2],
+        rgb: Vec<u8>,
+    }
+
+    /// The top left corner of the synthetic picture of `tests/data/make.py`.
+    fn corner(width: u32, height: u32) -> Picture {
+        let level = |x: u32, y: u32, c: u32| ((x * 7 + y * 13 + c * 29 + (x / 12) * (y / 10) * 31) % 256) as u8;
+        let line = |y| (0..width).flat_map(move |x| (0..3).map(move |c| level(x, y, c)));
+        Picture { width, height, rgb: (0..height).flat_map(line).collect::<Vec<_>>().into() }
+    }
+
+    /// The largest difference in levels between our copy and one of these bytes.
+    fn apart(picture: &Picture, copy: [u32; 2], expected: &[u8]) -> f32 {
+        let input = Shape { width: 64, height: 64 };
+        let plan = Plan { picture: [picture.width, picture.height], copy, input, scale: [1.0; 2] };
+        let mut tensor = vec![f32::NAN; 3 * 64 * 64];
+        Canvas::default().paint(picture, &plan, Norm { mean: 0.0, factor: 1.0, bgr: false }, &mut tensor);
+        let [width, height] = copy.map(|side| side as usize);
+        let at = |i: usize| tensor[(i % 3) * 4096 + i / 3 / width * 64 + i / 3 % width];
+        assert_eq!(expected.len(), width * height * 3);
+        expected.iter().enumerate().fold(0.0, |worst, (i, level)| worst.max((at(i) - f32::from(*level)).abs()))
+    }
+
+    #[test]
+    fn resizing_is_that_of_opencv_but_for_its_rounding() {
+        let recorded = include_str!("../tests/data/resize.json");
+        let recorded: Resized = serde_json::from_str(recorded).expect("a recording");
+        for copy in recorded.copies {
+            let apart = apart(&corner(47, 31), copy.size, &copy.rgb);
+            assert!(apart <= 1.0, "{:?}: {apart} levels", copy.size);
+        }
+        let narrow = Picture {
+            width: 1,
+            height: 31,
+            rgb: corner(47, 31).rgb.chunks(47 * 3).flat_map(|row| &row[..3]).copied().collect(),
+        };
+        assert!(apart(&narrow, [3, 5], &recorded.one_column) <= 1.0);
     }
 
     #[test]

@@ -4,8 +4,7 @@ use faceflow_core::detector::Picture;
 use faceflow_core::{Class, Fault};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
+use jpeg_encoder::{ColorType, Encoder};
 use serde::{Deserialize, Serialize};
 
 /// The settings `deliver.*`.
@@ -24,7 +23,7 @@ pub struct DeliverSettings {
 
 impl Default for DeliverSettings {
     fn default() -> Self {
-        Self { crop_margin: 0.25, crop_side_max_px: 1024, thumb_px: 256, jpeg_quality: 85 }
+        Self { crop_margin: 0.25, crop_side_max_px: 512, thumb_px: 256, jpeg_quality: 85 }
     }
 }
 
@@ -87,9 +86,12 @@ fn jpeg(picture: &Picture, region: Region, side_max: u32, quality: u8) -> Result
     };
     let rgb = resample(picture, region, size, FilterType::CatmullRom);
     let mut file = Vec::with_capacity(rgb.len() / 8);
-    let encoded =
-        JpegEncoder::new_with_quality(&mut file, quality).encode(&rgb, size.0, size.1, ExtendedColorType::Rgb8);
-    encoded.map_err(|error| Fault::transient(Class::Panic, "encode_failed", format!("{size:?} to JPEG: {error}")))?;
+    let failed = |why: &dyn std::fmt::Display| {
+        Fault::transient(Class::Panic, "encode_failed", format!("{size:?} to JPEG: {why}"))
+    };
+    let side = |side: u32| u16::try_from(side).map_err(|error| failed(&error));
+    let encoder = Encoder::new(&mut file, quality);
+    encoder.encode(&rgb, side(size.0)?, side(size.1)?, ColorType::Rgb).map_err(|error| failed(&error))?;
     Ok(file)
 }
 

@@ -183,7 +183,7 @@ impl Rig {
             Work::Image(image) => image.url.path().to_owned(),
             Work::Frame(frame) => frame.content.id.to_string(),
         };
-        let work = self.ledger().open_work(0, 1_000).expect("reads");
+        let work = self.reader().open_work(0, 1_000).expect("reads");
         work.into_iter().map(|(_, due, work)| (due, name(work))).collect()
     }
 }

@@ -1,1 +1,199 @@
+//! Folders, memory, and S3 over real sockets on loopback.
 
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::ledger::tests::wait;
+
+const KEY: &str = "default/images/ab/abcd.jpg";
+
+fn put(objects: &Objects, key: &str, body: &'static [u8]) -> Result<(), Fault> {
+    wait(objects.put(key.to_owned(), Bytes::from_static(body)))
+}
+
+fn get(objects: &Objects, key: &str) -> Result<Bytes, Fault> {
+    wait(objects.get(key.to_owned()))
+}
+
+#[test]
+fn folders_and_memory_give_back_what_they_took() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("made on the way");
+    let url = Url::from_directory_path(dir.path().join("url")).expect("absolute");
+    for place in [folder.to_str().expect("text"), url.as_str(), "memory://"] {
+        for objects in [Objects::open(place).expect("opens"), Objects::open_durable(place).expect("opens")] {
+            put(&objects, KEY, b"one").expect("puts");
+            put(&objects, KEY, b"one").expect("twice is harmless");
+            assert_eq!(get(&objects, KEY), Ok(Bytes::from_static(b"one")), "{place}");
+            let missing = get(&objects, "default/images/no/no.jpg").expect_err("is not there");
+            assert_eq!(
+                (missing.class, missing.reason.as_str(), missing.permanent),
+                (Class::Store, "store_missing", false)
+            );
+            assert_eq!(wait(objects.check()), Ok(()));
+        }
+    }
+    assert!(folder.join(KEY).is_file());
+    assert!(!folder.join(CHECK_KEY).exists(), "the check leaves nothing");
+}
+
+#[test]
+fn an_object_that_changes_is_written_again() {
+    let objects = Objects::open("memory://").expect("opens");
+    put(&objects, "default/meta/ab/abcd.json", b"one").expect("puts");
+    put(&objects, "default/meta/ab/abcd.json", b"two").expect("puts");
+    assert_eq!(get(&objects, "default/meta/ab/abcd.json"), Ok(Bytes::from_static(b"two")));
+}
+
+#[test]
+fn what_a_kill_leaves_behind_is_no_object() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let objects = Objects::open(dir.path().to_str().expect("text")).expect("opens");
+    let file = dir.path().join(KEY);
+    std::fs::create_dir_all(file.parent().expect("a folder")).expect("makes it");
+    // Half a file under the name that a put writes to before it renames.
+    let left = dir.path().join(format!("{KEY}#1"));
+    std::fs::write(&left, b"ha").expect("writes");
+    assert_eq!(get(&objects, KEY).expect_err("is no object").reason, "store_missing");
+    put(&objects, KEY, b"whole").expect("puts");
+    assert_eq!(std::fs::read(&file).expect("reads"), b"whole");
+    let names: Vec<_> = std::fs::read_dir(file.parent().expect("a folder")).expect("lists").collect();
+    assert_eq!(names.len(), 2, "the put left nothing of its own");
+}
+
+#[test]
+fn keys_stay_inside() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().join("out");
+    let objects = Objects::open(root.to_str().expect("text")).expect("opens");
+    for key in ["../escaped", "a/../../escaped", "a//b"] {
+        assert!(put(&objects, key, b"x").is_err(), "{key}");
+    }
+    assert!(!dir.path().join("escaped").exists());
+}
+
+#[test]
+fn places_that_are_none_say_what_is() {
+    for place in ["ftp://host/x", "s3://", "http://bucket.example/"] {
+        let refused = Objects::open(place).err().expect("is refused");
+        assert!(refused.to_string().contains(place), "{refused}");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").expect("writes");
+    let refused = Objects::open(file.to_str().expect("text")).err().expect("is a file");
+    assert!(matches!(refused, ObjectsError::Refused { .. }), "{refused}");
+}
+
+#[test]
+fn the_keys_remembered_are_bounded() {
+    let mut stored = Generations::default();
+    for n in 0..3 * REMEMBERED_MAX {
+        stored.add(n.to_string());
+    }
+    assert!(stored.newer.len() + stored.older.len() <= 2 * REMEMBERED_MAX);
+    assert!(stored.holds(&(3 * REMEMBERED_MAX - 1).to_string()) && !stored.holds("0"));
+}
+
+/// A tiny S3: what was put is given back, and every answer can be made to fail.
+struct Bucket {
+    endpoint: String,
+    puts: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bucket {
+    /// Answers with `status` unless it is 200.
+    fn answering(status: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let endpoint = format!("http://{}", listener.local_addr().expect("has an address"));
+        let puts: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&puts);
+        std::thread::spawn(move || {
+            let mut objects = HashMap::new();
+            for stream in listener.incoming() {
+                serve(stream.expect("connects"), status, &mut objects, &seen);
+            }
+        });
+        Self { endpoint, puts }
+    }
+
+    fn open(&self) -> Objects {
+        let builder = AmazonS3Builder::new().with_endpoint(&self.endpoint).with_region("here");
+        let builder = builder.with_access_key_id("id").with_secret_access_key("secret");
+        let store = PrefixStore::new(s3(builder, "bucket").expect("is complete"), Path::from("prefix"));
+        Objects::over(Arc::new(store), "s3://bucket/prefix")
+    }
+}
+
+fn serve(stream: TcpStream, status: u16, objects: &mut HashMap<String, Vec<u8>>, puts: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).expect("reads") <= 2 {
+            break;
+        }
+        head.push(line);
+    }
+    let mut words = head[0].split_whitespace();
+    let (method, path) = (words.next().expect("a method").to_owned(), words.next().expect("a path").to_owned());
+    let length =
+        head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse()));
+    let mut body = vec![0; length.map_or(0, |length| length.expect("a number"))];
+    reader.read_exact(&mut body).expect("reads");
+    let (status, answer) = match (status, method.as_str()) {
+        (200, "PUT") => {
+            objects.insert(path.clone(), body);
+            (200, Vec::new())
+        }
+        (200, "GET") => objects.get(&path).map_or((404, Vec::new()), |body| (200, body.clone())),
+        (200, _) => (204, Vec::new()),
+        (status, _) => (status, Vec::new()),
+    };
+    if method == "PUT" {
+        puts.lock().expect("unpoisoned").push(path);
+    }
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nConnection: close\r\nETag: \"x\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: {}\r\n\r\n",
+        answer.len()
+    );
+    let mut stream = reader.into_inner();
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer)).expect("writes");
+}
+
+#[test]
+fn s3_keeps_its_prefix_and_stores_an_original_once() {
+    let bucket = Bucket::answering(200);
+    let objects = bucket.open();
+    for key in [KEY, KEY, "default/meta/ab/abcd.json", "default/meta/ab/abcd.json"] {
+        put(&objects, key, b"body").expect("puts");
+    }
+    let meta = "/bucket/prefix/default/meta/ab/abcd.json";
+    assert_eq!(*bucket.puts.lock().expect("unpoisoned"), [format!("/bucket/prefix/{KEY}").as_str(), meta, meta]);
+    assert_eq!(get(&objects, KEY), Ok(Bytes::from_static(b"body")));
+}
+
+#[test]
+fn no_answer_of_a_store_gives_work_up() {
+    for (status, reason, advice) in [
+        (403, "store_denied", "AWS_ACCESS_KEY_ID"),
+        (401, "store_denied", "credentials"),
+        (404, "store_missing", "bucket"),
+        (500, "store", "500"),
+    ] {
+        let fault = put(&Bucket::answering(status).open(), KEY, b"x").expect_err("is refused");
+        assert_eq!(
+            (fault.class, fault.reason.as_str(), fault.permanent),
+            (Class::Store, reason, false),
+            "{status}: {fault}"
+        );
+        assert!(fault.detail.contains(advice) && fault.detail.contains("s3://bucket/prefix"), "{status}: {fault}");
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let endpoint = format!("http://{}", closed.local_addr().expect("has an address"));
+    drop(closed);
+    let fault = put(&Bucket { endpoint, puts: Arc::default() }.open(), KEY, b"x").expect_err("nobody listens");
+    assert_eq!((fault.class, fault.reason.as_str(), fault.permanent), (Class::Store, "store", false), "{fault}");
+}

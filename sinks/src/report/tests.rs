@@ -1,1 +1,106 @@
+//! The report shows what there is, and is safe whatever the web sent.
 
+use bytes::Bytes;
+use faceflow_core::Fault;
+use faceflow_core::fault::Class;
+use faceflow_core::layout::thumb_key;
+use faceflow_core::ledger::Fact;
+use faceflow_core::record::{Fate, Image, Work};
+use url::Url;
+
+use super::html::{escape, link};
+use super::*;
+use crate::ledger::tests::{
+    Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, wait,
+};
+use crate::objects::Objects;
+
+fn report(rig: &Rig, store: &Objects, settings: &ReportSettings) -> String {
+    let key = wait(write_report(rig.reader(), store, settings)).expect("writes").expect("is wanted");
+    assert_eq!(key, "report.html");
+    String::from_utf8(wait(store.get(key)).expect("is there").to_vec()).expect("text")
+}
+
+fn world() -> (Rig, Objects) {
+    let images = ["/b", "/c", "/d", "/e", "/f"].map(image);
+    let rig = Rig::showing([vec![image_with("/a", &["/a-small"])], images.to_vec()].concat());
+    rig.tell_all([kept(image("/a"), "one"), delivered("one", 3), kept(image("/b"), "two"), ruled("two", "one", 2)]);
+    rig.tell_all([kept(image("/c"), "three"), delivered("three", 0), rejected(image("/d")), retry(image("/e"), 5)]);
+    rig.tell_all([kept(image("/f"), "four"), dead(Work::Frame(frame("four")))]);
+    let store = Objects::open("memory://").expect("opens");
+    wait(store.put(thumb_key("default", content("one").id), Bytes::from_static(b"a thumbnail"))).expect("puts");
+    (rig, store)
+}
+
+#[test]
+fn faces_duplicates_totals_and_failures_are_shown() {
+    let (rig, store) = world();
+    let page = report(&rig, &store, &ReportSettings::default());
+    let cards: Vec<&str> = page.split("<figure>").skip(1).collect();
+    assert_eq!(cards.len(), 2);
+    assert_eq!(cards[0].matches("<rect").count(), 3, "most faces first");
+    assert!(
+        cards[0].contains(r#"<svg viewBox="0 0 40 30""#)
+            && cards[0].contains(r#"<rect x="11" y="2" width="10" height="20">"#)
+    );
+    assert!(cards[0].contains("data:image/jpeg;base64,YSB0aHVtYm5haWw="), "the thumbnail is inside");
+    assert!(cards[0].contains("2 duplicates") && cards[0].contains("2 bits away") && cards[0].contains("and 1 more"));
+    assert!(cards[1].contains("0 faces") && !cards[1].contains("<img"), "no thumbnail is no failure");
+    for word in ["http_404", "http_503", "1 image <span class=\"soft\">dead", "7</b>images", "3</b>faces", "1 rejected"]
+    {
+        assert!(page.contains(word), "{word}");
+    }
+    assert!(!page.contains("<script") && !page.contains("src=\"http"), "nothing is fetched and nothing runs");
+    assert!(page.contains(&format!("href=\"{}\"", cards_key())), "the original is a click away");
+}
+
+fn cards_key() -> String {
+    faceflow_core::layout::image_key("default", &content("one"))
+}
+
+#[test]
+fn limits_hold() {
+    let (rig, store) = world();
+    let one = report(&rig, &store, &ReportSettings { images_max: 1, examples_max: 1 });
+    assert_eq!(one.matches("<figure>").count(), 1);
+    let none = ReportSettings { images_max: 0, ..ReportSettings::default() };
+    assert_eq!(wait(write_report(rig.reader(), &store, &none)).expect("is not wanted"), None);
+    assert_eq!(ReportSettings::default().check(), Ok(()));
+    let wrong = ReportSettings { images_max: 1 << 20, ..ReportSettings::default() };
+    assert_eq!(wrong.check().expect_err("is impossible").0, "images_max");
+    assert_eq!(report_key("acme"), "acme/report.html");
+}
+
+#[test]
+fn an_empty_ledger_has_a_report() {
+    let page = report(&Rig::new(), &Objects::open("memory://").expect("opens"), &ReportSettings::default());
+    assert!(page.contains("0</b>images") && page.ends_with("</html>\n"));
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let hostile =
+        Image { url: Url::parse("http://a.example/x?\"><script>alert(1)</script>&'").expect("a URL"), ..image("/") };
+    let scripted = Image { url: Url::parse("javascript:alert('<b>')").expect("a URL"), ..image("/") };
+    let rig = Rig::showing(vec![hostile.clone(), scripted.clone()]);
+    rig.tell_all([kept(scripted, "one"), delivered("one", 1)]);
+    let fault = Fault::permanent(Class::Refused, "<i>reason", "</span><img src=x onerror=alert(1)>\u{202e}");
+    rig.tell(Fact::Fate(Fate::Rejected { work: Work::Image(hostile), fault }));
+    let page = report(&rig, &Objects::open("memory://").expect("opens"), &ReportSettings::default());
+    for bad in ["<script", "<img src=x", "<i>reason", "('<b>", "(&#39;<b>", "href=\"javascript", "\u{202e}"] {
+        assert!(!page.contains(bad), "{bad}");
+    }
+    assert!(page.contains("&lt;i&gt;reason") && page.contains("javascript:alert("), "it is all there to read");
+}
+
+#[test]
+fn only_the_web_is_linked() {
+    assert!(
+        link("https://a.example/?a=1&b=2")
+            .contains("href=\"https://a.example/?a=1&amp;b=2\" rel=\"noreferrer noopener\"")
+    );
+    for address in ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "vbscript:x", "no address"] {
+        assert!(!link(address).contains("href"), "{address}");
+    }
+    assert_eq!(escape("<a b='c' d=\"e\">&\u{7}"), "&lt;a b=&#39;c&#39; d=&quot;e&quot;&gt;&amp;\u{fffd}");
+}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the models and recordings in this folder: python3 make.py (needs numpy, onnx and onnxruntime).
+"""Makes the models and recordings in this folder: python3 make.py (needs numpy, onnx, onnxruntime and opencv).
 
 The models are networks of our own, a pooling and a 1x1 convolution per stride with random weights, that have the inputs
 and outputs of SCRFD, YuNet and UltraFace exports. The recordings hold what they put out for a synthetic picture and the
@@ -7,6 +7,7 @@ faces that the reference decoders, written down here in numpy after the publishe
 """
 import json
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -191,7 +192,18 @@ def record(name, tensor, decode, score_min):
     print(name, len(raw), "faces")
 
 
+def resize():
+    """What OpenCV makes of the picture's top left corner at other sizes."""
+    corner, sizes = picture()[:31, :47], [[29, 19], [46, 7], [5, 40], [1, 1]]
+    copies = [{"size": size, "rgb": cv2.resize(corner, size, interpolation=cv2.INTER_LINEAR).ravel().tolist()}
+              for size in sizes]
+    narrow = cv2.resize(np.ascontiguousarray(corner[:, :1]), [3, 5], interpolation=cv2.INTER_LINEAR)
+    with open("resize.json", "w") as file:
+        json.dump({"copies": copies, "one_column": narrow.ravel().tolist()}, file, separators=(",", ":"))
+
+
 def main():
+    resize()
     scrfd("tiny_scrfd.onnx"); scrfd("tiny_scrfd_rank2.onnx", "rank2"); scrfd("tiny_scrfd_leak.onnx", "leak")
     yunet("tiny_yunet.onnx"); ultraface("tiny_ultraface.onnx")
     rgb = picture().astype(np.float32)

@@ -68,7 +68,7 @@ fn everything(rig: &Rig) -> Vec<Value> {
 #[test]
 fn everything_adds_up_after_any_facts() {
     let (mut told, mut refused) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..25 {
         let (rig, mut dice) = (Rig::new(), Dice(seed));
         for step in 0..80 {
             let before = everything(&rig);
@@ -96,7 +96,7 @@ fn everything_adds_up_after_any_facts() {
         }
         never_behind_a_failure(&rig, seed);
     }
-    assert!(told > 1_000 && refused > 200, "{told} told, {refused} refused: the dice no longer cover both");
+    assert!(told > 600 && refused > 200, "{told} told, {refused} refused: the dice no longer cover both");
 }
 
 /// No alternate waits behind an image that was rejected or is dead.

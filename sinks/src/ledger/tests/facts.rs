@@ -182,28 +182,49 @@ fn the_records_of_open_work_come_back_whole() {
     let rig = Rig::new();
     let start = Page { skip: vec![Key(7), Key(u128::MAX)], ..page("/", 0) };
     rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![start.clone()], images: vec![] }));
-    assert_eq!(rig.ledger().open_work(0, 9), Ok(vec![(1, 0, Work::Page(start.clone()))]));
+    assert_eq!(rig.reader().open_work(0, 9), Ok(vec![(1, 0, Work::Page(start.clone()))]));
     let data = Url::parse("data:sha256,00ff").expect("a URL");
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
     let plain = image_with("/b", &["/b-small", "/b-tiny"]);
     rig.tell(read(start, vec![], vec![inline.clone(), plain.clone()]));
-    let work = rig.ledger().open_work(0, 9).expect("reads");
+    let work = rig.reader().open_work(0, 9).expect("reads");
     let found: Vec<_> = work.iter().map(|(_, due, work)| (*due, work.clone())).collect();
     assert_eq!(found, [(0, Work::Image(inline.clone())), (0, Work::Image(plain.clone()))]);
     // Position by position, one at a time.
-    let next = rig.ledger().open_work(work[0].0, 1).expect("reads");
+    let next = rig.reader().open_work(work[0].0, 1).expect("reads");
     assert_eq!(next, work[1..]);
-    assert_eq!(rig.ledger().open_work(work[1].0, 1), Ok(vec![]));
+    assert_eq!(rig.reader().open_work(work[1].0, 1), Ok(vec![]));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
     rig.tell(retry(inline.clone(), 4));
-    let again = rig.ledger().open_work(0, 1).expect("reads");
+    let again = rig.reader().open_work(0, 1).expect("reads");
     assert_eq!(again[0].2, Work::Image(Image { attempts: 1, ..inline.clone() }));
     rig.tell(kept(Image { attempts: 1, ..inline }, "one"));
     rig.tell(retry(Work::Frame(frame("one")), 8));
-    let frames = rig.ledger().open_work(0, 9).expect("reads");
+    let frames = rig.reader().open_work(0, 9).expect("reads");
     let Some((position, 8, Work::Frame(waiting))) = frames.last() else { panic!("{frames:?}") };
     assert_eq!((waiting.attempts, waiting.ticket, &waiting.content), (1, None, &content("one")));
-    assert_eq!(rig.ledger().open_work(*position, 9), Ok(vec![]));
+    assert_eq!(rig.reader().open_work(*position, 9), Ok(vec![]));
+}
+
+#[test]
+fn a_ledger_gives_out_only_what_was_owed_when_it_was_opened() {
+    let mut rig = Rig::showing(vec![image("/a"), image("/b")]);
+    assert_eq!(rig.ledger().open_work(0, 9), Ok(vec![]), "all of it is in the graph already");
+    rig.tell(kept(image("/a"), "one"));
+    rig.tell(retry(Work::Frame(frame("one")), 8));
+    drop(rig.ledger.take());
+    let ledger = SqliteLedger::open(rig.dir.path(), "default", &LedgerSettings::default()).expect("opens");
+    let rig = Rig { ledger: Some(ledger), dir: rig.dir };
+    rig.tell(read(page("/", 0), vec![], vec![image("/c")]));
+    let first = rig.ledger().open_work(0, 1).expect("reads");
+    let Work::Image(found) = &first[0].2 else { panic!("{first:?}") };
+    assert_eq!(found.url, url("/b"));
+    let second = rig.ledger().open_work(first[0].0, 1).expect("reads");
+    assert!(
+        matches!(&second[0].2, Work::Frame(found) if found.content == content("one")),
+        "past what is new: {second:?}"
+    );
+    assert_eq!(rig.ledger().open_work(second[0].0, 1), Ok(vec![]));
 }
 
 #[test]

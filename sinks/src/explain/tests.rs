@@ -1,0 +1,61 @@
+//! A life is told in order, and matches the results.
+
+use super::*;
+use crate::ledger::Selection;
+use crate::ledger::tests::{
+    Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, url, wait,
+};
+use faceflow_core::record::Work;
+
+fn life(rig: &Rig, path: &str) -> Life {
+    let mut lives = explain(rig.reader(), &url(path)).expect("reads");
+    assert_eq!(lives.len(), 1, "{path}");
+    lives.remove(0)
+}
+
+fn told(rig: &Rig, path: &str) -> Vec<String> {
+    life(rig, path).events().iter().map(|event| event.what.clone()).collect()
+}
+
+#[test]
+fn an_image_from_its_discovery_to_its_representative() {
+    let rig = Rig::showing(vec![image_with("/a", &["/b"]), image("/c")]);
+    rig.tell_all([kept(image("/c"), "one"), delivered("one", 1), retry(image("/a"), 77), rejected(image("/a"))]);
+    rig.tell_all([kept(image("/b"), "two"), retry(Work::Frame(frame("two")), 9), dead(Work::Frame(frame("two")))]);
+    wait(rig.ledger().redrive(Selection { dead: true, ..Selection::default() })).expect("drives");
+    rig.tell_all([delivered("two", 0), ruled("two", "one", 3)]);
+    assert_eq!(
+        told(&rig, "/a"),
+        [
+            "discovered on http://a.example/",
+            "failed, http_503: the server said so (1 failed so far; due again at 77)",
+            "rejected, http_404: not there (0 failed so far)",
+        ]
+    );
+    assert_eq!(
+        told(&rig, "/b"),
+        [
+            "offered as another address of http://a.example/a".to_owned(),
+            "to be tried, because http://a.example/a failed".to_owned(),
+            "downloaded, decoded and kept".to_owned(),
+            "failed, http_503: the server said so (1 failed so far; due again at 9)".to_owned(),
+            "failed for the last time, http_503: the server said so (1 failed so far)".to_owned(),
+            "driven again by the user".to_owned(),
+            "looked at; its faces are stored".to_owned(),
+            format!("{} stands for its picture, 3 bits away", content("one").id),
+        ]
+    );
+    let text = life(&rig, "/b").to_string();
+    assert!(text.starts_with("image http://a.example/b\n  duplicate, 1 attempts\n  picture "), "{text}");
+    assert!(text.contains("\n  shown by http://a.example/\n"), "{text}");
+    let json = serde_json::to_value(life(&rig, "/b")).expect("JSON");
+    assert_eq!((&json["kind"], &json["status"]), (&"image".into(), &"duplicate".into()));
+}
+
+#[test]
+fn a_page_and_a_stranger() {
+    let rig = Rig::showing(vec![]);
+    assert_eq!(told(&rig, "/"), ["discovered: an entry of the input", "read; everything it leads to is known"]);
+    assert!(life(&rig, "/").to_string().starts_with("page http://a.example/\n  done, 1 attempts, depth 0\n"));
+    assert_eq!(explain(rig.reader(), &url("/nowhere")), Ok(vec![]));
+}

@@ -1,0 +1,111 @@
+//! The lines exactly as scripts read them.
+
+use super::*;
+use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, rejected, retry, ruled};
+use faceflow_core::layout::{crop_key, image_key};
+use faceflow_core::ledger::Fact;
+use faceflow_core::record::{Image, Kept};
+
+fn text(rig: &Rig, kind: Kind, format: Format) -> String {
+    let mut out = Vec::new();
+    write_results(rig.reader(), kind, format, &mut out).expect("writes");
+    String::from_utf8(out).expect("text")
+}
+
+/// A picture of twice the size in one direction, for whom `one` stands.
+fn larger() -> Fact {
+    let Fact::Kept(kept) = kept(Image { attempts: 1, ..image("/c,\"d\"") }, "two") else { unreachable!("it is kept") };
+    let mut frame = kept.frame.clone();
+    (frame.content.width, frame.content.height) = (80, 30);
+    Fact::Kept(Kept { frame, ..kept })
+}
+
+fn world() -> Rig {
+    let rig = Rig::showing(vec![image_with("/a", &["/z"]), image("/b"), image("/c,\"d\""), image("/e")]);
+    rig.tell_all([kept(image("/a"), "one"), delivered("one", 2), larger(), ruled("two", "one", 3)]);
+    rig.tell_all([rejected(image("/b")), retry(image("/e"), 5_000)]);
+    rig
+}
+
+#[test]
+fn images_are_as_the_contract_says() {
+    let (one, two) = (content("one"), content("two"));
+    let (id, crop) = (one.id, crop_key("default", one.id, 0));
+    let detector =
+        r#""detector":{"engine":"scripted","model":"none","model_sha256":"00","scale":1.0,"degraded":false}"#;
+    let common = r#""page":"http://a.example/","site":"http://a.example/","tenant":"default""#;
+    let nothing = r#""image":null,"duplicate_of":null,"distance":null,"faces":null,"detector":null"#;
+    let expected = [
+        format!(
+            r#"{{"url":"http://a.example/a","final_url":"http://a.example/a",{common},"status":"done","reason":null,"attempts":1,"due_ms":null,"image":{{"id":"{id}","bytes":3,"format":"jpeg","width":40,"height":30,"phash":"{}","key":"{}"}},"duplicate_of":null,"distance":null,"faces":[{{"id":"{id}/0","bbox":[1.0,2.0,11.0,22.0],"score":0.98,"quality":0.5,"landmarks":[[3.0,4.0],[5.0,4.0],[4.0,6.0],[3.0,8.0],[5.0,8.0]],"crop":"{crop}"}},{{"id":"{id}/1","bbox":[11.0,2.0,21.0,22.0],"score":0.98,"quality":0.5,"landmarks":null,"crop":"{}"}}],{detector}}}"#,
+            one.phash,
+            image_key("default", &one),
+            crop_key("default", id, 1),
+        ),
+        format!(
+            r#"{{"url":"http://a.example/b","final_url":null,{common},"status":"rejected","reason":"http_404","attempts":1,"due_ms":null,{nothing}}}"#
+        ),
+        format!(
+            r#"{{"url":"http://a.example/c,%22d%22","final_url":"http://a.example/c,%22d%22",{common},"status":"duplicate","reason":null,"attempts":2,"due_ms":null,"image":{{"id":"{}","bytes":3,"format":"jpeg","width":80,"height":30,"phash":"{}","key":"{}"}},"duplicate_of":"{id}","distance":3,"faces":[{{"id":"{id}/0","bbox":[2.0,2.0,22.0,22.0],"score":0.98,"quality":0.5,"landmarks":[[6.0,4.0],[10.0,4.0],[8.0,6.0],[6.0,8.0],[10.0,8.0]],"crop":"{crop}"}},{{"id":"{id}/1","bbox":[22.0,2.0,42.0,22.0],"score":0.98,"quality":0.5,"landmarks":null,"crop":"{}"}}],{detector}}}"#,
+            two.id,
+            two.phash,
+            image_key("default", &two),
+            crop_key("default", id, 1),
+        ),
+        format!(
+            r#"{{"url":"http://a.example/e","final_url":null,{common},"status":"open","reason":"http_503","attempts":1,"due_ms":5000,{nothing}}}"#
+        ),
+        format!(
+            r#"{{"url":"http://a.example/z","final_url":null,{common},"status":"duplicate","reason":null,"attempts":0,"due_ms":null,"image":null,"duplicate_of":"{id}","distance":null,"faces":null,"detector":null}}"#
+        ),
+    ];
+    assert_eq!(text(&world(), Kind::Images, Format::Jsonl), expected.map(|line| line + "\n").concat());
+}
+
+#[test]
+fn faces_are_those_of_done_images_only() {
+    let id = content("one").id;
+    let crop = crop_key("default", id, 0);
+    let text = text(&world(), Kind::Faces, Format::Jsonl);
+    let first = format!(
+        r#"{{"id":"{id}/0","image":"{id}","url":"http://a.example/a","page":"http://a.example/","site":"http://a.example/","tenant":"default","bbox":[1.0,2.0,11.0,22.0],"score":0.98,"quality":0.5,"landmarks":[[3.0,4.0],[5.0,4.0],[4.0,6.0],[3.0,8.0],[5.0,8.0]],"crop":"{crop}"}}"#
+    );
+    assert_eq!((text.lines().count(), text.lines().next()), (2, Some(first.as_str())));
+}
+
+#[test]
+fn a_row_has_a_field_for_every_column() {
+    let rig = world();
+    for (kind, header, rows) in
+        [(Kind::Images, csv::IMAGES, 5), (Kind::Pages, csv::PAGES, 1), (Kind::Faces, csv::FACES, 2)]
+    {
+        let text = text(&rig, kind, Format::Csv);
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert_eq!((lines[0], lines.len()), (header.join(",").as_str(), rows + 1));
+        // The only commas inside a field are those of /c,%22d%22: twice, and quoted.
+        let fields = |line: &str| line.replace("c,%22d", "").split(',').count();
+        assert!(lines.iter().all(|line| fields(line) == header.len()), "{text}");
+    }
+    let images = text(&rig, Kind::Images, Format::Csv);
+    assert!(
+        images.contains("\"http://a.example/c,%22d%22\",\"http://a.example/c,%22d%22\",http://a.example/,"),
+        "{images}"
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_told_apart_from_a_broken_ledger() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for format in [Format::Jsonl, Format::Csv] {
+        let ended = write_results(world().reader(), Kind::Images, format, &mut Closed).expect_err("is closed");
+        assert!(matches!(&ended, ResultsError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe), "{ended:?}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Sidecars say what the results say, are written when something changed, and not before.
+
+use faceflow_core::Future;
+use faceflow_core::ledger::{Fact, Ledger};
+use faceflow_core::record::{Admitted, Image};
+use serde_json::Value;
+
+use super::*;
+use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, page, read, ruled, url, wait};
+use crate::objects::Objects;
+
+fn sidecar(store: &Objects, name: &str) -> Value {
+    let body = wait(store.get(meta_key("default", content(name).id))).expect("is there");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+fn write(rig: &Rig, store: &Objects) -> usize {
+    wait(write_sidecars(rig.ledger(), store)).expect("writes")
+}
+
+#[test]
+fn a_sidecar_is_the_line_with_pages_urls_and_evidence() {
+    let (rig, store) =
+        (Rig::showing(vec![image("/a"), image("/b"), image("/c")]), Objects::open("memory://").expect("opens"));
+    rig.tell_all([kept(image("/b"), "one"), kept(image("/a"), "one"), kept(image("/c"), "two")]);
+    assert_eq!(write(&rig, &store), 0, "nothing is settled");
+    rig.tell(delivered("one", 1));
+    assert_eq!(write(&rig, &store), 1);
+    let said = sidecar(&store, "one");
+    let line = rig.line("/a");
+    for (field, value) in line.as_object().expect("an object") {
+        assert_eq!(&said[field], value, "{field}");
+    }
+    assert_eq!(said["pages"], serde_json::json!([url("/").as_str()]));
+    assert_eq!(said["urls"], serde_json::json!([url("/a").as_str(), url("/b").as_str()]));
+    assert_eq!(said["headers"][url("/b").as_str()], serde_json::json!([["etag", "\"one\""]]));
+    // The score is written as the engine gave it, not as its nearest double.
+    let body = wait(store.get(meta_key("default", content("one").id))).expect("is there");
+    assert!(String::from_utf8_lossy(&body).contains(r#""score":0.98,"#), "{said}");
+    assert_eq!(write(&rig, &store), 0, "nothing happened since");
+    rig.tell(ruled("two", "one", 3));
+    assert_eq!(write(&rig, &store), 1);
+    assert_eq!(sidecar(&store, "two")["duplicate_of"], content("one").id.to_string());
+}
+
+#[test]
+fn another_page_that_shows_a_settled_image_is_added() {
+    let (rig, store) = (Rig::showing(vec![image_with("/a", &["/b"])]), Objects::open("memory://").expect("opens"));
+    rig.tell_all([kept(image("/a"), "one"), delivered("one", 1)]);
+    assert_eq!(write(&rig, &store), 1);
+    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
+    rig.tell(read(page("/p", 0), vec![], vec![Image { page: url("/p"), ..image("/a") }]));
+    assert_eq!(write(&rig, &store), 1);
+    assert_eq!(sidecar(&store, "one")["pages"], serde_json::json!([url("/").as_str(), url("/p").as_str()]));
+}
+
+#[test]
+fn what_the_store_did_not_take_is_written_next_time() {
+    struct Full;
+    impl Store for Full {
+        fn put(&self, _: String, _: Bytes) -> Future<Result<(), Fault>> {
+            Box::pin(async { Err(Fault::transient(Class::Store, "store", "full")) })
+        }
+        fn get(&self, _: String) -> Future<Result<Bytes, Fault>> {
+            Box::pin(async { Err(Fault::transient(Class::Store, "store", "full")) })
+        }
+    }
+    let (rig, store) = (Rig::showing(vec![image("/a")]), Objects::open("memory://").expect("opens"));
+    rig.tell_all([kept(image("/a"), "one"), delivered("one", 1)]);
+    let refused = wait(write_sidecars(rig.ledger(), &Full)).expect_err("is full");
+    assert!(refused.to_string().contains("meta/"), "{refused}");
+    assert_eq!(write(&rig, &store), 1, "the cursor did not move");
+    assert_eq!(rig.ledger().tally().expect("counts").1.done, 1);
+}

@@ -1,0 +1,149 @@
+//! The command line as scripts see it: exit statuses, what goes to which stream, and mistakes that are named.
+
+mod world;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use world::{Answer, Faceflow, World};
+
+fn faceflow(folder: &Path) -> Faceflow {
+    Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(60))
+}
+
+const LOCAL: [&str; 2] = ["--set", "fetch.allow_networks=127.0.0.0/8"];
+
+#[test]
+fn exit_statuses_say_how_it_ended() {
+    let web = World::new();
+    let (well, busy) = (web.site(), web.site());
+    well.page("/", "<p>nothing to see");
+    busy.put("/", Answer::status(503));
+    let folder = tempdir().expect("a folder");
+    let ended = faceflow(folder.path()).run(&[&["run", &well.url("/")], &LOCAL[..]].concat());
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("pages   1 discovered: 1 done"), "{}", ended.stdout);
+
+    let quick = ["--set", "retry.web.attempts_max=1"];
+    let ended = faceflow(folder.path()).run(&[&["run", &busy.url("/")], &LOCAL[..], &quick[..]].concat());
+    assert_eq!(ended.code(), Some(3), "a dead page: {}", ended.stderr);
+
+    let folder = tempdir().expect("a folder");
+    let patience = ["--patience", "1", "--set", "retry.web.base_ms=50000"];
+    let ended = faceflow(folder.path()).run(&[&["run", &busy.url("/")], &LOCAL[..], &patience[..]].concat());
+    assert_eq!(ended.code(), Some(3), "an open page: {}", ended.stderr);
+    let pages = faceflow(folder.path()).results(&["--kind", "pages"]);
+    assert_eq!(
+        (pages[0]["status"].as_str(), pages[0]["reason"].as_str()),
+        (Some("open"), Some("http_503")),
+        "{pages:?}"
+    );
+    let ended = faceflow(folder.path()).run(&["retry", &busy.url("/")]);
+    assert_eq!((ended.code(), ended.stdout.starts_with("1 entries")), (Some(0), true), "{}", ended.stdout);
+}
+
+#[test]
+fn mistakes_are_bad_usage_and_name_what_is_wrong() {
+    let folder = tempdir().expect("a folder");
+    std::fs::write(folder.path().join("my.toml"), "[fetch]\nper_hots = 3\n").expect("a file");
+    let config = folder.path().join("my.toml").display().to_string();
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["run", "--config", &config], &["my.toml", "fetch.per_hots", "per_host"]),
+        (&["run", "--set", "detect.input_px=big"], &["detect.input_px", "big"]),
+        (&["run", "--set", "dedupe.radius_bits=99"], &["dedupe.radius_bits", "99"]),
+        (&["run", "http://"], &["http://"]),
+        (&["run", "--sites", "no-such-file.txt"], &["no-such-file.txt"]),
+        (&["run", "--detector", "onnx:no-such-model.onnx"], &["no-such-model.onnx"]),
+        (&["run", "--detector", "magic"], &["magic", "seeta"]),
+        (&["run", "--tenant", "../up"], &["--tenant", "../up"]),
+        (&["frobnicate"], &["frobnicate"]),
+    ];
+    for (arguments, words) in cases {
+        let ended = faceflow(folder.path()).run(arguments);
+        assert_eq!(ended.code(), Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(words.iter().all(|word| ended.stderr.contains(word)), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "{arguments:?}: {}", ended.stdout);
+    }
+    let ended = faceflow(folder.path()).run(&["status"]);
+    assert_eq!(ended.code(), Some(2), "there is no ledger yet: {}", ended.stderr);
+}
+
+#[test]
+fn detect_writes_one_line_per_file_in_path_order_and_a_broken_file_is_a_line() {
+    let folder = tempdir().expect("a folder");
+    let photos = folder.path().join("photos");
+    std::fs::create_dir_all(photos.join("b")).expect("a folder");
+    std::fs::write(photos.join("b/people.png"), world::rustface_photo()).expect("a file");
+    std::fs::write(photos.join("a.jpg"), world::jpeg(&world::picture(1, 200, 150), 90)).expect("a file");
+    std::fs::write(photos.join("broken.jpg"), b"not an image").expect("a file");
+    let ended = faceflow(folder.path()).run(&["detect", &photos.display().to_string()]);
+    assert_eq!(ended.code(), Some(3), "{}", ended.stderr);
+    let lines = ended.lines();
+    let files: Vec<&str> = lines.iter().filter_map(|line| line["file"].as_str()).collect();
+    assert_eq!(files, ["a.jpg", "b/people.png", "broken.jpg"]);
+    assert!(lines[1]["faces"].as_array().is_some_and(|faces| faces.len() >= 15), "{}", lines[1]);
+    assert_eq!((&lines[2]["faces"], lines[2]["error"].is_string()), (&Value::Null, true));
+    assert_eq!(lines[1]["width"], 1666);
+}
+
+#[test]
+fn the_faces_of_a_crawl_are_those_that_detect_sees_in_the_same_file() {
+    let web = World::new();
+    let site = web.site();
+    let photo = world::rustface_photo();
+    site.page("/", r#"<img src="/people.png">"#).image("/people.png", photo.clone());
+    let folder = tempdir().expect("a folder");
+    std::fs::write(folder.path().join("people.png"), photo).expect("a file");
+    let crawler = faceflow(folder.path());
+    assert_eq!(crawler.run(&[&["run", &site.url("/")], &LOCAL[..]].concat()).code(), Some(0));
+    let crawled = crawler.results(&[]);
+    let seen = crawler.run(&["detect", &folder.path().join("people.png").display().to_string()]).lines();
+    let plain = |faces: &Value| -> Vec<Value> {
+        let mut faces = faces.as_array().expect("faces").clone();
+        faces.iter_mut().for_each(|face| face["crop"] = Value::Null);
+        faces
+    };
+    assert_eq!(plain(&crawled[0]["faces"]), plain(&seen[0]["faces"]));
+    assert_eq!(crawled[0]["detector"], seen[0]["detector"]);
+
+    let explained = crawler.run(&["explain", &site.url("/people.png")]);
+    assert!(
+        explained.stdout.contains("discovered on") && explained.stdout.contains("22 faces"),
+        "{}",
+        explained.stdout
+    );
+    let csv = crawler.run(&["results", "--kind", "faces", "--format", "csv"]);
+    assert_eq!(csv.stdout.lines().count(), 1 + seen[0]["faces"].as_array().map_or(0, Vec::len));
+    let doctor = crawler.run(&["doctor"]);
+    assert_eq!(doctor.code(), Some(0), "{}", doctor.stdout);
+}
+
+#[test]
+fn a_bad_line_of_the_site_list_is_named_and_the_others_are_crawled() {
+    let web = World::new();
+    let site = web.site();
+    site.page("/", "<p>here");
+    let folder = tempdir().expect("a folder");
+    let list = folder.path().join("sites.txt");
+    std::fs::write(&list, format!("# sites\nhttp://[broken\n{} # the good one\n", site.url("/"))).expect("a file");
+    let ended = faceflow(folder.path()).run(&[&["run", "--sites", &list.display().to_string()], &LOCAL[..]].concat());
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("line 2"), "{}", ended.stderr);
+    assert!(ended.stdout.contains("1 discovered: 1 done"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_state_in_use_is_refused() {
+    let web = World::new();
+    let site = web.site();
+    site.put("/", Answer::silent());
+    let folder = tempdir().expect("a folder");
+    let running = faceflow(folder.path()).start(&[&["run", &site.url("/")], &LOCAL[..]].concat());
+    web.log().wait_for(Duration::from_secs(20), |requests| requests.len() > 1);
+    let second = faceflow(folder.path()).run(&[&["run", &site.url("/")], &LOCAL[..]].concat());
+    assert!(second.code() != Some(0) && second.stderr.contains("in use"), "{:?} {}", second.status, second.stderr);
+    running.signal("KILL");
+    assert_eq!(running.finish().code(), None, "it was killed");
+}
