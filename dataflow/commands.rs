@@ -33,6 +33,9 @@ pub const UNFINISHED: u8 = 3;
 /// Interrupted, state kept.
 pub const INTERRUPTED: u8 = 130;
 
+/// More workers than any machine has use for.
+const WORKERS_MAX: usize = 64;
+
 /// A mistake of the user's.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -42,6 +45,9 @@ pub struct Usage(pub String);
 pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
     let common = &cli.common;
     check_tenant(&common.tenant)?;
+    if common.state.is_empty() {
+        return Err(Usage("--state: an empty name".to_owned()).into());
+    }
     match &cli.command {
         Command::Run(args) => run(common, args, bars),
         Command::Detect { paths } => detect(common, paths),
@@ -65,20 +71,25 @@ pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
 }
 
 fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
-    if args.processes > 1 {
-        let why = "-n: a ledger in SQLite belongs to one process; this version runs one process with -w N workers";
+    if args.processes != 1 || args.process != 0 || args.hosts.is_some() {
+        let why =
+            "-n -p -h: a ledger in SQLite belongs to one process; this version runs one process with -w N workers";
         return Err(Usage(why.to_owned()).into());
     }
     if !matches!(args.method.as_str(), "smart" | "all") {
         let why = format!("--method {}: this version finds images by every embedding (smart or all)", args.method);
         return Err(Usage(why).into());
     }
-    if args.workers == 0 {
-        return Err(Usage("-w: at least one worker".to_owned()).into());
+    if !(1..=WORKERS_MAX).contains(&args.workers) {
+        return Err(Usage(format!("-w {}: 1 to {WORKERS_MAX} workers", args.workers)).into());
     }
     let mut job = Job::new(&common.state, &common.out);
     job.settings = settings(common, &run_flags(args))?;
     job.sources = sources(args)?;
+    if args.sites.is_empty() && args.files.is_empty() && !Path::new(&common.state).exists() {
+        let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
+        return Err(Usage(why.to_owned()).into());
+    }
     job.tenant = common.tenant.clone();
     job.engine = Engine::Named(common.detector.clone());
     job.drive = Drive { workers: args.workers, patience_ms: args.patience.saturating_mul(1_000), ..Drive::default() };
@@ -88,7 +99,9 @@ fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
     let summary = job.run();
     drop(progress);
     let summary = summary.map_err(|error| match error {
-        JobError::Engine(_) | JobError::Objects(_) | JobError::Client(_) => Usage(error.to_string()).into(),
+        JobError::Engine(_) | JobError::Objects(_) | JobError::Store(_) | JobError::Client(_) => {
+            Usage(error.to_string()).into()
+        }
         other => anyhow::Error::new(other),
     })?;
     print_summary(&summary)?;
@@ -237,6 +250,8 @@ fn status(common: &Common) -> Result<u8> {
 }
 
 fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
+    // A mistyped state must not be made.
+    reader(common)?;
     let settings = settings(common, &[])?;
     let ledger = SqliteLedger::open(Path::new(&common.state), &common.tenant, &settings.ledger)?;
     let urls: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
@@ -248,7 +263,7 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
 }
 
 fn explain(common: &Common, url: &str) -> Result<u8> {
-    let parsed = Url::parse(url).map_err(|error| Usage(format!("{url}: {error}")))?;
+    let parsed = parse_site(url).map_err(Usage)?;
     let lives = explain::explain(&reader(common)?, &parsed)?;
     let mut out = io::stdout().lock();
     for life in &lives {

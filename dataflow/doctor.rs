@@ -44,6 +44,7 @@ fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<Strin
     }
     let ledger =
         Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger).map_err(|error| error.to_string())?;
+    ledger.check().map_err(|error| error.to_string())?;
     let (pages, images) = ledger.tally().map_err(|error| error.to_string())?;
     Ok(format!("{}: {} pages, {} images", common.state, pages.discovered, images.discovered))
 }

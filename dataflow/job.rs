@@ -80,6 +80,9 @@ pub enum JobError {
     /// The state could not be opened.
     #[error("--state: {0}")]
     Open(#[from] OpenError),
+    /// The output does not take a probe.
+    #[error("--out: {0}")]
+    Store(String),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -126,6 +129,7 @@ impl Job {
             Durability::Process => Objects::open(&self.out)?,
             Durability::Power => Objects::open_durable(&self.out)?,
         });
+        runtime.block_on(store.check()).map_err(|fault| JobError::Store(fault.detail))?;
         let outside = Outside {
             web,
             store: Arc::clone(&store) as _,

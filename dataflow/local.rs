@@ -49,7 +49,8 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
         match kind {
             // Links to folders are not followed: they may lead round in circles.
             kind if kind.is_dir() => walk(&path, found)?,
-            kind if kind.is_file() || path.is_file() => found.push(path),
+            // A dangling link is a line with its error.
+            kind if kind.is_file() || path.is_file() || (kind.is_symlink() && !path.exists()) => found.push(path),
             _ => {}
         }
     }

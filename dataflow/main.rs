@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if is_closed_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            eprintln!("faceflow: {error:#}");
+            eprintln!("faceflow: {error}");
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }

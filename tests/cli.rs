@@ -49,14 +49,17 @@ fn mistakes_are_bad_usage_and_name_what_is_wrong() {
     let folder = tempdir().expect("a folder");
     std::fs::write(folder.path().join("my.toml"), "[fetch]\nper_hots = 3\n").expect("a file");
     let config = folder.path().join("my.toml").display().to_string();
-    let cases: [(&[&str], &[&str]); 9] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["run", "--config", &config], &["my.toml", "fetch.per_hots", "per_host"]),
         (&["run", "--set", "detect.input_px=big"], &["detect.input_px", "big"]),
         (&["run", "--set", "dedupe.radius_bits=99"], &["dedupe.radius_bits", "99"]),
         (&["run", "http://"], &["http://"]),
         (&["run", "--sites", "no-such-file.txt"], &["no-such-file.txt"]),
-        (&["run", "--detector", "onnx:no-such-model.onnx"], &["no-such-model.onnx"]),
-        (&["run", "--detector", "magic"], &["magic", "seeta"]),
+        (&["run", "a.example", "--detector", "onnx:no-such-model.onnx"], &["no-such-model.onnx"]),
+        (&["run", "a.example", "--detector", "magic"], &["magic", "seeta"]),
+        (&["run"], &["--sites"]),
+        (&["run", "-w", "100000", "a.example"], &["-w 100000"]),
+        (&["retry", "--state", "nowhere"], &["nowhere"]),
         (&["run", "--tenant", "../up"], &["--tenant", "../up"]),
         (&["frobnicate"], &["frobnicate"]),
     ];

@@ -4,7 +4,7 @@
 //! their fetches overtake each other, so budgets cut the same pages whatever the timing; a page whose fetch failed gives up
 //! its turn, so that nobody waits for a retry. Promise: a page is admitted once (again only when reached on a shorter way).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use faceflow_core::Flow;
@@ -159,6 +159,23 @@ struct Site<C> {
     early: HashMap<Key, (C, Visit)>,
     pages_left: u64,
     images_left: u64,
+    /// Images that used up some of the budget in this run; one that is shown again does not.
+    images: HashSet<Key>,
+}
+
+impl<C> Site<C> {
+    /// Whether an image is within the budget.
+    fn admits(&mut self, image: Key) -> bool {
+        if self.images.contains(&image) {
+            return true;
+        }
+        let within = self.images_left > 0;
+        if within {
+            self.images_left -= 1;
+            self.images.insert(image);
+        }
+        within
+    }
 }
 
 impl<C> Frontier<C> {
@@ -191,6 +208,7 @@ impl<C> Frontier<C> {
             early: HashMap::new(),
             pages_left: self.settings.max_pages.saturating_sub(pages),
             images_left: self.settings.max_images.saturating_sub(images),
+            images: HashSet::new(),
         }
     }
 
@@ -214,9 +232,7 @@ impl<C> Frontier<C> {
     /// Admits what a page leads to.
     fn expand(&mut self, mut visit: Visit, site: &mut Site<C>) -> Admitted {
         let pages = self.choose(&visit).into_iter().filter_map(|page| self.admit_page(page, site)).collect();
-        let take = site.images_left.min(visit.images.len() as u64);
-        site.images_left -= take;
-        let images = visit.images.drain(..take as usize).collect();
+        let images = visit.images.drain(..).filter(|image| site.admits(image.key())).collect();
         Admitted { pages, images, visit: Some(visit) }
     }
 
@@ -331,5 +347,29 @@ mod tests {
         let released = frontier.take_in(Arrival::Stuck(a.clone()), "t");
         assert_eq!((released[0].0, pages(&released)), ("held", vec!["/b1".to_owned()]));
         assert_eq!(pages(&frontier.take_in(visit(a, &["/a1", "/b1"]), "t")), ["/a1"], "a succeeds later");
+    }
+
+    #[test]
+    fn an_image_that_is_shown_again_uses_no_budget() {
+        let mut frontier = frontier(Shape::All, 100);
+        frontier.settings.max_images = 3;
+        let start = frontier.take_in(Arrival::Start(url("/")), "t");
+        let start = &start[0].1.pages[0];
+        let image = |path: &str| faceflow_core::record::Image {
+            url: url(path),
+            page: start.url.clone(),
+            site: start.site.clone(),
+            attempts: 0,
+            inline: None,
+            alternates: vec![],
+        };
+        let mut admitted = |images: &[&str]| {
+            let images = images.iter().map(|path| image(path)).collect();
+            let (page, final_url) = (start.clone(), start.url.clone());
+            let visit = Visit { page, final_url, http_status: 200, links: vec![], images };
+            frontier.take_in(Arrival::Visit(visit), "t")[0].1.images.len()
+        };
+        assert_eq!(admitted(&["/1.jpg", "/2.jpg"]), 2);
+        assert_eq!(admitted(&["/2.jpg", "/3.jpg", "/4.jpg", "/1.jpg"]), 3, "the fourth image is beyond the budget");
     }
 }

@@ -131,6 +131,7 @@ impl Reader {
                     tracing::error!("{why}");
                     self.bridge.pulse.stage("bad input").lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
+                Poll::Failed(why) => self.bridge.pulse.fail(why),
                 Poll::Later => self.idle = true,
                 Poll::End => ended = true,
             }
@@ -150,7 +151,7 @@ fn sites(mut source: Box<dyn Source>, now: Time) -> Chunk {
     let mut polls = Vec::new();
     while polls.len() < CHUNK {
         let poll = source.poll(now);
-        let pause = matches!(poll, Poll::Later | Poll::End);
+        let pause = matches!(poll, Poll::Failed(_) | Poll::Later | Poll::End);
         polls.push(poll);
         if pause {
             break;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use faceflow_core::record::{Fate, Work};
 use faceflow_core::retry::RetrySettings;
-use faceflow_core::{Clock, Flow, Lost};
+use faceflow_core::{Class, Clock, Flow, Lost};
 use timely::dataflow::operators::vec::Map;
 
 /// Decides about failures.
@@ -18,7 +18,13 @@ pub trait Schedule<'s> {
 
 impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
     fn schedule(self, settings: RetrySettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate> {
-        self.map(move |lost| settings.decide(lost, clock.now()))
+        self.map(move |lost| {
+            if lost.fault.class == Class::Store {
+                // It concerns everything that follows, and somebody must mend it.
+                tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
+            }
+            settings.decide(lost, clock.now())
+        })
     }
 }
 

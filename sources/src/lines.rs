@@ -75,7 +75,7 @@ impl Source for Lines {
                 Ok(Some(line)) => line,
                 Err(error) => {
                     self.reader = Box::new(io::empty());
-                    return Poll::Bad(format!("{at} could not be read ({error}); what follows it is not crawled"));
+                    return Poll::Failed(format!("{at} could not be read: {error}"));
                 }
             };
             let text = String::from_utf8_lossy(&line);
@@ -105,6 +105,7 @@ mod tests {
             match lines.poll(0) {
                 Poll::Site(url) => seen.push(url.to_string()),
                 Poll::Bad(why) => seen.push(why),
+                Poll::Failed(why) => panic!("{why}"),
                 Poll::Later => panic!("a file has no later"),
                 Poll::End => return seen,
             }

@@ -11,6 +11,8 @@ pub enum Poll {
     Site(Url),
     /// An entry that is not a site, and why; it is reported and counted, and the source goes on.
     Bad(String),
+    /// The rest cannot be read, and why: the run fails, and goes on from its ledger when it is started again.
+    Failed(String),
     /// Nothing now; ask again later.
     Later,
     /// Nothing, ever again.
