@@ -1,7 +1,7 @@
 //! From raw boxes to the answer: suppression of overlaps, then pixels of the picture.
 //!
-//! The promise: the result is a function of the set of boxes alone. Coordinates are rounded to 1/100 pixel and scores to
-//! 1/10,000, far above the noise of floating point and far below what matters.
+//! The promise: the result is a function of the set of boxes alone. Coordinates are rounded to 1/2048 pixel and scores to
+//! 1/10,000, above the noise of floating point and far below what matters.
 
 use std::cmp::Ordering;
 
@@ -44,7 +44,7 @@ impl Nms {
 /// Clips boxes to the picture and drops what is left without area; rounds; orders. Landmarks are not clipped: those of a
 /// face that leaves the picture lie outside, and that is what aligning it needs.
 pub(crate) fn finish(faces: Vec<Face>, [width, height]: [u32; 2]) -> Vec<Face> {
-    let pixels = |value: f32| (value * 100.0).round() / 100.0;
+    let pixels = |value: f32| (value * 2048.0).round() / 2048.0;
     let mut faces: Vec<Face> = faces
         .into_iter()
         .map(|face| Face {
@@ -108,7 +108,7 @@ mod tests {
     fn answers_are_clipped_rounded_and_ordered() {
         let outside = face([-5.0, -5.0, 0.0, 3.0], 0.99);
         let out = finish(
-            vec![face([-1.0, 2.000_4, 150.0, 60.0], 0.500_04), face([1.0, 2.0, 3.0, 4.0], 0.500_01), outside],
+            vec![face([-1.0, 2.000_2, 150.0, 60.0], 0.500_04), face([1.0, 2.0, 3.0, 4.0], 0.500_01), outside],
             [100, 50],
         );
         assert_eq!(out, [face([0.0, 2.0, 100.0, 50.0], 0.5), face([1.0, 2.0, 3.0, 4.0], 0.5)]);

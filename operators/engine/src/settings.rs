@@ -38,7 +38,7 @@ pub struct DetectSettings {
     /// UltraFace 0.7, seeta 0.5).
     pub score_min: Option<f32>,
     /// Of two boxes whose intersection over union is larger, only the better one is kept, 0 to 1. Left out: the head's own
-    /// default (SCRFD 0.4, YuNet 0.3, UltraFace 0.3). The embedded engine has its own rule.
+    /// default (SCRFD 0.4, YuNet 0.4, UltraFace 0.3). The embedded engine has its own rule.
     pub nms_iou: Option<f32>,
     /// Longest side of the input of an ONNX model with free sizes, in pixels; a multiple of 32.
     pub input_px: u32,

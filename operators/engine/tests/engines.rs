@@ -90,7 +90,7 @@ fn batches_are_used_only_where_they_were_seen_to_be_right() {
             assert_eq!(detector.detect(&pictures).expect("works"), alone);
         }
         let rank2 = open(&onnx(&data("tiny_scrfd_rank2.onnx")), &settings).expect("opens");
-        assert_eq!(rank2.detect(&pictures).expect("works"), singles, "one by one it is the same network");
+        assert!(rank2.detect(&pictures).expect("works") == singles, "one by one it is the same network");
     }
 }
 
@@ -227,17 +227,17 @@ fn both_runtimes_agree_on_photographs() {
         let path = onnx(&shared.join("models").join(name));
         let [one, other] = [rten, runtime]
             .map(|runtime| open(&path, &DetectSettings { runtime, ..DetectSettings::default() }).expect("opens"));
-        let mut worst = 0.0_f32;
+        let (mut worst, mut faces) = (0.0_f32, 0);
         for (picture, _) in common::labelled(&shared, 4) {
             let (a, b) = (look(one.as_ref(), &picture), look(other.as_ref(), &picture));
-            assert!(!a.faces.is_empty());
+            faces += a.faces.len();
             assert_eq!(a.faces.len(), b.faces.len(), "{name}");
             for (a, b) in a.faces.iter().zip(&b.faces) {
                 worst = a.bbox.iter().zip(&b.bbox).fold(worst, |worst, (a, b)| worst.max((a - b).abs()));
             }
         }
-        println!("{name}: {worst} pixels apart");
-        assert!(worst <= 1e-3, "{name}: {worst} pixels apart");
+        println!("{name}: {faces} faces, at most {worst} pixels apart");
+        assert!(faces > 0 && worst <= 1e-3, "{name}: {faces} faces, {worst} pixels apart");
     }
 }
 

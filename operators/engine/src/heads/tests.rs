@@ -57,7 +57,7 @@ fn views(tensors: &[Tensor]) -> Vec<Output<'_>> {
 
 /// Each expected face is there once, and nothing else. Coordinates are recorded to 1e-4.
 fn assert_same(found: &[Face], expected: &[Expected], head: &Head) {
-    let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
+    let near = |a: f32, b: f32| (a - b).abs() < 2e-3;
     let same_points = |a: &Option<[[f32; 2]; 5]>, b: &Option<[[f32; 2]; 5]>| match (a, b) {
         (Some(a), Some(b)) => a.as_flattened().iter().zip(b.as_flattened()).all(|(a, b)| near(*a, *b)),
         (None, None) => true,
@@ -156,7 +156,7 @@ fn missing_or_misshapen_outputs_are_named() {
         let fewer = head.check(&outputs[..outputs.len() - 1], 1, input).expect_err("one is missing");
         assert!(fewer.contains(&format!("output {}", outputs.len() - 1)), "{fewer}");
         let mut turned = outputs.clone();
-        turned[0].shape.reverse();
+        turned[0].shape.push(1);
         assert!(head.check(&turned, 1, input).is_err());
     }
 }

@@ -14,7 +14,6 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 onnxruntime.set_default_logger_severity(3)
-RANDOM = np.random.default_rng(7)
 WIDTH, HEIGHT = 96, 64
 
 
@@ -25,8 +24,9 @@ def picture():
 
 
 class Net:
-    def __init__(self):
+    def __init__(self, seed):
         self.nodes, self.weights, self.count = [], [], 0
+        self.random = np.random.default_rng(seed)
 
     def weight(self, values):
         self.count += 1
@@ -40,9 +40,9 @@ class Net:
         return out
 
     def conv(self, x, channels, spread, bias):
-        w = RANDOM.normal(0, spread, (channels, 3, 1, 1)).astype(np.float32)
-        b = (RANDOM.normal(0, 0.2, channels) + bias).astype(np.float32)
-        return self.node("Conv", [x, self.weight(w), self.weight(b)])
+        w = self.random.normal(0, spread, (channels, 3, 1, 1)).astype(np.float32)
+        b = (self.random.normal(0, 0.2, channels) + bias).astype(np.float32)
+        return self.node("Conv", [x, self.weight(w), self.weight(b)], kernel_shape=[1, 1], strides=[1, 1])
 
     def rows(self, x, numbers, out, rank2=False):
         """[N, A * numbers, h, w] to [N, h * w * A, numbers], or interleaved as a rank-2 export does."""
@@ -63,7 +63,7 @@ class Net:
 
 def scrfd(path, kind="sound"):
     """kind: sound; rank2 (a batch comes out interleaved); leak (picture 0 shows in all of a batch)."""
-    net, outputs, rank2 = Net(), {}, kind == "rank2"
+    net, outputs, rank2 = Net(7), {}, kind == "rank2"
     for level, stride in enumerate((8, 16, 32)):
         x = net.node("AveragePool", ["input"], kernel_shape=[stride] * 2, strides=[stride] * 2)
         if kind == "leak":
@@ -80,13 +80,13 @@ def scrfd(path, kind="sound"):
 
 
 def yunet(path):
-    net, outputs = Net(), {}
+    net, outputs = Net(12), {}
     for stride in (8, 16, 32):
         x = net.node("AveragePool", ["input"], kernel_shape=[stride] * 2, strides=[stride] * 2)
         x = net.node("Mul", [x, net.weight(np.float32(1 / 128))])
         parts = (("cls", net.node("Sigmoid", [net.conv(x, 1, 2.0, 0.0)]), 1),
                  ("obj", net.node("Sigmoid", [net.conv(x, 1, 2.0, 0.0)]), 1),
-                 ("bbox", net.conv(x, 4, 0.3, 0.0), 4), ("kps", net.conv(x, 10, 0.3, 0.0), 10))
+                 ("bbox", net.conv(x, 4, 0.3, 1.0), 4), ("kps", net.conv(x, 10, 0.3, 0.0), 10))
         for kind, part, numbers in parts:
             net.rows(part, numbers, f"{kind}_{stride}")
             outputs[kind, stride] = (f"{kind}_{stride}", ["batch", "rows", numbers])
@@ -96,7 +96,7 @@ def yunet(path):
 
 def ultraface(path):
     """Of a fixed size, with its weights listed as inputs, like the published exports."""
-    net, scores, boxes = Net(), [], []
+    net, scores, boxes = Net(8), [], []
     for stride in (8, 16):
         x = net.node("AveragePool", ["input"], kernel_shape=[stride] * 2, strides=[stride] * 2)
         net.rows(net.conv(x, 2, 20.0, 0.0), 2, f"s{stride}")
@@ -165,7 +165,7 @@ def decode_yunet(out, width, height, scale, score_min):
                 points = [[float((kps[k, 2 * n] + c) * stride / scale), float((kps[k, 2 * n + 1] + r) * stride / scale)]
                           for n in range(5)]
                 faces.append({"score": score, "bbox": box.tolist(), "landmarks": points})
-    return nms(faces, 0.3, 0)
+    return nms(faces, 0.4, 0)
 
 
 def decode_ultraface(out, width, height, scale, score_min):
