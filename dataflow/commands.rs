@@ -10,7 +10,7 @@ use faceflow::core::source::Source;
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::local::{Local, files};
 use faceflow::operators::address::parse_site;
-use faceflow::run::{Drive, end_on_worker_panic};
+use faceflow::run::Drive;
 use faceflow::sinks::ledger::{OpenError, Reader, Selection, SqliteLedger};
 use faceflow::sinks::{explain, results};
 use faceflow::sources::lines::Lines;
@@ -93,7 +93,6 @@ fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
     job.tenant = common.tenant.clone();
     job.engine = Engine::Named(common.detector.clone());
     job.drive = Drive { workers: args.workers, patience_ms: args.patience.saturating_mul(1_000), ..Drive::default() };
-    end_on_worker_panic();
     watch_signals(job.pulse.clone())?;
     let progress = io::stderr().is_terminal().then(|| Progress::start(job.pulse.clone(), bars));
     let summary = job.run();

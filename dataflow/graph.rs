@@ -86,13 +86,13 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     copies.concat(duplicates).home().aside(Arc::clone(darkroom));
     let (rulings, _) = rulings.record(Arc::clone(ledger), bridge);
 
-    // Faces: pixels where they were decoded, batches by shape, crops to the store, then the fact.
+    // Faces: pixels where they were decoded, batches by shape, crops to the store, sinks, then the fact.
     let wanted = chosen.home().concat(due_frames);
     let (frames, unread) = wanted.recall(shelf(), Arc::clone(darkroom), settings.image.clone(), bridge);
     let (detected, unseen) = frames.detect(parts.looker.clone(), Arc::clone(darkroom), bridge);
     let (delivered, undelivered) = detected.deliver(shelf(), settings.deliver.clone(), Arc::clone(darkroom), bridge);
-    let (delivered, _) = delivered.record(Arc::clone(ledger), bridge);
     let delivered = parts.sinks.iter().fold(delivered, |delivered, sink| delivered.drain(Arc::clone(sink), bridge));
+    let (delivered, _) = delivered.record(Arc::clone(ledger), bridge);
 
     // Every loss: a fate, recorded, then waited for or given up.
     let lost = scope.concatenate([

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use faceflow_config::Settings;
 use faceflow_core::bridge::Bridge;
@@ -19,6 +20,9 @@ use faceflow_sinks::{report, sidecar};
 
 use crate::parts::{Outside, Parts};
 use crate::run::{Drive, Ending, RunError, run};
+
+/// How long calls that are still running at the end may take to return before they are left behind.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Which detector a job uses.
 pub enum Engine {
@@ -116,6 +120,13 @@ impl Job {
     /// Runs it: to the end, to the end of its patience, or until its pulse says stop.
     pub fn run(self) -> Result<Summary, JobError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
+        let summary = self.run_on(&runtime);
+        // A call that hangs (an engine, standard input) must not keep the process; what it was about is open in the ledger.
+        runtime.shutdown_timeout(LEAVE);
+        summary
+    }
+
+    fn run_on(self, runtime: &tokio::runtime::Runtime) -> Result<Summary, JobError> {
         let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
         let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
         // What a mistake in the command line breaks comes first, so that a mistake leaves nothing behind.
@@ -148,8 +159,6 @@ impl Job {
             report.map_err(|error| views(&error))?.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
         let (pages, images) = ledger.tally()?;
         let faces = ledger.reader().face_count()?;
-        // A detection that outlived its deadline may still run; its frame is open in the ledger.
-        runtime.shutdown_background();
         Ok(Summary { ending, pages, images, faces, report })
     }
 }

@@ -12,12 +12,15 @@ use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
 use faceflow_operators::admit;
 use faceflow_operators::darkroom::Darkroom;
-use faceflow_operators::detect::Looker;
+use faceflow_operators::detect::{Looker, Slots};
 use faceflow_operators::drain::SharedSink;
 use faceflow_operators::intake::Intake;
 use faceflow_operators::keep::Shelf;
 use faceflow_operators::web::Web;
-use tokio::sync::Semaphore;
+
+/// Pages or images of one worker that wait for their host or are being asked for. It leaves room for hosts that make us wait;
+/// how many requests are really under way is the web client's to limit (`fetch.concurrency`).
+const ASKING_MAX: usize = 4_096;
 
 /// The parts of one process that come from outside it; tests and users bring their own.
 pub struct Outside {
@@ -76,21 +79,22 @@ impl Parts {
     /// Joins what comes from outside with the settings, going on from what the ledger holds.
     pub fn new(tenant: &str, settings: Settings, outside: Outside, bridge: Bridge) -> Result<Self, LedgerError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (total, per_host) = (settings.fetch.concurrency.max(1), settings.fetch.per_host.max(1));
+        let per_host = settings.fetch.per_host.max(1);
         Ok(Self {
             shelf: Shelf { store: outside.store, tenant: tenant.into() },
             earlier: Arc::new(Earlier::load(outside.ledger.as_ref())?),
             looker: Looker {
                 detector: outside.detector,
-                slots: Arc::new(Semaphore::new(settings.detect.concurrency())),
+                slots: Arc::new(Slots::new(settings.detect.concurrency())),
                 timeout_ms: settings.detect.timeout_ms,
                 linger_ms: settings.detect.linger_ms,
+                pulse: bridge.pulse.clone(),
             },
             darkroom: Arc::new(Darkroom::new(settings.image.concurrent_max, settings.image.memory_max_bytes)),
             sinks: outside.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
             limits: StageLimits {
-                fetch: Limits::starting(total, per_host),
-                download: Limits::starting(total, per_host),
+                fetch: Limits::starting(ASKING_MAX, per_host),
+                download: Limits::starting(ASKING_MAX, per_host),
                 cpu: Limits::finishing(cores * 2),
             },
             sources: Arc::new(Mutex::new(outside.sources.into())),
@@ -111,43 +115,57 @@ impl Parts {
     }
 }
 
-/// What the ledger knew when the process started.
+/// What the ledger knew when the process started. Each worker takes its share.
 #[derive(Default)]
 pub struct Earlier {
     /// For the crawl frontier.
     pub frontier: Arc<admit::Earlier>,
-    images: Vec<Key>,
-    pictures: Vec<KnownPicture>,
+    images: Mutex<Vec<Key>>,
+    contents: Mutex<Vec<ContentId>>,
+    pictures: Mutex<Vec<KnownPicture>>,
 }
 
 impl Earlier {
     fn load(ledger: &dyn Ledger) -> Result<Self, LedgerError> {
-        let (mut pages, mut counts) = (HashMap::new(), HashMap::new());
+        let (mut pages, mut sites) = (HashMap::new(), HashMap::new());
         ledger.known_pages(&mut |key, depth| {
             pages.insert(key, depth);
         })?;
-        ledger.site_counts(&mut |site, pages, images| {
-            counts.insert(site, (pages, images));
+        ledger.open_sites(&mut |site| {
+            sites.insert(site.site.clone(), site);
         })?;
         let (mut images, mut pictures) = (Vec::new(), Vec::new());
         ledger.known_images(&mut |key| images.push(key))?;
         ledger.known_pictures(&mut |picture| pictures.push(picture))?;
-        Ok(Self { frontier: Arc::new(admit::Earlier { pages, counts }), images, pictures })
+        let contents = pictures.iter().map(|picture| picture.content.id).collect();
+        Ok(Self {
+            frontier: Arc::new(admit::Earlier { pages, sites: Mutex::new(sites) }),
+            images: Mutex::new(images),
+            contents: Mutex::new(contents),
+            pictures: Mutex::new(pictures),
+        })
     }
 
     /// The known images that route to worker `index` of `peers`.
     pub fn images_of(&self, index: usize, peers: usize) -> HashSet<Key> {
-        self.images.iter().copied().filter(|key| key.route() % peers as u64 == index as u64).collect()
+        share(&self.images, |key| key.route() % peers as u64 == index as u64)
     }
 
     /// The known contents that route to worker `index` of `peers`.
     pub fn contents_of(&self, index: usize, peers: usize) -> HashSet<ContentId> {
-        let ids = self.pictures.iter().map(|picture| picture.content.id);
-        ids.filter(|id| id.route() % peers as u64 == index as u64).collect()
+        share(&self.contents, |id| id.route() % peers as u64 == index as u64)
     }
 
     /// The known pictures, on the worker that clusters them.
     pub fn pictures_of(&self, index: usize) -> Vec<KnownPicture> {
-        if index == 0 { self.pictures.clone() } else { Vec::new() }
+        share(&self.pictures, |_| index == 0)
     }
+}
+
+/// Takes what is a worker's out of what nobody has taken yet.
+fn share<T, C: FromIterator<T>>(left: &Mutex<Vec<T>>, mut mine: impl FnMut(&T) -> bool) -> C {
+    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+    let share = left.extract_if(.., |one| mine(one)).collect();
+    left.shrink_to_fit();
+    share
 }

@@ -3,13 +3,13 @@
 //! A batch ends when the frontier is empty: everything is settled. It also ends when the frontier lies further ahead than
 //! the user's patience: then only retries due later remain, and they stay open in the ledger.
 
-use std::cell::Cell;
-use std::sync::PoisonError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use faceflow_core::Time;
+use faceflow_core::bridge::panicked;
 use faceflow_core::invariants::conserved;
 use faceflow_core::pulse::Mode;
 use timely::dataflow::ProbeHandle;
@@ -70,13 +70,13 @@ pub fn run(parts: &Parts, drive: Drive) -> Result<Ending, RunError> {
     for ended in guards.join() {
         ended.map_err(|panic| RunError::Failed(format!("a worker panicked: {panic}")))?;
     }
-    for sink in &parts.sinks {
-        // Waits for a write that is still under way, then tells the sink that it was the last.
-        let flushed = sink.lock().unwrap_or_else(PoisonError::into_inner).flush(Time::MAX);
-        flushed.map_err(|fault| RunError::Failed(format!("a sink failed: {fault}")))?;
-    }
     if let Some(failure) = parts.bridge.pulse.failure() {
         return Err(RunError::Failed(failure));
+    }
+    for sink in &parts.sinks {
+        // Waits for a write that is still under way, then tells the sink that it was the last of this run.
+        let flushed = sink.lock().unwrap_or_else(PoisonError::into_inner).flush(Time::MAX);
+        flushed.map_err(|fault| RunError::Failed(format!("a sink failed: {fault}")))?;
     }
     let next_due = Some(watch.next_due.load(Relaxed)).filter(|due| *due > 0);
     Ok(Ending {
@@ -106,8 +106,19 @@ impl Watch {
     }
 }
 
+/// Works until the end. A panic is a failure of the process that ends all its workers: one that is gone would keep the
+/// others waiting for ever.
 fn work(worker: &mut Worker, parts: &Parts, watch: &Watch) {
-    IS_WORKER.set(true);
+    let worked = catch_unwind(AssertUnwindSafe(|| step(worker, parts, watch)));
+    if let Err(panic) = worked {
+        parts.bridge.pulse.fail(format!("a worker panicked: {}", panicked(panic.as_ref()).detail));
+    }
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+}
+
+fn step(worker: &mut Worker, parts: &Parts, watch: &Watch) {
     let probe = worker.dataflow(|scope| graph::build(scope, parts));
     let mut frontier = 0;
     while !probe.done() && parts.bridge.pulse.mode() != Mode::Stopped {
@@ -119,9 +130,6 @@ fn work(worker: &mut Worker, parts: &Parts, watch: &Watch) {
         frontier = ahead;
         watch.patience(parts, frontier);
         watch.drained(parts);
-    }
-    for dataflow in worker.installed_dataflows() {
-        worker.drop_dataflow(dataflow);
     }
 }
 
@@ -175,21 +183,4 @@ fn check_conservation(parts: &Parts, watch: &Watch) {
         }
         checking.store(false, Relaxed);
     });
-}
-
-thread_local! {
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes a panic on a worker thread end the process: with several workers, the others would wait for it for ever. Jobs may
-/// panic; theirs become faults.
-pub fn end_on_worker_panic() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        before(panic);
-        if IS_WORKER.get() {
-            eprintln!("faceflow: a worker panicked (above); the ledger is whole, run the same command again to go on");
-            std::process::exit(1);
-        }
-    }));
 }

@@ -4,8 +4,13 @@ mod support;
 mod world;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use faceflow::core::Fault;
+use faceflow::core::detector::{self, Detector, EngineInfo, Picture, Shape};
+use faceflow::job::Engine;
+use faceflow::sinks::results::Kind;
 use serde_json::Value;
 use tempfile::tempdir;
 use world::{Answer, Faceflow, Gallery, Plan, Script};
@@ -88,6 +93,41 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
             assert_eq!(line, expected, "round {round}");
         }
     }
+}
+
+/// An engine with a bug in the part that runs on the worker threads.
+struct Broken;
+
+impl Detector for Broken {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "broken".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, _: u32, _: u32) -> Shape {
+        panic!("a bug in the engine")
+    }
+
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    fn detect(&self, _: &[Picture]) -> Result<Vec<Result<detector::Answer, Fault>>, Fault> {
+        Ok(vec![])
+    }
+}
+
+#[test]
+fn a_panic_on_one_of_two_workers_ends_the_run_and_says_why() {
+    let gallery = Plan { sites: 2, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
+    let folder = tempdir().expect("a folder");
+    let mut job = support::job(folder.path(), &gallery.starts(), &[]);
+    job.engine = Engine::Own(Arc::new(Broken));
+    job.drive.workers = 2;
+    let error = job.run().expect_err("fails").to_string();
+    assert!(error.contains("a worker panicked") && error.contains("a bug in the engine"), "{error}");
+    support::finish(support::job(folder.path(), &gallery.starts(), &[]));
+    let lines = support::lines(folder.path(), Kind::Images);
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["status"] != "open"), "the same state goes on");
 }
 
 #[test]

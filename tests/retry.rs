@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, Tally};
+use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
 use faceflow::core::record::{Image, Key, Work};
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
@@ -109,8 +109,8 @@ impl Ledger for Still {
         self.0.open_work(after, max)
     }
 
-    fn site_counts(&self, each: &mut dyn FnMut(Url, u64, u64)) -> Result<(), LedgerError> {
-        self.0.site_counts(each)
+    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
+        self.0.open_sites(each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -5,9 +5,10 @@
 //! its turn, so that nobody waits for a retry. Promise: a page is admitted once (again only when reached on a shorter way).
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Flow;
+use faceflow_core::ledger::OpenSite;
 use faceflow_core::record::{Admitted, Key, Page, Visit};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
@@ -105,12 +106,12 @@ impl Arrival {
 }
 
 /// What earlier runs of the same state admitted.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Earlier {
     /// Every page, with its depth.
     pub pages: HashMap<Key, u32>,
-    /// Pages and images by site.
-    pub counts: HashMap<Url, (u64, u64)>,
+    /// The sites whose crawl is not finished; each is taken by the worker that goes on with it.
+    pub sites: Mutex<HashMap<Url, OpenSite>>,
 }
 
 /// Admits pages and images.
@@ -158,23 +159,19 @@ struct Site<C> {
     turns: VecDeque<Key>,
     early: HashMap<Key, (C, Visit)>,
     pages_left: u64,
-    images_left: u64,
-    /// Images that used up some of the budget in this run; one that is shown again does not.
+    images_max: u64,
+    /// Images that used up some of the budget; one that is shown again does not.
     images: HashSet<Key>,
 }
 
 impl<C> Site<C> {
     /// Whether an image is within the budget.
     fn admits(&mut self, image: Key) -> bool {
-        if self.images.contains(&image) {
+        if (self.images.len() as u64) < self.images_max {
+            self.images.insert(image);
             return true;
         }
-        let within = self.images_left > 0;
-        if within {
-            self.images_left -= 1;
-            self.images.insert(image);
-        }
-        within
+        self.images.contains(&image)
     }
 }
 
@@ -202,13 +199,14 @@ impl<C> Frontier<C> {
 
     /// A site as earlier runs left it.
     fn open(&self, site: &Url) -> Site<C> {
-        let (pages, images) = self.earlier.counts.get(site).copied().unwrap_or_default();
+        let earlier = self.earlier.sites.lock().unwrap_or_else(PoisonError::into_inner).remove(site);
+        let (pages, images, turns) = earlier.map(|site| (site.pages, site.images, site.turns)).unwrap_or_default();
         Site {
-            turns: VecDeque::new(),
+            turns: turns.into(),
             early: HashMap::new(),
             pages_left: self.settings.max_pages.saturating_sub(pages),
-            images_left: self.settings.max_images.saturating_sub(images),
-            images: HashSet::new(),
+            images_max: self.settings.max_images,
+            images: images.into_iter().collect(),
         }
     }
 
@@ -301,7 +299,7 @@ mod tests {
         Arrival::Visit(Visit { page, final_url, http_status: 200, links, images: vec![] })
     }
 
-    fn pages(released: &[(&'static str, Admitted)]) -> Vec<String> {
+    fn pages_of(released: &[(&'static str, Admitted)]) -> Vec<String> {
         let pages = released.iter().flat_map(|(_, admitted)| &admitted.pages);
         pages.map(|page| page.url.path().to_owned()).collect()
     }
@@ -311,14 +309,14 @@ mod tests {
         let mut frontier = frontier(Shape::Bounded { listings: 2, details: 2 }, 100);
         let start = frontier.take_in(Arrival::Start(url("/")), "t");
         let listings = frontier.take_in(visit(&start[0].1.pages[0], &["/", "/l1", "/l2", "/l3"]), "t");
-        assert_eq!(pages(&listings), ["/l1", "/l2"]);
+        assert_eq!(pages_of(&listings), ["/l1", "/l2"]);
         let first = &listings[0].1.pages[0];
         let details = frontier.take_in(visit(first, &["/", "/l2", "/d1", "/l1", "/d2", "/d3"]), "t");
-        assert_eq!(pages(&details), ["/d1", "/d2"]);
+        assert_eq!(pages_of(&details), ["/d1", "/d2"]);
         let deep = frontier.take_in(visit(&details[0].1.pages[0], &["/e1"]), "t");
-        assert_eq!(pages(&deep), [] as [&str; 0], "details are leaves");
+        assert_eq!(pages_of(&deep), [] as [&str; 0], "details are leaves");
         assert!(frontier.take_in(Arrival::Start(url("/")), "t").is_empty(), "a site listed twice is crawled once");
-        assert_eq!(pages(&frontier.take_in(Arrival::Start(url("/d1")), "t")), ["/d1"], "now it is a start page");
+        assert_eq!(pages_of(&frontier.take_in(Arrival::Start(url("/d1")), "t")), ["/d1"], "now it is a start page");
     }
 
     #[test]
@@ -331,9 +329,35 @@ mod tests {
             let links = |page: &Page| if page.url.path() == "/a" { ["/a1", "/a2"] } else { ["/b1", "/b2"] };
             let mut released = frontier.take_in(visit(&two[first], &links(&two[first])), "t");
             released.extend(frontier.take_in(visit(&two[1 - first], &links(&two[1 - first])), "t"));
-            pages(&released)
+            pages_of(&released)
         };
         assert_eq!(run(0), ["/a1", "/a2"]);
+        assert_eq!(run(1), run(0));
+    }
+
+    #[test]
+    fn a_resumed_site_keeps_its_turns_and_what_its_budget_was_used_for() {
+        let run = |first: usize| {
+            let listing = |path: &str| Page { url: url(path), site: url("/"), depth: 1, attempts: 0, skip: vec![] };
+            let (a, b) = (listing("/a"), listing("/b"));
+            let open = OpenSite {
+                site: url("/"),
+                pages: 3,
+                images: vec![Key::image(&url("/1.jpg"))],
+                turns: vec![a.key(), b.key()],
+            };
+            let pages = [url("/"), url("/a"), url("/b")].map(|url| (Key::page(&url), 0)).into();
+            let mut frontier = frontier(Shape::All, 5);
+            frontier.settings.max_images = 1;
+            frontier.earlier = Arc::new(Earlier { pages, sites: Mutex::new([(url("/"), open)].into()) });
+            let visits = [visit(&a, &["/a1", "/a2"]), visit(&b, &["/b1", "/b2"])];
+            let order = if first == 0 { [0, 1] } else { [1, 0] };
+            let released: Vec<_> = order.into_iter().flat_map(|n| frontier.take_in(visits[n].clone(), "t")).collect();
+            let site = frontier.sites.get_mut(&url("/")).expect("is open");
+            let images = ["/1.jpg", "/2.jpg"].map(|path| site.admits(Key::image(&url(path))));
+            (pages_of(&released), images)
+        };
+        assert_eq!(run(0), (vec!["/a1".to_owned(), "/a2".to_owned()], [true, false]));
         assert_eq!(run(1), run(0));
     }
 
@@ -345,8 +369,8 @@ mod tests {
         let [a, b] = &two[0].1.pages[..] else { panic!("two pages") };
         assert!(frontier.take_in(visit(b, &["/b1"]), "held").is_empty(), "it is a's turn");
         let released = frontier.take_in(Arrival::Stuck(a.clone()), "t");
-        assert_eq!((released[0].0, pages(&released)), ("held", vec!["/b1".to_owned()]));
-        assert_eq!(pages(&frontier.take_in(visit(a, &["/a1", "/b1"]), "t")), ["/a1"], "a succeeds later");
+        assert_eq!((released[0].0, pages_of(&released)), ("held", vec!["/b1".to_owned()]));
+        assert_eq!(pages_of(&frontier.take_in(visit(a, &["/a1", "/b1"]), "t")), ["/a1"], "a succeeds later");
     }
 
     #[test]

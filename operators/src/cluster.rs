@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use faceflow_core::bridge::Bridge;
+use faceflow_core::bridge::{Alarm, Bridge};
 use faceflow_core::ledger::{KnownPicture, State};
 use faceflow_core::record::{ContentId, Frame, Ruling};
 use faceflow_core::{Flow, Time};
@@ -51,6 +52,7 @@ impl<'s> Cluster<'s> for Flow<'s, Heard> {
         let (scope, bridge) = (self.scope(), bridge.clone());
         self.unary(Exchange::new(|_: &Heard| 0), "cluster", move |start, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+            let (mut alarm, stage) = (Alarm::new(&bridge, operator), bridge.pulse.stage("cluster"));
             let mut table = Table::new(&settings, known);
             let mut resume = Some(start);
             let mut window: BTreeMap<Time, Vec<(Capability<Time>, ContentId)>> = BTreeMap::new();
@@ -66,19 +68,21 @@ impl<'s> Cluster<'s> for Flow<'s, Heard> {
                             output.session(&time).give_iterator(table.hear(heard).into_iter());
                             continue;
                         };
-                        let until = now.max(*time.time())
-                            + if frame.content.phash.distinctive { settings.settle_ms } else { 0 };
-                        let rest = time.delayed(&until, output.output_index());
+                        let until = now + if frame.content.phash.distinctive { settings.settle_ms } else { 0 };
+                        let rest = time.retain(output.output_index());
                         window.entry(until).or_default().push((rest, frame.content.id));
+                        // A picture in the window is under way: a drain waits for it.
+                        stage.flying.fetch_add(1, Relaxed);
                         table.add(frame);
                     }
                 });
                 let later = window.split_off(&(now + 1));
                 for (capability, id) in std::mem::replace(&mut window, later).into_values().flatten() {
                     output.session(&capability).give_iterator(table.settle(id).into_iter());
+                    stage.flying.fetch_sub(1, Relaxed);
                 }
                 if let Some((&until, _)) = window.first_key_value() {
-                    bridge.wake_at(until, Arc::clone(&operator));
+                    alarm.wake_at(until);
                 }
             }
         })
@@ -88,6 +92,7 @@ impl<'s> Cluster<'s> for Flow<'s, Heard> {
 /// The clusters, with what it takes to send a picture to the detector.
 struct Table {
     clusters: Clusters,
+    /// Of pictures that may still be detected.
     frames: HashMap<ContentId, Frame>,
 }
 
@@ -95,7 +100,7 @@ impl Table {
     fn new(settings: &DedupeSettings, known: Vec<KnownPicture>) -> Self {
         let mut table = Self { clusters: Clusters::new(settings), frames: HashMap::new() };
         for picture in known {
-            if picture.state != State::Settled {
+            if picture.state == State::Open {
                 let home = picture.content.id.route() as usize;
                 let frame = Frame { content: picture.content.clone(), home, ticket: None, attempts: 0 };
                 table.frames.insert(picture.content.id, frame);
@@ -108,7 +113,9 @@ impl Table {
     /// What earlier runs still owe.
     fn resume(&mut self) -> Vec<Call> {
         let verdicts = self.clusters.evaluate_all();
-        self.carry_out(verdicts)
+        let calls = self.carry_out(verdicts);
+        self.frames.retain(|id, _| !self.clusters.is_represented(*id));
+        calls
     }
 
     fn add(&mut self, frame: Frame) {
@@ -136,6 +143,7 @@ impl Table {
             }
             Heard::Dead(id) => {
                 self.clusters.outcome(id, Outcome::Dead);
+                self.frames.remove(&id);
                 id
             }
             Heard::Frame(frame) => {
@@ -149,15 +157,23 @@ impl Table {
     }
 
     fn carry_out(&mut self, verdicts: Vec<Verdict>) -> Vec<Call> {
-        let call = |verdict| match verdict {
-            Verdict::Ruled(ruling) => Call::Ruled(ruling),
-            Verdict::Detect(id) => {
-                let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");
-                let chosen = frame.clone();
-                frame.ticket = None;
-                Call::Detect(chosen)
+        let mut calls = Vec::with_capacity(verdicts.len());
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Ruled(ruling) => {
+                    // Whoever is represented by a detected picture is never detected itself.
+                    let frame = self.frames.remove(&ruling.picture);
+                    calls.extend(frame.filter(|frame| frame.ticket.is_some()).map(Call::Aside));
+                    calls.push(Call::Ruled(ruling));
+                }
+                Verdict::Detect(id) => {
+                    let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");
+                    let chosen = frame.clone();
+                    frame.ticket = None;
+                    calls.push(Call::Detect(chosen));
+                }
             }
-        };
-        verdicts.into_iter().map(call).collect()
+        }
+        calls
     }
 }

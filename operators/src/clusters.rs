@@ -158,12 +158,12 @@ impl Clusters {
         }
     }
 
-    /// Lets a dead picture be tried again; any other stays as it is.
-    pub fn revive(&mut self, id: ContentId) {
-        let dead = |at: &u32| self.entries[*at as usize].stand == Stand::Dead;
-        if let Some(at) = self.place(id).filter(dead) {
-            self.stand(at, Stand::Untried);
-        }
+    /// Whether a detected picture stands for this one, so that it will never be detected itself.
+    pub fn is_represented(&self, id: ContentId) -> bool {
+        let Some(at) = self.place(id) else { return false };
+        let cluster = self.entries[at as usize].cluster;
+        let best = if cluster == NONE { NONE } else { self.clusters[cluster as usize].best };
+        best != NONE && best != at && self.entries[best as usize].stand == Stand::Done
     }
 
     /// What must happen now in the cluster of a picture: its best picture is to be detected, or, once that is done,

@@ -5,17 +5,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use faceflow_core::bridge::{Bridge, Flight, blocking};
+use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::detector::{Answer, Detection, Detector, Picture, Shape};
+use faceflow_core::pulse::Pulse;
 use faceflow_core::record::{Delivered, Frame};
 use faceflow_core::{Class, Fault, Flow, Future, Lost, Time};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::operator::Operator;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::darkroom::Darkroom;
 
@@ -25,11 +27,63 @@ pub struct Looker {
     /// The engine.
     pub detector: Arc<dyn Detector>,
     /// Batches looked at at once in this process.
-    pub slots: Arc<Semaphore>,
+    pub slots: Arc<Slots>,
     /// How long one batch may take, in milliseconds.
     pub timeout_ms: u64,
     /// How long an incomplete batch waits for company, in milliseconds.
     pub linger_ms: u64,
+    /// Hears of an engine that hangs.
+    pub pulse: Pulse,
+}
+
+/// Calls of the engine that may run at once, and how many of them have outlived their deadline.
+#[derive(Debug)]
+pub struct Slots {
+    free: Arc<Semaphore>,
+    count: usize,
+    overdue: AtomicUsize,
+}
+
+impl Slots {
+    /// `count` slots, all free.
+    pub fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), count, overdue: AtomicUsize::new(0) }
+    }
+
+    /// Waits for a slot. `None` if for all of `patience` every slot was held by a call past its deadline.
+    async fn take(self: &Arc<Self>, patience: Duration) -> Option<Arc<Slot>> {
+        loop {
+            match tokio::time::timeout(patience, Arc::clone(&self.free).acquire_owned()).await {
+                Ok(permit) => {
+                    let _permit = permit.expect("the semaphore is never closed");
+                    return Some(Arc::new(Slot { _permit, overdue: AtomicBool::new(false), of: Arc::clone(self) }));
+                }
+                Err(_) if self.overdue.load(Relaxed) >= self.count => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// One call of the engine, until it has really ended.
+struct Slot {
+    _permit: OwnedSemaphorePermit,
+    overdue: AtomicBool,
+    of: Arc<Slots>,
+}
+
+impl Slot {
+    fn is_overdue(&self) {
+        if !self.overdue.swap(true, Relaxed) {
+            self.of.overdue.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.of.overdue.fetch_sub(usize::from(self.overdue.load(Relaxed)), Relaxed);
+    }
 }
 
 /// Detects faces.
@@ -57,6 +111,8 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
         let looked: Flow<'s, Result<Delivered, Lost<Frame>>> = self.unary(Pipeline, "detect", move |_, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let mut flight = Flight::<Vec<Held>, Looked>::new(&bridge, "detect", Arc::clone(&operator));
+            let stage = bridge.pulse.stage("detect");
+            let mut alarm = Alarm::new(&bridge, operator);
             let mut forming: HashMap<Shape, (Time, Vec<Held>)> = HashMap::new();
             let batch_max = looker.detector.batch_max().max(1);
             move |input, output| {
@@ -67,6 +123,8 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
                         let shape = looker.detector.shape(frame.content.width, frame.content.height);
                         let (_, batch) = forming.entry(shape).or_insert_with(|| (now + looker.linger_ms, Vec::new()));
                         batch.push((time.retain(output.output_index()), frame));
+                        // A frame whose batch still forms is under way: a drain waits for it.
+                        stage.flying.fetch_add(1, Relaxed);
                         if batch.len() >= batch_max {
                             full.extend(forming.remove(&shape).map(|(_, batch)| batch));
                         }
@@ -76,6 +134,7 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
                 for batch in full {
                     let pictures = batch.iter().map(|(_, frame)| frame.ticket.and_then(|t| darkroom.look(t))).collect();
                     let weight = batch.len();
+                    stage.flying.fetch_sub(weight, Relaxed);
                     flight.start(batch, weight, look(looker.clone(), pictures));
                 }
                 while let Some((batch, answers)) = flight.land() {
@@ -84,7 +143,7 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
                     }
                 }
                 if let Some(until) = forming.values().map(|(until, _)| *until).min() {
-                    bridge.wake_at(until, Arc::clone(&operator));
+                    alarm.wake_at(until);
                 }
             }
         });
@@ -154,15 +213,25 @@ fn halving(looker: Looker, mut batch: Vec<Picture>) -> Future<Looked> {
 
 /// One call of the engine, within its deadline, with as many answers as pictures.
 async fn attempt(looker: &Looker, batch: Vec<Picture>) -> Result<Looked, Fault> {
-    let slot = Arc::clone(&looker.slots).acquire_owned().await.expect("the semaphore is never closed");
+    let deadline = Duration::from_millis(looker.timeout_ms);
+    let Some(slot) = looker.slots.take(deadline).await else {
+        looker.pulse.fail(format!(
+            "the engine hangs: each of its {} calls has been running for more than {} ms (detect.timeout_ms); run the \
+             same command again to go on",
+            looker.slots.count, looker.timeout_ms
+        ));
+        return std::future::pending().await;
+    };
     let (detector, count) = (Arc::clone(&looker.detector), batch.len());
+    let held = Arc::clone(&slot);
     let call = blocking(move || {
         // The slot is free only when the call has really ended, not when its deadline has passed.
-        let _slot = slot;
+        let _held = held;
         detector.detect(&batch)
     });
     let deadline = Duration::from_millis(looker.timeout_ms);
     let answers = tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+        slot.is_overdue();
         let detail = format!("no answer for {count} pictures within {} ms (detect.timeout_ms)", looker.timeout_ms);
         Err(Fault::transient(Class::Timeout, "engine_timeout", detail))
     })?;
@@ -253,8 +322,9 @@ mod tests {
             Frame { ticket: Some(room.hang(picture, rights)), ..frame(*width, n as u8) }
         };
         let frames: Vec<Frame> = widths.iter().enumerate().map(hang).collect();
-        let slots = Arc::new(Semaphore::new(1));
-        let looker = Looker { detector: Arc::new(touchy), slots, timeout_ms: 5_000, linger_ms: 20 };
+        let slots = Arc::new(Slots::new(1));
+        let pulse = bridge.pulse.clone();
+        let looker = Looker { detector: Arc::new(touchy), slots, timeout_ms: 5_000, linger_ms: 20, pulse };
         let (done, lost) = frames.to_stream(scope).container::<Vec<_>>().detect(looker, room, bridge);
         let done = done.map(|done| (done.frame.content.width, Ok(done.detection.faces().len())));
         let lost = lost.map(|lost| (lost.record.content.width, Err(lost.fault.reason)));
@@ -306,17 +376,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_that_hangs_is_a_timeout_and_keeps_its_slot_until_it_returns() {
+    async fn an_engine_that_hangs_is_a_timeout_keeps_its_slot_and_fails_the_process_when_it_has_them_all() {
         let (over, wait) = std::sync::mpsc::channel();
-        let slots = Arc::new(Semaphore::new(1));
+        let (slots, pulse) = (Arc::new(Slots::new(1)), Pulse::default());
         let detector = Arc::new(Stuck(Mutex::new(wait)));
-        let looker = Looker { detector, slots: Arc::clone(&slots), timeout_ms: 30, linger_ms: 0 };
-        let picture = Picture { width: 1, height: 1, rgb: vec![0; 3].into() };
-        let answers = halving(looker, vec![picture]).await;
+        let looker = Looker { detector, slots: Arc::clone(&slots), timeout_ms: 30, linger_ms: 0, pulse: pulse.clone() };
+        let picture = || vec![Picture { width: 1, height: 1, rgb: vec![0; 3].into() }];
+        let answers = halving(looker.clone(), picture()).await;
         let reasons: Vec<_> = answers.into_iter().map(|answer| answer.expect_err("no answer").reason).collect();
-        assert_eq!((reasons, slots.available_permits()), (vec!["engine_timeout".to_owned()], 0));
+        assert_eq!((reasons, slots.free.available_permits()), (vec!["engine_timeout".to_owned()], 0));
+        assert_eq!(pulse.failure(), None, "one timeout is a loss to retry");
+
+        let next = halving(looker, picture());
+        assert!(tokio::time::timeout(Duration::from_millis(300), next).await.is_err(), "nothing is told a lie");
+        assert!(pulse.failure().is_some_and(|why| why.contains("the engine hangs")), "{:?}", pulse.failure());
         drop(over);
-        let back = slots.acquire().await;
-        assert!(back.is_ok(), "the engine returned and gave its slot back");
+        let back = slots.take(Duration::from_secs(60)).await;
+        assert!(back.is_some(), "the engine returned and gave its slot back");
+        assert_eq!(slots.overdue.load(Relaxed), 0);
     }
 }

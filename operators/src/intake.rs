@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use faceflow_core::bridge::{Bridge, Flight, blocking};
+use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::ledger::Ledger;
 use faceflow_core::pulse::Mode;
 use faceflow_core::source::{Poll, Source};
@@ -49,7 +49,8 @@ pub fn intake<'s>(
     let bridge = bridge.clone();
     let entries: Flow<'s, Result<Url, Waiting>> = source(scope, "intake", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
-        let mut open = intake.map(|intake| (capability, Reader::new(intake, &bridge, Arc::clone(&operator))));
+        let mut alarm = Alarm::new(&bridge, Arc::clone(&operator));
+        let mut open = intake.map(|intake| (capability, Reader::new(intake, &bridge, operator)));
         move |output| {
             let Some((capability, reader)) = open.as_mut() else { return };
             let now = bridge.clock.now();
@@ -60,7 +61,7 @@ pub fn intake<'s>(
                 return;
             }
             let again = reader.read_on(&bridge);
-            bridge.wake_at(now + again, Arc::clone(&operator));
+            alarm.wake_at(now + again);
         }
     });
     entries.ok_err(|entry| entry)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use faceflow_core::Flow;
-use faceflow_core::bridge::{Bridge, Cross, Limits};
+use faceflow_core::bridge::{Bridge, Cross, Limits, caught};
 use faceflow_core::ledger::{AsFact, Ledger};
 use faceflow_core::record::Image;
 use timely::dataflow::channels::pact::Pipeline;
@@ -29,21 +29,18 @@ impl<'s, R: AsFact + Clone + Send + 'static> Recorded<'s, R> for Flow<'s, R> {
         let job = move |record: R| {
             let (written, pulse) = (ledger.append(record.fact()), pulse.clone());
             async move {
-                match written.await {
-                    Ok(opened) => Ok((record, opened)),
-                    Err(error) => {
-                        pulse.fail(error.to_string());
-                        std::future::pending().await
-                    }
+                match caught(async { Ok(written.await) }).await {
+                    Ok(Ok(opened)) => return Ok((record, opened)),
+                    Ok(Err(error)) => pulse.fail(error.to_string()),
+                    Err(panic) => pulse.fail(format!("writing to the ledger: {panic}")),
                 }
+                std::future::pending().await
             }
         };
         let limits = Limits::finishing(WRITES_MAX);
         let crossed = self.cross(Pipeline, "record", bridge, (limits, |_| 0, job));
-        let pulse = bridge.pulse.clone();
-        let written = crossed.flat_map(move |answer| {
-            answer.map_err(|lost| pulse.fail(format!("writing to the ledger: {}", lost.fault))).ok()
-        });
+        // A job either succeeds or never ends.
+        let written = crossed.flat_map(Result::ok);
         written
             .flat_map(|(record, opened)| std::iter::once(Ok(record)).chain(opened.into_iter().map(Err)))
             .ok_err(|r| r)

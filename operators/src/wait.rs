@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use faceflow_core::bridge::Bridge;
+use faceflow_core::bridge::{Alarm, Bridge};
 use faceflow_core::record::Work;
 use faceflow_core::{Flow, Time};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl<'s> Wait<'s> for Flow<'s, Waiting> {
         self.unary(Pipeline, "wait", move |_, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let mut held: BTreeMap<Time, Vec<(Capability<Time>, Work)>> = BTreeMap::new();
-            let mut alarm = Time::MAX;
+            let mut alarm = Alarm::new(&bridge, operator);
             move |input, output| {
                 input.for_each_time(|time, data| {
                     for Waiting { work, due } in data.flat_map(|batch| batch.drain(..)) {
@@ -53,12 +53,8 @@ impl<'s> Wait<'s> for Flow<'s, Waiting> {
                     output.session(&capability).give(work);
                     stage.sleeping.fetch_sub(1, Relaxed);
                 }
-                match held.first_key_value() {
-                    Some((&due, _)) if due < alarm || alarm <= now => {
-                        alarm = due;
-                        bridge.wake_at(due, Arc::clone(&operator));
-                    }
-                    _ => {}
+                if let Some((&due, _)) = held.first_key_value() {
+                    alarm.wake_at(due);
                 }
             }
         })

@@ -15,6 +15,7 @@ pub mod settings;
 mod body;
 mod date;
 mod faults;
+mod memory;
 mod rules;
 
 #[cfg(test)]

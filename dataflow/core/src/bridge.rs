@@ -5,7 +5,7 @@
 //! channel and the operator is woken. A job that fails or panics gives its record back as [`Lost`]; nothing is dropped.
 //!
 //! Records queue in lanes (one per host, say). A lane has a limit and so has the whole bridge, and lanes take turns, so
-//! a slow lane delays no other.
+//! a slow lane delays no other; the bridge's limit has to leave room for lanes that wait on purpose.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -43,16 +43,6 @@ impl Bridge {
         Self { runtime, clock, pulse, woken: Arc::default() }
     }
 
-    /// Wakes an operator when the clock reads `due`.
-    pub fn wake_at(&self, due: Time, operator: Arc<SyncActivator>) {
-        let wait = due.saturating_sub(self.clock.now());
-        let bridge = self.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
-            bridge.wake(&operator);
-        });
-    }
-
     /// Resolves once an operator has been woken since the last call.
     pub async fn woken(&self) {
         self.woken.notified().await;
@@ -62,6 +52,34 @@ impl Bridge {
         // Fails only when the worker has left.
         let _ = operator.activate();
         self.woken.notify_one();
+    }
+}
+
+/// Wakes one operator at the times it asks for.
+pub struct Alarm {
+    bridge: Bridge,
+    operator: Arc<SyncActivator>,
+    set: Option<Time>,
+}
+
+impl Alarm {
+    /// An alarm for `operator`, not set yet.
+    pub fn new(bridge: &Bridge, operator: Arc<SyncActivator>) -> Self {
+        Self { bridge: bridge.clone(), operator, set: None }
+    }
+
+    /// Wakes the operator when the clock reads `due`, or earlier. Asking again for what is set already costs nothing.
+    pub fn wake_at(&mut self, due: Time) {
+        let now = self.bridge.clock.now();
+        if self.set.is_some_and(|set| now < set && set <= due) {
+            return;
+        }
+        self.set = Some(due);
+        let (bridge, operator) = (self.bridge.clone(), Arc::clone(&self.operator));
+        self.bridge.runtime.spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(due.saturating_sub(now))).await;
+            bridge.wake(&operator);
+        });
     }
 }
 
@@ -82,7 +100,7 @@ impl Limits {
         Self { total, per_lane: total, while_draining: true }
     }
 
-    /// Jobs that take on new work: they do not start while the process drains.
+    /// Jobs that take on work anew: they do not start while the process drains.
     pub fn starting(total: usize, per_lane: usize) -> Self {
         Self { total, per_lane, while_draining: false }
     }
@@ -202,8 +220,16 @@ impl<R, O: Send + 'static> Flight<R, O> {
     }
 }
 
+/// What is under way when its operator goes is nobody's any more.
+impl<R, O> Drop for Flight<R, O> {
+    fn drop(&mut self) {
+        let left = self.flying.values().map(|(_, weight)| weight).sum();
+        self.stage.flying.fetch_sub(left, Relaxed);
+    }
+}
+
 /// Runs a job; a panic in it becomes a fault.
-async fn caught<T>(job: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+pub async fn caught<T>(job: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let mut job = Box::pin(job);
     std::future::poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| job.as_mut().poll(context))) {
         Ok(poll) => poll,

@@ -146,6 +146,19 @@ pub struct KnownPicture {
     pub representative: Option<ContentId>,
 }
 
+/// A site whose crawl is not finished, as the frontier needs it to go on where it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenSite {
+    /// Its entry in the site list.
+    pub site: url::Url,
+    /// Pages admitted for it so far.
+    pub pages: u64,
+    /// The images that its pages showed so far and that count towards its budget.
+    pub images: Vec<Key>,
+    /// Its open pages that have not failed yet, in the order in which they were admitted.
+    pub turns: Vec<Key>,
+}
+
 /// How many entries are in each state, as users see them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
@@ -193,8 +206,8 @@ pub trait Ledger: Send + Sync {
     /// included.
     fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError>;
 
-    /// Calls `each` with every site, and how many pages and images were admitted for it so far.
-    fn site_counts(&self, each: &mut dyn FnMut(url::Url, u64, u64)) -> Result<(), LedgerError>;
+    /// Calls `each` with every site that has open pages.
+    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError>;
 
     /// Pages and images by state: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;

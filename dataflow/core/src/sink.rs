@@ -17,14 +17,16 @@ pub trait Store: Send + Sync {
     fn get(&self, key: String) -> Future<Result<Bytes, Fault>>;
 }
 
-/// Receives detections once they are delivered and recorded. Runs on a thread of its own, so it may block.
+/// Receives detections once their crops are stored, and before the ledger says so. Runs on a thread of its own, so it may
+/// block.
 ///
-/// After `flush(upto)` no detection with a time before `upto` will be written. A detection may be written again after a
-/// crash between its record and the flush, so a sink with effects of its own should be idempotent by picture id.
+/// A detection is recorded after the flush that follows its write, so none is lost; one may be written again after a crash
+/// in between, so a sink with effects of its own should be idempotent by picture id.
 pub trait Sink: Send {
     /// Takes detections of one time.
     fn write(&mut self, at: Time, batch: &[Detection]) -> Result<(), Fault>;
 
-    /// Everything before `upto` has been written.
+    /// Makes everything that was written durable. No detection with a time before `upto` will be written in this run; the last
+    /// flush of a run that did not fail is `flush(Time::MAX)`, also when work is left for another run.
     fn flush(&mut self, upto: Time) -> Result<(), Fault>;
 }

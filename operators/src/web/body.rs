@@ -2,7 +2,7 @@
 //!
 //! The only place where a body enters memory. What is sent and what it decodes to are counted as they arrive, so an
 //! endless body, a decompression bomb and a coded stream that decodes to nothing all end at the limit. Promise: what is
-//! returned is complete and no longer than allowed.
+//! returned is complete, no longer than allowed, and within the memory of the process.
 
 use std::io;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use bytes::{Bytes, BytesMut};
 use faceflow_core::{Class, Fault};
 use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_ENCODING;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::faults;
 use super::guard::Carried;
+use super::memory::{BodyMemory, Held, SHARE_BYTES};
 
 /// The `Accept-Encoding` of every request: the content codings that [`read`] removes.
 pub const CODINGS: &str = "gzip, deflate, br, zstd";
@@ -29,16 +30,35 @@ pub struct Limit {
     pub whole: bool,
     /// The wait for each piece.
     pub patience: Duration,
+    /// When the whole body must be there. Waiting for memory of ours does not count.
+    pub deadline: Deadline,
 }
 
-/// Memory asked for on the word of a `Content-Length`; what arrives beyond it grows by doubling.
-const TRUSTED_BYTES: u64 = 1 << 20;
+/// When a whole answer must be there, with all its redirects.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// How long the answer had, for the message.
+    pub total_ms: u64,
+}
+
+impl Deadline {
+    /// The fault of an answer that is late.
+    pub fn missed(&self) -> Fault {
+        faults::timeout(format!("no complete answer in {} ms", self.total_ms))
+    }
+}
 
 /// What a decoder gives at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Reads the body of an answer and removes its content coding.
-pub async fn read(answer: reqwest::Response, limit: Limit) -> Result<Bytes, Fault> {
+/// Reads the body of an answer into `memory`, of which it holds its share, and removes its content coding.
+pub async fn read(
+    answer: reqwest::Response,
+    limit: Limit,
+    (memory, held): (&BodyMemory, Held),
+) -> Result<Bytes, Fault> {
     let announced = answer.content_length().unwrap_or(0);
     if limit.whole && announced > limit.bytes_max as u64 {
         return Err(faults::too_large(announced, limit.bytes_max));
@@ -47,11 +67,11 @@ pub async fn read(answer: reqwest::Response, limit: Limit) -> Result<Bytes, Faul
         answer.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
     let sent = Box::pin(sent(answer, limit.patience));
     match coding.as_deref() {
-        None | Some(b"" | b"identity") => collect(sent, announced, limit).await,
+        None | Some(b"" | b"identity") => collect(sent, announced, limit, (memory, held)).await,
         Some(coding) => {
             let coded = counted(sent, limit.bytes_max).map_err(|fault| io::Error::other(Carried(fault)));
             let decoder = decoder(coding, coded.into_async_read())?;
-            collect(Box::pin(decoded(decoder)), 0, limit).await
+            collect(Box::pin(decoded(decoder)), 0, limit, (memory, held)).await
         }
     }
 }
@@ -110,21 +130,36 @@ fn decoded<D: AsyncRead + Unpin>(decoder: D) -> impl Stream<Item = Result<Bytes,
     })
 }
 
-async fn collect<S>(mut pieces: S, announced: u64, limit: Limit) -> Result<Bytes, Fault>
+async fn collect<S>(
+    mut pieces: S,
+    announced: u64,
+    mut limit: Limit,
+    (memory, mut held): (&BodyMemory, Held),
+) -> Result<Bytes, Fault>
 where
     S: Stream<Item = Result<Bytes, Fault>> + Unpin,
 {
-    let mut body = BytesMut::with_capacity(announced.min(TRUSTED_BYTES).min(limit.bytes_max as u64) as usize);
-    while let Some(piece) = pieces.next().await {
+    let announced = announced.min(limit.bytes_max as u64) as usize;
+    let mut body = BytesMut::with_capacity(announced.min(SHARE_BYTES));
+    loop {
+        let piece = timeout_at(limit.deadline.at, pieces.next()).await;
+        let Some(piece) = piece.map_err(|_| limit.deadline.missed())? else { break };
         let piece = piece?;
         let room = limit.bytes_max - body.len();
         if piece.len() > room && limit.whole {
             return Err(faults::too_large(format_args!("at least {}", body.len() + piece.len()), limit.bytes_max));
+        }
+        let length = body.len() + piece.len().min(room);
+        if length > SHARE_BYTES {
+            let asked = Instant::now();
+            let bytes = if length <= announced { announced } else { limit.bytes_max };
+            memory.grow(&mut held, bytes).await;
+            limit.deadline.at += asked.elapsed();
         }
         body.extend_from_slice(&piece[..piece.len().min(room)]);
         if piece.len() > room {
             break;
         }
     }
-    Ok(body.freeze())
+    Ok(held.with(body.freeze()))
 }

@@ -11,12 +11,13 @@ use faceflow_core::{Class, Clock, Fault, Future};
 use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, LOCATION};
 use reqwest::redirect::Policy;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::body::{self, Limit};
+use super::body::{self, Deadline, Limit};
 use super::guard::{CheckedNames, Guard};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Visitor};
+use super::memory::{BodyMemory, Held};
 use super::robots::Robots;
 use super::settings::FetchSettings;
 use super::{OptOuts, Origin, Response, Want, Web, faults};
@@ -33,6 +34,7 @@ struct Inner {
     hosts: Hosts,
     robots: Robots,
     opt_outs: OptOuts,
+    memory: BodyMemory,
 }
 
 /// Why there is no client.
@@ -82,8 +84,9 @@ impl Client {
             .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
             .build()?;
         let (hosts, robots) = (Hosts::new(settings), Robots::new(settings));
-        let (settings, opt_outs) = (settings.clone(), OptOuts::new(settings));
-        Ok(Self(Arc::new(Inner { settings, clock, http, guard, hosts, robots, opt_outs })))
+        let (opt_outs, memory) = (OptOuts::new(settings), BodyMemory::new(settings.memory_max_bytes));
+        let settings = settings.clone();
+        Ok(Self(Arc::new(Inner { settings, clock, http, guard, hosts, robots, opt_outs, memory })))
     }
 }
 
@@ -126,11 +129,10 @@ impl Inner {
         let mut passed = vec![];
         url.set_fragment(None);
         loop {
-            let _visitor = self.enter(&url, errand).await?;
+            let (_visitor, held) = self.enter(&url, errand).await?;
             let start = Instant::now();
-            let answer = timeout(left, self.ask(&url, errand)).await;
-            let late = |_| faults::timeout(format!("no complete answer in {} ms", self.settings.total_timeout_ms));
-            let next = match answer.map_err(late)?? {
+            let deadline = Deadline { at: start + left, total_ms: self.settings.total_timeout_ms };
+            let next = match self.ask(&url, errand, (deadline, held)).await? {
                 Answer::Arrived(response) => return Ok(response),
                 Answer::Moved(next) => next,
             };
@@ -145,14 +147,16 @@ impl Inner {
         }
     }
 
-    /// Waits until `url` may be asked, if it may.
-    async fn enter(&self, url: &Url, errand: Errand) -> Result<super::hosts::Visitor, Fault> {
+    /// Waits until `url` may be asked, if it may, and until there is memory for an answer.
+    async fn enter(&self, url: &Url, errand: Errand) -> Result<(Visitor, Held), Fault> {
         self.guard.check(url).await?;
         let delay = match errand {
             Errand::Get(_) if self.settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
             _ => Duration::ZERO,
         };
-        Ok(self.hosts.enter(&Origin::of(url), delay).await)
+        // Memory comes last: whoever waits for a host's pace holds none.
+        let visitor = self.hosts.enter(&Origin::of(url), delay).await;
+        Ok((visitor, self.memory.share().await))
     }
 
     /// The body of a robots.txt. Boxed, because asking for a page asks for its rules first.
@@ -160,14 +164,19 @@ impl Inner {
         Box::pin(async move { Ok(self.follow(file, Errand::Robots).await?.body) })
     }
 
-    /// One request to an address that may be asked.
-    async fn ask(&self, url: &Url, errand: Errand) -> Result<Answer, Fault> {
+    /// One request to an address that may be asked, with its deadline and its share of memory.
+    async fn ask(&self, url: &Url, errand: Errand, (deadline, held): (Deadline, Held)) -> Result<Answer, Fault> {
         let read_timeout = Duration::from_millis(self.settings.read_timeout_ms);
         let patience = Duration::from_millis(self.settings.connect_timeout_ms) + read_timeout;
         let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
         let request = request.header(ACCEPT_ENCODING, body::CODINGS).send();
-        let late = |_| faults::timeout(format!("no headers in {} ms", patience.as_millis()));
-        let answer = timeout(patience, request).await.map_err(late)?.map_err(|error| faults::of_request(&error))?;
+        let by = Instant::now() + patience;
+        let late = |_| match by < deadline.at {
+            true => faults::timeout(format!("no headers in {} ms", patience.as_millis())),
+            false => deadline.missed(),
+        };
+        let answer = timeout_at(by.min(deadline.at), request).await.map_err(late)?;
+        let answer = answer.map_err(|error| faults::of_request(&error))?;
         let (status, headers) = (answer.status(), answer.headers());
         self.check_size(headers)?;
         if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -177,14 +186,15 @@ impl Inner {
             return Err(faults::of_status(status, headers, self.clock.now()));
         }
         let kept = kept(headers);
-        let limit = match errand {
+        let (bytes_max, whole) = match errand {
             Errand::Get(want) => {
                 self.check_opt_outs(headers, want)?;
-                Limit { bytes_max: self.settings.body_max(want), whole: true, patience: read_timeout }
+                (self.settings.body_max(want), true)
             }
-            Errand::Robots => Limit { bytes_max: self.settings.robots_max_bytes, whole: false, patience: read_timeout },
+            Errand::Robots => (self.settings.robots_max_bytes, false),
         };
-        let body = body::read(answer, limit).await?;
+        let limit = Limit { bytes_max, whole, patience: read_timeout, deadline };
+        let body = body::read(answer, limit, (&self.memory, held)).await?;
         Ok(Answer::Arrived(Response { final_url: url.clone(), status: status.as_u16(), headers: kept, body }))
     }
 

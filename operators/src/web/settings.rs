@@ -52,6 +52,9 @@ pub struct FetchSettings {
     pub body_max_bytes: usize,
     /// Size of a page, in bytes, where that is less than `body_max_bytes`.
     pub page_max_bytes: usize,
+    /// Memory for the bodies of all answers of the process together, from their first byte until they are parsed or stored,
+    /// in bytes; requests wait for it.
+    pub memory_max_bytes: usize,
 
     /// Whether robots.txt is obeyed.
     pub respect_robots: bool,
@@ -93,6 +96,7 @@ impl Default for FetchSettings {
             headers_max_bytes: 32 << 10,
             body_max_bytes: 32 << 20,
             page_max_bytes: 8 << 20,
+            memory_max_bytes: 512 << 20,
             respect_robots: true,
             robots_max_bytes: 512 << 10,
             robots_ttl_ms: DAY_MS,
@@ -143,6 +147,7 @@ impl FetchSettings {
             ("headers_max_bytes", (1_024..=1 << 20).contains(&self.headers_max_bytes), "1024 to 1048576".to_owned()),
             ("body_max_bytes", self.body_max_bytes > 0, at_least_one()),
             ("page_max_bytes", self.page_max_bytes > 0, at_least_one()),
+            ("memory_max_bytes", self.memory_max_bytes >= 16 << 20, "at least 16777216 (16 MiB)".to_owned()),
             ("robots_max_bytes", self.robots_max_bytes >= 500 << 10, "at least 512000 (RFC 9309)".to_owned()),
             ("robots_ttl_ms", (1..=DAY_MS).contains(&self.robots_ttl_ms), no_more_than_a_day.clone()),
             ("robots_retry_ms", (1..=DAY_MS).contains(&self.robots_retry_ms), no_more_than_a_day.clone()),

@@ -15,14 +15,6 @@ impl Books<'_> {
         for page in &admitted.pages {
             self.admit_page(page, read)?;
         }
-        if let Some(image) = admitted.images.first() {
-            let site = admitted.visit.as_ref().map_or(&image.site, |visit| &visit.page.site);
-            let site = self.site(site.as_str())?;
-            self.run(
-                "UPDATE sites SET images = images + ?2 WHERE id = ?1",
-                params![site, admitted.images.len() as i64],
-            )?;
-        }
         let mut opened = Vec::new();
         for image in &admitted.images {
             let by = match read {
@@ -31,6 +23,8 @@ impl Books<'_> {
             };
             let entry = self.admit_image(image, by)?;
             self.sighted(&entry, by)?;
+            let site = self.site(admitted.visit.as_ref().map_or(&image.site, |visit| &visit.page.site).as_str())?;
+            self.run("INSERT OR IGNORE INTO shown (site, image) VALUES (?1, ?2)", [site, entry.id])?;
             for (rank, alternate) in image.alternates.iter().enumerate() {
                 opened.extend(self.offer(image, (rank, alternate), by)?);
             }

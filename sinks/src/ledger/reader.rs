@@ -1,13 +1,13 @@
 //! Reading a ledger, also while another process writes it. Every read sees one state between two groups of facts.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
-use faceflow_core::ledger::{KnownPicture, LedgerError, Tally};
+use faceflow_core::ledger::{KnownPicture, LedgerError, OpenSite, Tally};
 use faceflow_core::record::{ContentId, Frame, Image, Key, Page, Work};
 use rusqlite::{Connection, Row, params};
-use url::Url;
 
 use super::alternates::first_page;
 use super::rows::{CONTENT, Trouble, Word, content_at, key_at, parse_url, split_keys};
@@ -128,13 +128,34 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every site, and how many pages and images were admitted for it so far.
-    pub fn site_counts(&self, each: &mut dyn FnMut(Url, u64, u64)) -> Result<(), LedgerError> {
-        self.for_each("SELECT url, pages, images FROM sites WHERE tenant = ?1", |row| {
-            let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
-            each(parse_url(&row.get::<_, String>(0)?)?, count(1)?, count(2)?);
+    /// Calls `each` with every site that has open pages.
+    pub fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
+        let sql = "SELECT id, url, pages FROM sites WHERE id IN (
+            SELECT site FROM entries INDEXED BY entries_open WHERE tenant = ?1 AND state = 'open' AND kind = 'page')";
+        let mut open: HashMap<i64, OpenSite> = HashMap::new();
+        self.for_each(sql, |row| {
+            let (site, pages) = (parse_url(&row.get::<_, String>(1)?)?, row.get::<_, i64>(2)? as u64);
+            open.insert(row.get(0)?, OpenSite { site, pages, images: vec![], turns: vec![] });
             Ok(())
-        })
+        })?;
+        let sql = "SELECT site, key FROM entries INDEXED BY entries_open WHERE tenant = ?1 AND state = 'open'
+            AND kind = 'page' AND attempts = 0 ORDER BY id";
+        self.for_each(sql, |row| {
+            if let Some(site) = open.get_mut(&row.get(0)?) {
+                site.turns.push(key_at(row, 1)?);
+            }
+            Ok(())
+        })?;
+        for (id, mut site) in open {
+            site.images = self.read(|connection| {
+                let sql = "SELECT e.key FROM shown s JOIN entries e ON e.id = s.image WHERE s.site = ?1";
+                let mut statement = connection.prepare_cached(sql)?;
+                let keys = statement.query_map([id], |row| key_at(row, 0))?;
+                Ok(keys.collect::<Result<_, _>>()?)
+            })?;
+            each(site);
+        }
+        Ok(())
     }
 
     /// Pages and images by status: `(pages, images)`.
@@ -155,16 +176,23 @@ impl Reader {
         Ok(faces)
     }
 
-    /// The positions of all open work, ascending.
-    pub(super) fn open_positions(&self) -> Result<Vec<u64>, LedgerError> {
+    /// The positions of all open work, ascending, each with the depth it has if it is a page.
+    pub(super) fn open_positions(&self) -> Result<Vec<(u64, u32)>, LedgerError> {
         let mut positions = Vec::new();
         let queries = [
-            ("SELECT id FROM entries INDEXED BY entries_open WHERE tenant = ?1 AND state = 'open' ORDER BY id", 0),
-            ("SELECT id FROM pictures WHERE tenant = ?1 AND state = 'open' AND due_ms IS NOT NULL ORDER BY id", FRAMES),
+            (
+                "SELECT id, coalesce(depth, 0) FROM entries INDEXED BY entries_open
+                WHERE tenant = ?1 AND state = 'open' ORDER BY id",
+                0,
+            ),
+            (
+                "SELECT id, 0 FROM pictures WHERE tenant = ?1 AND state = 'open' AND due_ms IS NOT NULL ORDER BY id",
+                FRAMES,
+            ),
         ];
         for (sql, first) in queries {
             self.for_each(sql, |row| {
-                positions.push(first + row.get::<_, i64>(0)? as u64);
+                positions.push((first + row.get::<_, i64>(0)? as u64, row.get(1)?));
                 Ok(())
             })?;
         }

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use faceflow_core::ledger::{Fact, KnownPicture, Ledger, LedgerError, Tally};
+use faceflow_core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
 use faceflow_core::record::{Image, Key, Work};
 use faceflow_core::{Future, Time};
 use tokio::sync::oneshot;
-use url::Url;
 
 use super::lock::StateLock;
 use super::reader::{Reader, check_tenant};
@@ -20,8 +19,8 @@ use super::{LedgerSettings, OpenError};
 /// One tenant's ledger, held by this process alone. Dropping it writes what was appended, then lets go of the state.
 pub struct SqliteLedger {
     reader: Reader,
-    /// Positions of the work that was open at the beginning, ascending.
-    owed: Vec<u64>,
+    /// Positions of the work that was open at the beginning, ascending, with the depths of pages at that time.
+    owed: Vec<(u64, u32)>,
     place: Place,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -116,21 +115,25 @@ impl Ledger for SqliteLedger {
         self.reader.known_pictures(each)
     }
 
-    /// Only what was open when the ledger was opened: whatever opens later is in the graph already.
+    /// Only what was open when the ledger was opened: whatever opens later, or is admitted again on a shorter way, is in the
+    /// graph already.
     fn open_work(&self, mut after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError> {
         loop {
             let mut work = self.reader.open_work(after, max)?;
             let Some((last, ..)) = work.last() else { return Ok(work) };
             after = *last;
-            work.retain(|(position, ..)| self.owed.binary_search(position).is_ok());
+            work.retain(|(position, _, work)| {
+                let depth = if let Work::Page(page) = work { page.depth } else { 0 };
+                self.owed.binary_search(&(*position, depth)).is_ok()
+            });
             if !work.is_empty() {
                 return Ok(work);
             }
         }
     }
 
-    fn site_counts(&self, each: &mut dyn FnMut(Url, u64, u64)) -> Result<(), LedgerError> {
-        self.reader.site_counts(each)
+    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
+        self.reader.open_sites(each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -1,6 +1,6 @@
 //! Every fact, every status, and what is refused.
 
-use faceflow_core::ledger::{KnownPicture, State};
+use faceflow_core::ledger::{KnownPicture, OpenSite, State};
 use faceflow_core::record::Key;
 
 use super::*;
@@ -228,13 +228,48 @@ fn a_ledger_gives_out_only_what_was_owed_when_it_was_opened() {
 }
 
 #[test]
-fn sites_count_what_was_admitted_for_them() {
+fn an_unfinished_site_goes_on_where_it_was() {
+    let sites = |rig: &Rig| {
+        let mut sites = Vec::new();
+        rig.ledger().open_sites(&mut |site| sites.push(site)).expect("reads");
+        sites
+    };
     let rig = Rig::showing(vec![image("/a"), image_with("/b", &["/c"])]);
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/", 0), page("/again", 1)], images: vec![] }));
-    rig.tell(read(page("/again", 1), vec![], vec![image("/a")]));
-    let mut counts = Vec::new();
-    rig.ledger().site_counts(&mut |site, pages, images| counts.push((site, pages, images))).expect("reads");
-    assert_eq!(counts, [(url("/"), 2, 3)], "an image counts for every page that it was admitted from");
+    assert_eq!(sites(&rig), [], "its only page is read");
+    let (again, failing, last) = (page("/again", 1), page("/failing", 1), page("/last", 1));
+    let pages = vec![again.clone(), failing.clone(), last.clone()];
+    rig.tell(Fact::Admitted(Admitted { visit: None, pages, images: vec![] }));
+    rig.tell(retry(Page { attempts: 1, ..failing }, 9));
+    let mut open = sites(&rig);
+    open[0].images.sort();
+    let mut images = vec![Key::image(&url("/a")), Key::image(&url("/b"))];
+    images.sort();
+    let turns = vec![again.key(), last.key()];
+    assert_eq!(open, [OpenSite { site: url("/"), pages: 4, images, turns }], "a page that failed gave up its turn");
+    rig.tell(read(again, vec![], vec![image("/a"), image("/d")]));
+    let open = sites(&rig);
+    assert_eq!((open[0].images.len(), &open[0].turns[..]), (3, &[last.key()][..]), "an image counts once");
+}
+
+#[test]
+fn an_owed_page_that_is_admitted_again_on_a_shorter_way_is_not_owed_twice() {
+    let mut rig = Rig::showing(vec![]);
+    rig.tell(Fact::Admitted(Admitted {
+        visit: None,
+        pages: vec![page("/deep", 2), page("/other", 1)],
+        images: vec![],
+    }));
+    let dir = rig.dir.path().to_owned();
+    drop(rig.ledger.take());
+    rig.ledger = Some(SqliteLedger::open(&dir, "default", &LedgerSettings::default()).expect("opens"));
+    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/deep", 1)], images: vec![] }));
+    let owed: Vec<Work> = rig.ledger().open_work(0, 9).expect("reads").into_iter().map(|(_, _, work)| work).collect();
+    assert_eq!(owed, [Work::Page(page("/other", 1))], "the shorter way is in the graph already");
+}
+
+#[test]
+fn known_images_are_those_that_were_taken_up() {
+    let rig = Rig::showing(vec![image("/a"), image_with("/b", &["/c"])]);
     let mut images = Vec::new();
     rig.ledger().known_images(&mut |key| images.push(key)).expect("reads");
     assert_eq!(images, [Key::image(&url("/a")), Key::image(&url("/b"))], "an alternate is not known yet");
