@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use faceflow::config::{Layers, Settings};
@@ -185,7 +186,8 @@ fn print_summary(summary: &Summary) -> Result<()> {
         writeln!(out, "interrupted; the same command goes on from here")?;
     }
     if let Some(due) = summary.ending.next_due {
-        writeln!(out, "the next retry is due at {due} (Unix ms), beyond --patience; the same command goes on then")?;
+        let due = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(due));
+        writeln!(out, "the next retry is due at {due}, beyond --patience; the same command goes on then")?;
     }
     Ok(out.flush()?)
 }
@@ -253,10 +255,14 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     reader(common)?;
     let settings = settings(common, &[])?;
     let ledger = SqliteLedger::open(Path::new(&common.state), &common.tenant, &settings.ledger)?;
-    let urls: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
-    let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: urls.map_err(Usage)? });
+    let parsed: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
+    let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed.map_err(Usage)? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
     let driven = runtime.block_on(driven)?;
+    if driven == 0 && !urls.is_empty() {
+        let which = if dead { "dead or rejected" } else { "dead, rejected or waiting" };
+        return Err(Usage(format!("nothing named is {which}; faceflow explain URL tells what became of it")).into());
+    }
     writeln!(io::stdout(), "{driven} entries are due now; faceflow run goes on with them")?;
     Ok(DONE)
 }

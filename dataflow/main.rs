@@ -27,12 +27,16 @@ fn main() -> ExitCode {
         }
     };
     let bars = MultiProgress::new();
-    log_to_stderr(cli.common.log, &bars);
+    let log = cli.common.log;
+    log_to_stderr(log, &bars);
     match dispatch(cli, &bars) {
         Ok(status) => ExitCode::from(status),
         Err(error) if is_closed_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            eprintln!("faceflow: {error}");
+            match log {
+                Log::Json => tracing::error!("{error}"),
+                Log::Text => eprintln!("faceflow: {error}"),
+            }
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }

@@ -3,12 +3,15 @@
 mod support;
 mod world;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use faceflow::core::Fault;
-use faceflow::core::detector::{self, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::record::ContentId;
+use faceflow::core::sink::Sink;
+use faceflow::core::{Class, Fault, Time};
 use faceflow::job::Engine;
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
@@ -158,4 +161,46 @@ fn an_interrupt_drains_and_the_same_command_goes_on() {
         repeated.is_empty(),
         "a drained run finished what was under way, yet these were asked for again: {repeated:?}"
     );
+}
+
+/// Takes what it is given, or nothing.
+struct Shelf(Arc<Mutex<Vec<ContentId>>>, bool);
+
+impl Sink for Shelf {
+    fn write(&mut self, _: Time, batch: &[Detection]) -> Result<(), Fault> {
+        if self.1 {
+            return Err(Fault::transient(Class::Store, "sink", "the shelf is full"));
+        }
+        self.0.lock().expect("not poisoned").extend(batch.iter().map(Detection::picture));
+        Ok(())
+    }
+
+    fn flush(&mut self, _: Time) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_detection_that_its_sink_did_not_take_is_owed() {
+    let gallery = Plan { sites: 1, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
+    let folder = tempdir().expect("a folder");
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let job = |full: bool| {
+        let mut job = support::job(folder.path(), &gallery.starts(), &[]);
+        job.sinks = vec![Box::new(Shelf(Arc::clone(&taken), full))];
+        job
+    };
+    let error = job(true).run().expect_err("fails").to_string();
+    assert!(error.contains("the shelf is full"), "{error}");
+    assert!(support::lines(folder.path(), Kind::Images).iter().all(|line| line["status"] != "done"));
+    support::finish(job(false));
+    let lines = support::lines(folder.path(), Kind::Images);
+    let done: BTreeSet<String> = lines
+        .iter()
+        .filter(|line| line["status"] == "done")
+        .map(|line| line["image"]["id"].as_str().expect("an id").into())
+        .collect();
+    let taken: BTreeSet<String> = taken.lock().expect("not poisoned").iter().map(ToString::to_string).collect();
+    assert_eq!(taken, done);
+    assert!(!done.is_empty());
 }

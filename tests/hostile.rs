@@ -143,3 +143,30 @@ fn robots_rules_are_obeyed_for_pages_and_images() {
     assert_eq!(web.log().count(&site.url("/private.jpg")) + web.log().count(&site.url("/private/page")), 0);
     assert_eq!(status(&images, &site.url("/a.jpg")).0, "done");
 }
+
+#[test]
+fn hosts_that_make_us_wait_delay_nobody_else() {
+    let web = World::new();
+    let photo = world::jpeg(&world::portrait(4, 300, 200).0, 90);
+    let shown = |n: usize| (0..n).map(|i| format!(r#"<img src="/{i}.jpg">"#)).collect::<String>();
+    let open = |images: usize, robots: &str| {
+        let site = web.site();
+        site.robots(robots).page("/", shown(images));
+        for i in 0..images {
+            site.image(&format!("/{i}.jpg"), photo.clone());
+        }
+        site
+    };
+    let slow: Vec<_> = (0..6).map(|_| open(3, "User-agent: *\nCrawl-delay: 1\n")).collect();
+    let fast = open(12, "");
+    let sites: Vec<String> = slow.iter().chain([&fast]).map(|site| site.url("/")).collect();
+    let folder = tempdir().expect("a folder");
+    finish(job(folder.path(), &sites, &["fetch.concurrency=2"]));
+    let last = |site: &world::Site| {
+        let requests = web.log().requests().into_iter().filter(|request| request.url.starts_with(site.origin()));
+        requests.map(|request| request.started_ms).max().expect("was asked")
+    };
+    let first_of_the_slow = slow.iter().map(last).min().expect("several");
+    assert!(last(&fast) < first_of_the_slow, "{} {first_of_the_slow}", last(&fast));
+    assert_eq!(lines(folder.path(), Kind::Images).len(), 6 * 3 + 12);
+}

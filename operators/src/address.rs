@@ -18,6 +18,10 @@ const TRACKING: [&str; 20] = [
     "mc_eid", "mkt_tok", "msclkid", "ttclid", "twclid", "vero_id", "wbraid", "yclid",
 ];
 
+/// Schemes that are written without slashes; any other word before a colon is a host with its port.
+const OTHER_SCHEMES: [&str; 10] =
+    ["about", "blob", "data", "file", "ftp", "javascript", "mailto", "tel", "urn", "view-source"];
+
 /// Reads a line of a site list. The scheme may be left out: then it is https, or http for `localhost` and IP addresses.
 ///
 /// # Errors
@@ -26,6 +30,12 @@ pub fn parse_site(text: &str) -> Result<Url, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err("an empty line is not a site".to_owned());
+    }
+    if let Some((scheme, _)) =
+        text.split_once(':').filter(|(word, _)| OTHER_SCHEMES.contains(&word.to_ascii_lowercase().as_str()))
+        && !text.contains("://")
+    {
+        return Err(format!("{text:?} has the scheme {scheme:?}: only http and https are crawled"));
     }
     let url = match text.find("://") {
         Some(_) => Url::parse(text),

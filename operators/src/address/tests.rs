@@ -95,6 +95,8 @@ fn a_line_of_a_site_list_may_leave_out_the_scheme() {
         ("", "empty"),
         ("ftp://example.org", "\"ftp\""),
         ("file:///etc/passwd", "\"file\""),
+        ("javascript:10000", "\"javascript\""),
+        ("mailto:joe@example.org", "\"mailto\""),
         ("https://joe:pw@example.org", "user name"),
         ("joe@example.org", "user name"),
         ("two words.example", "not an address"),
