@@ -8,6 +8,7 @@ use faceflow_config::Settings;
 use faceflow_core::bridge::Bridge;
 use faceflow_core::clock::RuntimeClock;
 use faceflow_core::detector::Detector;
+use faceflow_core::kill::kill_point;
 use faceflow_core::ledger::{Ledger, LedgerError, Tally};
 use faceflow_core::pulse::Pulse;
 use faceflow_core::sink::Sink;
@@ -152,8 +153,10 @@ impl Job {
         let report_settings = self.settings.report.clone();
         let parts = Parts::new(&self.tenant, self.settings, outside, bridge)?;
         let ending = run(&parts, self.drive)?;
+        kill_point("run.ended");
         let views = |error: &dyn std::fmt::Display| JobError::Views(error.to_string());
         runtime.block_on(sidecar::write_sidecars(&ledger, store.as_ref())).map_err(|error| views(&error))?;
+        kill_point("sidecars.written");
         let report = runtime.block_on(report::write_report(ledger.reader(), store.as_ref(), &report_settings));
         let report =
             report.map_err(|error| views(&error))?.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));

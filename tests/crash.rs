@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::kill::{POINTS, VARIABLE};
 use faceflow::core::record::ContentId;
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Time};
@@ -21,6 +22,12 @@ use world::{Answer, Faceflow, Gallery, Plan, Script};
 /// A small web with a server error and a dropped connection in it, so that retries are under way when the kill comes.
 fn web() -> Gallery {
     let gallery = Plan { sites: 2, pages_per_site: 7, images: 60, ..Plan::default() }.serve();
+    renew(&gallery);
+    gallery
+}
+
+/// Lets the troubled images fail again, and forgets what was asked for.
+fn renew(gallery: &Gallery) {
     let host = &gallery.sites[0];
     let photo = world::jpeg(&world::picture(99, 300, 200), 90);
     let busy = Script::times(2, Answer::status(503)).then(Answer::ok("image/jpeg", photo.clone()));
@@ -28,7 +35,12 @@ fn web() -> Gallery {
         .then(Answer::ok("image/jpeg", photo));
     host.put("/busy.jpg", busy).put("/broken.jpg", broken);
     host.page("/trouble", r#"<img src="/busy.jpg"><img src="/broken.jpg">"#);
-    gallery
+    gallery.world.log().clear();
+}
+
+/// Tries of an address that fail by its script.
+fn failures(url: &str) -> usize {
+    if url.ends_with("/busy.jpg") { 2 } else { usize::from(url.ends_with("/broken.jpg")) }
 }
 
 const FLAGS: [&str; 10] = [
@@ -57,11 +69,28 @@ fn faceflow(folder: &Path) -> Faceflow {
     Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(120))
 }
 
-/// Results without what says how often something was tried: a kill may fall between a failure and its record.
+/// Results of pages and images. How often something was tried is left out where tries fail: a kill may fall between a
+/// failure and its record.
 fn settled(faceflow: &Faceflow) -> Vec<Value> {
     let mut lines = faceflow.results(&[]);
-    lines.iter_mut().for_each(|line| line["attempts"] = Value::Null);
+    lines.extend(faceflow.results(&["--kind", "pages"]));
+    let troubled = |line: &Value| failures(line["url"].as_str().expect("a URL")) > 0;
+    lines.iter_mut().filter(|line| troubled(line)).for_each(|line| line["attempts"] = Value::Null);
     lines
+}
+
+/// Compares what a run that was killed came to with an undisturbed one: nothing lost, nothing changed, nothing asked for more
+/// often than a kill explains.
+fn assert_same(faceflow: &Faceflow, expected: &[Value], (gallery, kills, what): (&Gallery, usize, &str)) {
+    let lines = settled(faceflow);
+    assert_eq!(lines.len(), expected.len(), "{what}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert_eq!(line, expected, "{what}");
+    }
+    for (url, count) in gallery.world.log().counts() {
+        let most = 1 + failures(&url) + kills;
+        assert!(count <= most || url.ends_with("/robots.txt"), "{what}: {url} was asked for {count} times, not {most}");
+    }
 }
 
 #[test]
@@ -81,6 +110,7 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
     for round in 0..rounds {
         let folder = tempdir().expect("a folder");
         let faceflow = faceflow(folder.path());
+        renew(&gallery);
         for kill in 0..3 {
             let moment = Duration::from_millis(60 + 97 * (round * 3 + kill) % 900);
             let killed = faceflow.start(&command).kill9_after(moment);
@@ -90,12 +120,44 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
         }
         let ended = faceflow.run(&command);
         assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
-        let lines = settled(&faceflow);
-        assert_eq!(lines.len(), expected.len(), "round {round}");
-        for (line, expected) in lines.iter().zip(&expected) {
-            assert_eq!(line, expected, "round {round}");
+        assert_same(&faceflow, &expected, (&gallery, 3, &format!("round {round}")));
+    }
+}
+
+#[test]
+fn killed_at_every_durable_step_and_resumed_the_results_are_those_of_an_undisturbed_run() {
+    let gallery = web();
+    let command = command(&gallery);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let folder = tempdir().expect("a folder");
+    let undisturbed = faceflow(folder.path());
+    assert_eq!(undisturbed.run(&command).code(), Some(0));
+    let expected = settled(&undisturbed);
+
+    let mut kills = 0;
+    for point in POINTS {
+        for (n, time) in [1, 2, 5, 23, 70].into_iter().enumerate() {
+            let (folder, what) = (tempdir().expect("a folder"), format!("{point}:{time}"));
+            let workers = ["1", "2"][n % 2];
+            let command = [&command[..], &["-w", workers]].concat();
+            renew(&gallery);
+            // The second life dies at the same step, on what the first left behind, if it comes so far.
+            let lives = [0, 1].map(|_| faceflow(folder.path()).env(VARIABLE, &what).run(&command));
+            for ended in &lives {
+                assert!(matches!(ended.code(), None | Some(0)), "{what}: {}", ended.stderr);
+            }
+            let killed = lives.iter().filter(|ended| ended.code().is_none()).count();
+            assert!(n > 0 || killed > 0, "{what} is never reached");
+            kills += killed;
+            let ended = faceflow(folder.path()).run(&command);
+            assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+            assert_same(&faceflow(folder.path()), &expected, (&gallery, killed, &what));
+            if lives[0].code().is_some() {
+                break;
+            }
         }
     }
+    println!("{kills} kills at {} points", POINTS.len());
 }
 
 /// An engine with a bug in the part that runs on the worker threads.

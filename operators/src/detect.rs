@@ -3,7 +3,7 @@
 //! Batches mix times, so every frame keeps its own capability. A failing batch is halved until the poisonous frame is alone.
 //! An engine's failure, timeout or panic is a loss to retry, never an empty answer. Promise: every frame comes out again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -113,7 +113,7 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
             let mut flight = Flight::<Vec<Held>, Looked>::new(&bridge, "detect", Arc::clone(&operator));
             let stage = bridge.pulse.stage("detect");
             let mut alarm = Alarm::new(&bridge, operator);
-            let mut forming: HashMap<Shape, (Time, Vec<Held>)> = HashMap::new();
+            let mut forming: BTreeMap<Shape, (Time, Vec<Held>)> = BTreeMap::new();
             let batch_max = looker.detector.batch_max().max(1);
             move |input, output| {
                 let now = bridge.clock.now();
@@ -130,7 +130,7 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
                         }
                     }
                 });
-                full.extend(forming.extract_if(|_, (until, _)| *until <= now).map(|(_, (_, batch))| batch));
+                full.extend(forming.extract_if(.., |_, (until, _)| *until <= now).map(|(_, (_, batch))| batch));
                 for batch in full {
                     let pictures = batch.iter().map(|(_, frame)| frame.ticket.and_then(|t| darkroom.look(t))).collect();
                     let weight = batch.len();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use faceflow_core::kill::kill_point;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault, Future};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -143,7 +144,9 @@ impl Store for Objects {
                 return Ok(());
             }
             let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
+            kill_point("store.put");
             objects.store.put(&path, body.into()).await.map_err(|error| objects.fault(&error, &key))?;
+            kill_point("store.stored");
             if original {
                 objects.stored().add(key);
             }

@@ -6,6 +6,7 @@
 mod gather;
 mod html;
 
+use faceflow_core::kill::kill_point;
 use faceflow_core::layout::thumb_key;
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
@@ -70,7 +71,9 @@ pub async fn write_report(
         html::card(&mut page, card, thumbnail.as_deref(), &key);
     }
     html::end(&mut page, &found);
+    kill_point("report.write");
     store.put(key.clone(), page.into()).await.map_err(|fault| SinkError::Store { key: key.clone(), fault })?;
+    kill_point("report.written");
     Ok(Some(key))
 }
 

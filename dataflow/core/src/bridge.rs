@@ -7,6 +7,7 @@
 //! Records queue in lanes (one per host, say). A lane has a limit and so has the whole bridge, and lanes take turns, so
 //! a slow lane delays no other; the bridge's limit has to leave room for lanes that wait on purpose.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,9 +44,14 @@ impl Bridge {
         Self { runtime, clock, pulse, woken: Arc::default() }
     }
 
-    /// Resolves once an operator has been woken since the last call.
+    /// Resolves once an operator has been woken, or the driver nudged, since the last call.
     pub async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// Makes whoever drives the worker look again, at the pulse for one.
+    pub fn nudge(&self) {
+        self.woken.notify_one();
     }
 
     fn wake(&self, operator: &SyncActivator) {
@@ -244,12 +250,25 @@ pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Fault {
     Fault::transient(Class::Panic, "panic", format!("a job panicked: {}", said.unwrap_or("no message")))
 }
 
+thread_local! {
+    static IN_PLACE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From here on, [`blocking`] work that this thread comes to is done at once, on this thread. For runtimes of one thread whose
+/// time is virtual: the order of events is then decided by the program alone.
+pub fn work_in_place() {
+    IN_PLACE.set(true);
+}
+
 /// Runs CPU-bound work on a blocking thread; a panic in it becomes a fault.
 pub async fn blocking<T, W>(work: W) -> Result<T, Fault>
 where
     T: Send + 'static,
     W: FnOnce() -> Result<T, Fault> + Send + 'static,
 {
+    if IN_PLACE.get() {
+        return catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(answer) => answer,
         Err(join) if join.is_panic() => Err(panicked(join.into_panic().as_ref())),

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod detector;
 pub mod fault;
 pub mod invariants;
+pub mod kill;
 pub mod layout;
 pub mod ledger;
 pub mod pulse;

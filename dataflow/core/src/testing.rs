@@ -9,26 +9,36 @@ use std::time::Duration;
 use timely::dataflow::{ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, work_in_place};
 use crate::clock::{Clock, RuntimeClock, Time};
 use crate::pulse::{Mode, Pulse};
 
 /// Where virtual time starts.
 pub const EPOCH: Time = 1_000_000;
 
-/// Builds a dataflow on one worker with a virtual clock, and steps it until its probe is done or the pulse says stop.
-/// Returns the virtual time at the end.
-///
-/// # Panics
-/// If nothing is settled within `limit_ms` of virtual time.
+/// [`simulate_from`] the [`EPOCH`].
 pub fn simulate<B>(limit_ms: u64, build: B) -> Time
 where
     B: for<'s> FnOnce(Scope<'s, Time>, &Bridge) -> ProbeHandle<Time> + Send + Sync + 'static,
 {
+    simulate_from(EPOCH, limit_ms, build)
+}
+
+/// Builds a dataflow on one worker with a virtual clock that begins at `epoch`, and steps it until its probe is done or the
+/// pulse says stop. Everything happens on this thread, so the same program gives the same history. Returns the virtual time
+/// at the end.
+///
+/// # Panics
+/// If nothing is settled within `limit_ms` of virtual time.
+pub fn simulate_from<B>(epoch: Time, limit_ms: u64, build: B) -> Time
+where
+    B: for<'s> FnOnce(Scope<'s, Time>, &Bridge) -> ProbeHandle<Time> + Send + Sync + 'static,
+{
+    work_in_place();
     timely::execute::execute_directly(move |worker| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O always starts");
-        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), EPOCH));
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), epoch));
         let bridge = Bridge::new(runtime.handle().clone(), Arc::clone(&clock), Pulse::default());
         let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, &bridge));
         loop {
@@ -36,7 +46,7 @@ where
             if probe.done() || bridge.pulse.mode() == Mode::Stopped {
                 break;
             }
-            let left = Duration::from_millis((EPOCH + limit_ms).saturating_sub(clock.now()));
+            let left = Duration::from_millis((epoch + limit_ms).saturating_sub(clock.now()));
             let woken = runtime.block_on(async { tokio::time::timeout(left, bridge.woken()).await });
             assert!(woken.is_ok(), "not settled within {limit_ms} virtual ms; failure: {:?}", bridge.pulse.failure());
         }
@@ -49,7 +59,7 @@ where
 
 /// Idle steps after which nothing is under way inside the worker: a record or a progress message crosses at least one
 /// operator per step, so this is the length of the longest way through a graph, with room to spare.
-const IDLE_STEPS: usize = 200;
+const IDLE_STEPS: usize = 10;
 
 /// Steps a worker until nothing is left to do before something new arrives.
 pub fn settle(worker: &mut Worker) {

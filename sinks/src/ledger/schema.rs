@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use faceflow_core::kill::kill_point;
 use rusqlite::{Connection, OpenFlags};
 
 use super::lock::StateLock;
@@ -107,6 +108,7 @@ impl Place {
                 transaction.commit()
             };
             apply().map_err(|error| self.refused(&error))?;
+            kill_point("state.migrated");
         }
         Ok(())
     }

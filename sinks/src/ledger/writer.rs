@@ -5,6 +5,7 @@
 
 use std::sync::mpsc;
 
+use faceflow_core::kill::kill_point;
 use faceflow_core::ledger::{Fact, LedgerError};
 use faceflow_core::record::Image;
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -88,6 +89,7 @@ impl Writer {
     }
 
     fn write(&mut self, tasks: &[Task]) -> Result<Vec<Result<Outcome, LedgerError>>, Trouble> {
+        kill_point("ledger.write");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let now = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
         let mut books = Books {
@@ -109,7 +111,9 @@ impl Writer {
         if tallies != self.tallies {
             tallies.store(&transaction, self.tenant)?;
         }
+        kill_point("ledger.commit");
         transaction.commit()?;
+        kill_point("ledger.committed");
         (self.tallies, self.last_site) = (tallies, last_site);
         Ok(outcomes)
     }

@@ -1,0 +1,289 @@
+//! One life of the process: the outside of the pipeline as a seed scripts it, with a step at which it is killed.
+//!
+//! Every touch of the outside is a step before and a step after, and the world changes only between the two. From the step of
+//! the kill on nothing is ever answered, so nothing changes any more: that is what SIGKILL leaves behind.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use faceflow::core::bridge::Bridge;
+use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
+use faceflow::core::record::{ContentId, Fate, Image, Key, Work};
+use faceflow::core::sink::{Sink, Store};
+use faceflow::core::{Class, Fault, Future, Time};
+use faceflow::operators::web::{Response, Want, Web};
+use faceflow::sinks::ledger::SqliteLedger;
+use url::Url;
+
+use crate::script::{Mood, Place, World, dice, lock};
+use crate::support::markers;
+
+/// How much later than it is due something owed from an earlier life may be asked for: it is read in chunks.
+const LATE_MS: u64 = 25;
+
+/// A life of the process.
+pub struct Life {
+    pub world: Arc<World>,
+    pub bridge: Bridge,
+    /// The step at which it is killed; 0 for a natural end.
+    kill_at: u64,
+    steps: AtomicU64,
+    dead: AtomicBool,
+    /// Everything that happened, in order.
+    history: Mutex<DefaultHasher>,
+    /// Due times that the ledger holds, by address, and since when the graph can know them.
+    dues: Mutex<HashMap<String, (Time, Time)>>,
+    /// Promises that were broken. (A job that panics is a fault like any other, so an assertion there would be lost.)
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Life {
+    /// A life in `world` that begins now.
+    pub fn new(world: Arc<World>, bridge: &Bridge, kill_at: u64) -> Self {
+        Self {
+            world,
+            bridge: bridge.clone(),
+            kill_at,
+            steps: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            history: Mutex::default(),
+            dues: Mutex::default(),
+            wrong: Mutex::default(),
+        }
+    }
+
+    /// Every promise that was broken.
+    pub fn wrong(&self) -> Vec<String> {
+        lock(&self.wrong).clone()
+    }
+
+    /// How many steps it took, whether it was killed, and a digest of its history.
+    pub fn end(&self) -> (u64, bool, u64) {
+        (self.steps.load(Relaxed), self.dead.load(Relaxed), lock(&self.history).finish())
+    }
+
+    /// A moment at which the process may die. It never comes back from it then.
+    async fn step(&self, what: &str) {
+        (what, self.bridge.clock.now()).hash(&mut *lock(&self.history));
+        if self.steps.fetch_add(1, Relaxed) + 1 == self.kill_at {
+            self.dead.store(true, Relaxed);
+            self.bridge.pulse.stop();
+            self.bridge.nudge();
+        }
+        if self.dead.load(Relaxed) {
+            std::future::pending().await
+        }
+    }
+
+    async fn pause(&self, what: &str, times: usize) {
+        tokio::time::sleep(Duration::from_millis(self.world.latency_ms(what, times))).await;
+    }
+
+    /// Asks for a URL; whether that try fails.
+    fn ask(&self, url: &str) -> (usize, bool) {
+        let now = self.bridge.clock.now();
+        if let Some((due, known)) = lock(&self.dues).remove(url)
+            && !(due..=due.max(known) + LATE_MS).contains(&now)
+        {
+            lock(&self.wrong).push(format!("{url} was due at {due} and asked for at {now}"));
+        }
+        let mut asked = lock(&self.world.asked);
+        let asked = asked.entry(url.to_owned()).or_default();
+        let failures = asked.iter().filter(|(_, failed)| *failed).count() as u32;
+        let fails = self.world.web(url).fails(failures);
+        asked.push((now, fails));
+        (asked.len(), fails)
+    }
+
+    /// Whether a store operation fails this time.
+    fn store_fails(&self, operation: &str) -> Result<(), Fault> {
+        let mut failures = lock(&self.world.store_failures);
+        let failures = failures.entry(operation.to_owned()).or_default();
+        if !self.world.store(operation).fails(*failures) {
+            return Ok(());
+        }
+        *failures += 1;
+        Err(Fault::transient(Class::Store, "store", "scripted"))
+    }
+}
+
+/// The web of the world.
+pub struct ScriptedWeb(pub Arc<Life>);
+
+impl Web for ScriptedWeb {
+    fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
+        let (life, url) = (Arc::clone(&self.0), url.clone());
+        Box::pin(async move {
+            life.step(&format!("ask {url}")).await;
+            let (times, fails) = life.ask(url.as_str());
+            life.pause(url.as_str(), times).await;
+            life.step(&format!("answer {url}")).await;
+            if fails && life.world.web(url.as_str()) == Mood::Broken && dice((life.world.seed, url.as_str())) % 2 == 0 {
+                return Err(Fault::permanent(Class::Refused, "http_404", "scripted"));
+            }
+            if fails {
+                return Err(Fault::transient(Class::Busy, "http_503", "scripted"));
+            }
+            let (kind, body) = match life.world.places.get(url.as_str()) {
+                Some(Place::Page(html)) => ("text/html", Bytes::from(html.clone())),
+                Some(Place::Picture(bytes)) => ("image/jpeg", bytes.clone()),
+                None => return Err(Fault::permanent(Class::Refused, "http_404", "not there")),
+            };
+            let headers = vec![("content-type".to_owned(), kind.to_owned())];
+            Ok(Response { final_url: url, status: 200, headers, body })
+        })
+    }
+}
+
+/// The object store of the world.
+pub struct ScriptedStore(pub Arc<Life>);
+
+impl Store for ScriptedStore {
+    fn put(&self, key: String, body: Bytes) -> Future<Result<(), Fault>> {
+        let life = Arc::clone(&self.0);
+        Box::pin(async move {
+            let what = format!("put {key}");
+            life.step(&what).await;
+            life.pause(&what, 0).await;
+            life.store_fails(&what)?;
+            lock(&life.world.objects).insert(key, body);
+            life.step(&what).await;
+            Ok(())
+        })
+    }
+
+    fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
+        let life = Arc::clone(&self.0);
+        Box::pin(async move {
+            let what = format!("get {key}");
+            life.step(&what).await;
+            life.pause(&what, 0).await;
+            life.store_fails(&what)?;
+            let body = lock(&life.world.objects).get(&key).cloned();
+            body.ok_or_else(|| Fault::transient(Class::Store, "store_missing", key))
+        })
+    }
+}
+
+/// The engine of the world: it sees markers.
+pub struct ScriptedEngine(pub Arc<Life>);
+
+impl Detector for ScriptedEngine {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "scripted".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width: width.next_multiple_of(48), height: height.next_multiple_of(48) }
+    }
+
+    fn batch_max(&self) -> usize {
+        3
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        let life = &self.0;
+        for picture in batch {
+            let name = dice(&picture.rgb[..]);
+            (name, life.bridge.clock.now()).hash(&mut *lock(&life.history));
+            let mut failures = lock(&life.world.engine_failures);
+            let failures = failures.entry(name).or_default();
+            if life.world.engine(name).fails(*failures) {
+                // It counts as a try of this picture only when no other may be to blame.
+                *failures += u32::from(batch.len() == 1);
+                return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
+            }
+        }
+        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    }
+}
+
+/// A sink of the world, which keeps what was written once it is flushed.
+pub struct ScriptedSink {
+    pub life: Arc<Life>,
+    pub written: Vec<ContentId>,
+}
+
+impl Sink for ScriptedSink {
+    fn write(&mut self, _: Time, batch: &[Detection]) -> Result<(), Fault> {
+        self.written.extend(batch.iter().map(Detection::picture));
+        Ok(())
+    }
+
+    fn flush(&mut self, _: Time) -> Result<(), Fault> {
+        if !self.life.dead.load(Relaxed) {
+            lock(&self.life.world.told).extend(self.written.drain(..).map(|id| id.to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// The real ledger, written on this thread: time stands still meanwhile. Facts are written in the order of their appends.
+pub struct ScriptedLedger {
+    pub life: Arc<Life>,
+    pub ledger: Arc<SqliteLedger>,
+    pub turn: Arc<tokio::sync::Mutex<usize>>,
+}
+
+impl Ledger for ScriptedLedger {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
+        let (life, ledger, turn) = (Arc::clone(&self.life), Arc::clone(&self.ledger), Arc::clone(&self.turn));
+        Box::pin(async move {
+            let mut turn = turn.lock().await;
+            *turn += 1;
+            let what = format!("fact {fact:?}");
+            life.step(&what).await;
+            if *turn % 4 == 0 {
+                life.pause("fact", *turn).await;
+            }
+            let due = match &fact {
+                Fact::Fate(Fate::Retry { work: Work::Page(page), due, .. }) => Some((page.url.to_string(), *due)),
+                Fact::Fate(Fate::Retry { work: Work::Image(image), due, .. }) => Some((image.url.to_string(), *due)),
+                _ => None,
+            };
+            let written = futures::executor::block_on(ledger.append(fact));
+            life.step(&what).await;
+            let now = life.bridge.clock.now();
+            lock(&life.dues).extend(due.map(|(url, due)| (url, (due, now))));
+            written
+        })
+    }
+
+    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
+        self.ledger.known_pages(each)
+    }
+
+    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
+        self.ledger.known_images(each)
+    }
+
+    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        self.ledger.known_pictures(each)
+    }
+
+    fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, u64, Work)>, LedgerError> {
+        let work = self.ledger.open_work(after, max)?;
+        for (_, due, work) in &work {
+            let url = match work {
+                Work::Page(page) => page.url.to_string(),
+                Work::Image(image) => image.url.to_string(),
+                Work::Frame(_) => continue,
+            };
+            lock(&self.life.dues).insert(url, (*due, self.life.bridge.clock.now()));
+        }
+        Ok(work)
+    }
+
+    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
+        self.ledger.open_sites(each)
+    }
+
+    fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
+        self.ledger.tally()
+    }
+}
