@@ -62,6 +62,8 @@ pub enum Log {
 pub enum Command {
     /// Crawl the sites, settle everything, print a summary, exit
     Run(RunArgs),
+    /// Keep inputs open: watched site files and folders of pictures, submissions over HTTP; ends with a signal
+    Stream(StreamArgs),
     /// Find faces in local image files or folders; JSONL on stdout, one line per file
     Detect {
         /// Files and folders (recursive)
@@ -121,6 +123,34 @@ pub enum Kind {
 /// Flags of `faceflow run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// What to crawl, and how
+    #[command(flatten)]
+    pub crawl: CrawlArgs,
+    /// Once only retries due later than this remain, they stay open and the run ends with exit 3
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub patience: u64,
+}
+
+/// Flags of `faceflow stream`.
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// What to crawl, and how; files of sites are watched
+    #[command(flatten)]
+    pub crawl: CrawlArgs,
+    /// Folder of pictures to take in, now and as they arrive
+    #[arg(long = "images", value_name = "DIR", action = ArgAction::Append)]
+    pub folders: Vec<PathBuf>,
+    /// Take submissions at this address (POST /v1/sites), such as 127.0.0.1:8780
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// After a signal, how long what is under way may take to be finished and recorded
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace: u64,
+}
+
+/// Flags of everything that crawls.
+#[derive(Debug, Args)]
+pub struct CrawlArgs {
     /// Sites to crawl
     #[arg(value_name = "SITE")]
     pub sites: Vec<String>,
@@ -137,14 +167,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_concurrent_images: Option<usize>,
     /// AxB: at most A listing pages from the start page and B detail pages from each; all: the whole site [crawl.shape]
-    #[arg(long, value_name = "AxB|all")]
-    pub crawl: Option<String>,
+    #[arg(long = "crawl", value_name = "AxB|all")]
+    pub shape: Option<String>,
     /// How images are found on a page: smart and all take every embedding
     #[arg(long, value_name = "METHOD", default_value = "smart")]
     pub method: String,
-    /// Once only retries due later than this remain, they stay open and the run ends with exit 3
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub patience: u64,
     /// Worker threads of the dataflow
     #[arg(short = 'w', value_name = "N", default_value_t = 1)]
     pub workers: usize,
@@ -169,6 +196,6 @@ mod tests {
         Cli::command().debug_assert();
         let cli = Cli::try_parse_from(["faceflow", "run", "-w", "2", "-h", "hosts.txt", "http://a.example/"]);
         let Command::Run(run) = cli.expect("parses").command else { panic!("it is run") };
-        assert_eq!((run.workers, run.hosts), (2, Some(PathBuf::from("hosts.txt"))));
+        assert_eq!((run.crawl.workers, run.crawl.hosts), (2, Some(PathBuf::from("hosts.txt"))));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -14,12 +16,15 @@ use faceflow::operators::address::parse_site;
 use faceflow::run::Drive;
 use faceflow::sinks::ledger::{OpenError, Reader, Selection, SqliteLedger};
 use faceflow::sinks::{explain, results};
+use faceflow::sources::folder::Folder;
 use faceflow::sources::lines::Lines;
-use faceflow::sources::list::List;
+use faceflow::sources::list::{List, Open};
+use faceflow::sources::submit::Submissions;
+use faceflow::sources::watch::Watch;
 use indicatif::MultiProgress;
 use url::Url;
 
-use crate::cli::{Cli, Command, Common, Format, Kind, RunArgs};
+use crate::cli::{Cli, Command, Common, CrawlArgs, Format, Kind, RunArgs, StreamArgs};
 use crate::doctor;
 use crate::progress::Progress;
 
@@ -51,6 +56,7 @@ pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
     }
     match &cli.command {
         Command::Run(args) => run(common, args, bars),
+        Command::Stream(args) => stream(common, args, bars),
         Command::Detect { paths } => detect(common, paths),
         Command::Results { format, kind } => results(common, *format, *kind),
         Command::Status => status(common),
@@ -72,6 +78,54 @@ pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
 }
 
 fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
+    let mut job = job(common, &args.crawl)?;
+    job.sources = sites(&args.crawl, |file| Ok(Box::new(Lines::open(file, parse_site)?)))?;
+    if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && !Path::new(&common.state).exists() {
+        let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
+        return Err(Usage(why.to_owned()).into());
+    }
+    job.drive.patience_ms = args.patience.saturating_mul(1_000);
+    watch_signals(job.pulse.clone())?;
+    let summary = finish(job, bars)?;
+    Ok(exit_status(&summary))
+}
+
+fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8> {
+    let mut job = job(common, &args.crawl)?;
+    job.sources = sites(&args.crawl, |file| match file == Path::new("-") {
+        true => Ok(Box::new(Lines::open(file, parse_site)?)),
+        false => Ok(Box::new(Watch::open(file, parse_site)?)),
+    })?;
+    for path in &args.folders {
+        let refused = |error: io::Error| Usage(format!("--images {}: {error}", path.display()));
+        let folder = Folder::open(path).map_err(refused)?;
+        job.folders.push(folder.root().to_owned());
+        job.sources.push(Box::new(folder));
+    }
+    if let Some(address) = &args.listen {
+        std::fs::create_dir_all(&common.state).map_err(|error| Usage(format!("--state {}: {error}", common.state)))?;
+        let inbox = Path::new(&common.state).join(format!("inbox-{}.txt", common.tenant));
+        let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
+        let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
+        let made_up = job.settings.submit.token.is_empty();
+        let token = if made_up { submissions.token() } else { "as in submit.token" };
+        eprintln!("faceflow: POST http://{}/v1/sites, bearer token {token}", submissions.address());
+        job.sources.push(Box::new(submissions));
+    }
+    if job.sources.len() == 1 && args.crawl.sites.is_empty() && !Path::new(&common.state).exists() {
+        let why = "nothing to wait for: name a SITE, --sites FILE, --images DIR or --listen HOST:PORT";
+        return Err(Usage(why.to_owned()).into());
+    }
+    job.sources.push(Box::new(Open));
+    job.drive = Drive { endless: true, grace_ms: args.grace.saturating_mul(1_000), ..job.drive };
+    let asked = watch_signals(job.pulse.clone())?;
+    finish(job, bars)?;
+    // A supervisor's SIGTERM is the usual end of a stream.
+    Ok(if asked.load(Relaxed) { DONE } else { INTERRUPTED })
+}
+
+/// A job as the flags say, with nothing to do yet.
+fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
     if args.processes != 1 || args.process != 0 || args.hosts.is_some() {
         let why =
             "-n -p -h: a ledger in SQLite belongs to one process; this version runs one process with -w N workers";
@@ -85,16 +139,15 @@ fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
         return Err(Usage(format!("-w {}: 1 to {WORKERS_MAX} workers", args.workers)).into());
     }
     let mut job = Job::new(&common.state, &common.out);
-    job.settings = settings(common, &run_flags(args))?;
-    job.sources = sources(args)?;
-    if args.sites.is_empty() && args.files.is_empty() && !Path::new(&common.state).exists() {
-        let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
-        return Err(Usage(why.to_owned()).into());
-    }
+    job.settings = settings(common, &crawl_flags(args))?;
     job.tenant = common.tenant.clone();
     job.engine = Engine::Named(common.detector.clone());
-    job.drive = Drive { workers: args.workers, patience_ms: args.patience.saturating_mul(1_000), ..Drive::default() };
-    watch_signals(job.pulse.clone())?;
+    job.drive.workers = args.workers;
+    Ok(job)
+}
+
+/// Runs a job to its end, with progress on a terminal and a summary.
+fn finish(job: Job, bars: &MultiProgress) -> Result<Summary> {
     let progress = io::stderr().is_terminal().then(|| Progress::start(job.pulse.clone(), bars));
     let summary = job.run();
     drop(progress);
@@ -105,34 +158,36 @@ fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
         other => anyhow::Error::new(other),
     })?;
     print_summary(&summary)?;
-    Ok(exit_status(&summary))
+    Ok(summary)
 }
 
-/// The flags of `run` that stand for settings.
-fn run_flags(args: &RunArgs) -> Vec<String> {
+/// The flags that stand for settings.
+fn crawl_flags(args: &CrawlArgs) -> Vec<String> {
     let flag = |key: &str, value: Option<String>| value.map(|value| format!("{key}={value}"));
     let flags = [
         flag("crawl.max_pages", args.max_pages.map(|n| n.to_string())),
         flag("crawl.max_images", args.max_images.map(|n| n.to_string())),
         flag("image.concurrent_max", args.max_concurrent_images.map(|n| n.to_string())),
-        flag("crawl.shape", args.crawl.clone()),
+        flag("crawl.shape", args.shape.clone()),
     ];
     flags.into_iter().flatten().collect()
 }
 
 /// Sites of the command line first, then files. None at all goes on with what the ledger holds.
-fn sources(args: &RunArgs) -> Result<Vec<Box<dyn Source>>> {
+fn sites(args: &CrawlArgs, open: impl Fn(&Path) -> io::Result<Box<dyn Source>>) -> Result<Vec<Box<dyn Source>>, Usage> {
     let sites: Result<Vec<_>, _> = args.sites.iter().map(|site| parse_site(site)).collect();
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(List::new(sites.map_err(Usage)?))];
     for file in &args.files {
-        let lines = Lines::open(file, parse_site);
-        sources.push(Box::new(lines.map_err(|error| Usage(format!("--sites {}: {error}", file.display())))?));
+        sources.push(open(file).map_err(|error| Usage(format!("--sites {}: {error}", file.display())))?);
     }
     Ok(sources)
 }
 
-/// The first signal drains, the second ends the process at once; both leave a state that resumes.
-fn watch_signals(pulse: Pulse) -> Result<()> {
+/// The first signal drains, the second ends the process at once; both leave a state that resumes. What is returned turns true
+/// if the first was SIGTERM.
+fn watch_signals(pulse: Pulse) -> Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let terminated = Arc::clone(&asked);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("watching for signals")?;
     std::thread::Builder::new().name("faceflow-signals".to_owned()).spawn(move || {
         runtime.block_on(async {
@@ -142,14 +197,15 @@ fn watch_signals(pulse: Pulse) -> Result<()> {
                     return tracing::warn!(%error, "signals cannot be caught; an interrupt ends the process at once");
                 }
             };
-            signals.next().await;
+            let terminate = signals.next().await;
+            terminated.store(terminate, Relaxed);
             eprintln!("faceflow: finishing what is under way; once more stops at once");
             pulse.drain();
             signals.next().await;
             std::process::exit(i32::from(INTERRUPTED));
         });
     })?;
-    Ok(())
+    Ok(asked)
 }
 
 struct Signals {
@@ -163,10 +219,11 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for a signal; whether it was SIGTERM.
+    async fn next(&mut self) -> bool {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => true,
         }
     }
 }

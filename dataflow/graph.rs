@@ -45,14 +45,13 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (to_work, due) = scope.feedback(1);
     let (due_pages, due_images, due_frames) = by_kind(due);
 
-    // What enters: new sites, and what earlier runs still owe.
-    let (sites, owed) = intake(scope, parts.intake(index), bridge);
+    // What enters: new sites and pictures, and what earlier runs still owe.
+    let (news, owed) = intake(scope, parts.intake(index), bridge);
 
     // Pages: admitted by the frontier, fetched from their host, mined for links and images.
-    let arrivals = sites.map(Arrival::Start).concat(read);
-    let admitted = arrivals.admit(settings.crawl.clone(), Arc::clone(&parts.earlier.frontier));
+    let admitted = news.concat(read).admit(settings.crawl.clone(), Arc::clone(&parts.earlier.frontier));
     let (admitted, opened_late) = admitted.record(Arc::clone(ledger), bridge);
-    let (pages, shown) = admitted.flat_map(|admitted| news(admitted.pages, admitted.images)).ok_err(|new| new);
+    let (pages, shown) = admitted.flat_map(|admitted| found(admitted.pages, admitted.images)).ok_err(|new| new);
     let (fetched, unreachable) = pages.concat(due_pages).fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
     let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
     let lost_pages = unreachable.concat(unreadable);
@@ -121,7 +120,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
 }
 
 /// Pages and images as one stream, to be forked again.
-fn news(pages: Vec<Page>, images: Vec<Image>) -> impl Iterator<Item = Result<Page, Image>> {
+fn found(pages: Vec<Page>, images: Vec<Image>) -> impl Iterator<Item = Result<Page, Image>> {
     pages.into_iter().map(Ok).chain(images.into_iter().map(Err))
 }
 

@@ -1,6 +1,6 @@
-//! One batch from settings to a finished store: opens the parts, runs the graph, writes the views.
+//! One batch or stream from settings to a finished store: opens the parts, runs the graph, writes the views.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use faceflow_core::pulse::Pulse;
 use faceflow_core::sink::Sink;
 use faceflow_core::source::Source;
 use faceflow_engine::EngineError;
+use faceflow_operators::web::files::Files;
 use faceflow_operators::web::{Client, ClientError};
 use faceflow_sinks::ledger::{Durability, OpenError, SqliteLedger};
 use faceflow_sinks::objects::{Objects, ObjectsError};
-use faceflow_sinks::{report, sidecar};
+use faceflow_sinks::report::ReportSettings;
+use faceflow_sinks::{SinkError, report, sidecar};
 
 use crate::parts::{Outside, Parts};
 use crate::run::{Drive, Ending, RunError, run};
@@ -33,7 +35,7 @@ pub enum Engine {
     Own(Arc<dyn Detector>),
 }
 
-/// A batch to run.
+/// A batch or stream to run.
 pub struct Job {
     /// Every setting.
     pub settings: Settings,
@@ -45,8 +47,10 @@ pub struct Job {
     pub tenant: String,
     /// What finds faces.
     pub engine: Engine,
-    /// Where sites come from, one after the other.
+    /// Where sites and pictures come from.
     pub sources: Vec<Box<dyn Source>>,
+    /// Folders whose files may be taken in as pictures, as canonical paths.
+    pub folders: Vec<PathBuf>,
     /// Where detections go besides the store.
     pub sinks: Vec<Box<dyn Sink>>,
     /// Workers and patience.
@@ -112,6 +116,7 @@ impl Job {
             tenant: "default".to_owned(),
             engine: Engine::Named("auto".to_owned()),
             sources: vec![],
+            folders: vec![],
             sinks: vec![],
             drive: Drive::default(),
             pulse: Pulse::default(),
@@ -136,6 +141,7 @@ impl Job {
             Engine::Named(name) => faceflow_engine::open(&name, &self.settings.detect)?,
         };
         let web = Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?);
+        let web = Arc::new(Files::new(web, self.folders, self.settings.fetch.body_max_bytes));
         let ledger = Arc::new(SqliteLedger::open(Path::new(&self.state), &self.tenant, &self.settings.ledger)?);
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
@@ -150,18 +156,48 @@ impl Job {
             sources: self.sources,
             sinks: self.sinks,
         };
-        let report_settings = self.settings.report.clone();
+        let views = Views { ledger: Arc::clone(&ledger), store, settings: self.settings.report.clone() };
         let parts = Parts::new(&self.tenant, self.settings, outside, bridge)?;
-        let ending = run(&parts, self.drive)?;
+        let refresh = self.drive.endless.then(|| runtime.spawn(views.clone().refresh()));
+        let ending = run(&parts, self.drive);
+        if let Some(refresh) = refresh {
+            refresh.abort();
+            // It ended by itself only if it panicked; either way the views are written anew below.
+            let _ = runtime.block_on(refresh);
+        }
+        let ending = ending?;
         kill_point("run.ended");
-        let views = |error: &dyn std::fmt::Display| JobError::Views(error.to_string());
-        runtime.block_on(sidecar::write_sidecars(&ledger, store.as_ref())).map_err(|error| views(&error))?;
-        kill_point("sidecars.written");
-        let report = runtime.block_on(report::write_report(ledger.reader(), store.as_ref(), &report_settings));
-        let report =
-            report.map_err(|error| views(&error))?.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
+        let report = runtime.block_on(views.write()).map_err(|error| JobError::Views(error.to_string()))?;
+        let report = report.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
         let (pages, images) = ledger.tally()?;
         let faces = ledger.reader().face_count()?;
         Ok(Summary { ending, pages, images, faces, report })
+    }
+}
+
+/// The views of the ledger in the output: sidecars and the report.
+#[derive(Clone)]
+struct Views {
+    ledger: Arc<SqliteLedger>,
+    store: Arc<Objects>,
+    settings: ReportSettings,
+}
+
+impl Views {
+    /// Brings them up to date. Returns the key of the report, if there is one.
+    async fn write(&self) -> Result<Option<String>, SinkError> {
+        sidecar::write_sidecars(&self.ledger, self.store.as_ref()).await?;
+        kill_point("sidecars.written");
+        report::write_report(self.ledger.reader(), self.store.as_ref(), &self.settings).await
+    }
+
+    /// Brings them up to date again and again.
+    async fn refresh(self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(self.settings.refresh_ms)).await;
+            if let Err(error) = self.write().await {
+                tracing::warn!("the views of the ledger could not be brought up to date, it is tried again: {error}");
+            }
+        }
     }
 }

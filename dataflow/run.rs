@@ -28,13 +28,15 @@ pub struct Drive {
     pub workers: usize,
     /// Once only retries due later than this from now remain, the run ends, in milliseconds.
     pub patience_ms: u64,
+    /// Whether only a signal ends the run: neither the end of its sources nor of its patience does.
+    pub endless: bool,
     /// How long a drain may take before what is under way is left open, in milliseconds.
     pub grace_ms: u64,
 }
 
 impl Default for Drive {
     fn default() -> Self {
-        Self { workers: 1, patience_ms: 600_000, grace_ms: 30_000 }
+        Self { workers: 1, patience_ms: 600_000, endless: false, grace_ms: 30_000 }
     }
 }
 
@@ -141,7 +143,7 @@ impl Watch {
     /// Ends the run when everything that remains is due too late.
     fn patience(&self, parts: &Parts, frontier: Time) {
         let limit = parts.bridge.clock.now().saturating_add(self.drive.patience_ms);
-        if frontier != Time::MAX && frontier > limit {
+        if !self.drive.endless && frontier != Time::MAX && frontier > limit {
             self.next_due.store(frontier, Relaxed);
             parts.bridge.pulse.stop();
         }

@@ -24,6 +24,7 @@ pub fn check(settings: &Settings) -> Result<(), Impossible> {
         ("retry", settings.retry.check()),
         ("ledger", settings.ledger.check()),
         ("report", settings.report.check()),
+        ("submit", settings.submit.check()),
     ];
     for (section, verdict) in sections {
         verdict.map_err(|(key, allowed)| Impossible { key: format!("{section}.{key}"), allowed })?;

@@ -15,6 +15,7 @@ use faceflow_operators::pixels::{DeliverSettings, ImageSettings};
 use faceflow_operators::web::FetchSettings;
 use faceflow_sinks::ledger::LedgerSettings;
 use faceflow_sinks::report::ReportSettings;
+use faceflow_sources::submit::SubmitSettings;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Layers, SettingsError};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// The report.
     pub report: ReportSettings,
+    /// Submissions over HTTP.
+    pub submit: SubmitSettings,
 }
 
 /// The annotated reference file: every key with its default.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Flow;
 use faceflow_core::ledger::OpenSite;
-use faceflow_core::record::{Admitted, Key, Page, Visit};
+use faceflow_core::record::{Admitted, Image, Key, Page, Visit};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -89,6 +89,8 @@ impl CrawlSettings {
 pub enum Arrival {
     /// A site of the list.
     Start(Url),
+    /// A picture that no page shows.
+    Picture(Image),
     /// A page that was read.
     Visit(Visit),
     /// A page whose fetch failed, for now or for good: nobody waits for it.
@@ -99,6 +101,7 @@ impl Arrival {
     fn site(&self) -> &Url {
         match self {
             Self::Start(url) => url,
+            Self::Picture(image) => &image.site,
             Self::Visit(visit) => &visit.page.site,
             Self::Stuck(page) => &page.site,
         }
@@ -177,6 +180,9 @@ impl<C> Site<C> {
 
 impl<C> Frontier<C> {
     fn take_in(&mut self, arrival: Arrival, capability: C) -> Vec<(C, Admitted)> {
+        if let Arrival::Picture(image) = arrival {
+            return vec![(capability, Admitted { visit: None, pages: vec![], images: vec![image] })];
+        }
         let url = arrival.site().clone();
         let mut site = self.sites.remove(&url).unwrap_or_else(|| self.open(&url));
         let released = match arrival {
@@ -188,6 +194,7 @@ impl<C> Frontier<C> {
                 self.release(&mut site)
             }
             Arrival::Visit(visit) => vec![(capability, self.expand(visit, &mut site))],
+            Arrival::Picture(_) => vec![],
             Arrival::Stuck(page) => {
                 site.turns.retain(|key| *key != page.key());
                 self.release(&mut site)

@@ -43,10 +43,13 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
     }
 }
 
-/// Where a host's work is routed: the same worker for pages and images of one host.
+/// Where a host's work is routed: the same worker for pages and images of one host. Files of this machine need no manners.
 pub fn host_route(url: &Url) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    (url.host_str(), url.port_or_known_default()).hash(&mut hasher);
+    match url.scheme() {
+        "file" => url.hash(&mut hasher),
+        _ => (url.host_str(), url.port_or_known_default()).hash(&mut hasher),
+    }
     hasher.finish()
 }

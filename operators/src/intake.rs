@@ -1,7 +1,8 @@
-//! `intake`: where work enters: what earlier runs still owe, then the sources' sites.
+//! `intake`: where work enters: what earlier runs still owe, then the sources' sites and pictures.
 //!
 //! Both are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten
-//! million sites takes no more memory than a short one. Promise: the frontier follows the clock until every source has ended.
+//! million sites takes no more memory than a short one. A source is read until it has nothing for now, then the next one.
+//! Promise: the frontier follows the clock until every source has ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::ledger::Ledger;
 use faceflow_core::pulse::Mode;
+use faceflow_core::record::Image;
 use faceflow_core::source::{Poll, Source};
 use faceflow_core::{Class, Fault, Flow, Time};
 use timely::dataflow::Scope;
@@ -16,6 +18,7 @@ use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::operator::source;
 use url::Url;
 
+use crate::admit::Arrival;
 use crate::wait::Waiting;
 
 /// Entries read at once.
@@ -29,7 +32,7 @@ const IDLE_MS: u64 = 200;
 pub struct Intake {
     /// The ledger whose open work goes first.
     pub ledger: Arc<dyn Ledger>,
-    /// The sources, one after the other.
+    /// The sources.
     pub sources: VecDeque<Box<dyn Source>>,
     /// Load of the process above which nothing more is read.
     pub ahead_max: usize,
@@ -40,14 +43,14 @@ enum Chunk {
     Sites(Box<dyn Source>, Vec<Poll>),
 }
 
-/// The flows of new sites and of owed work. `intake` is `None` on workers that take nothing in.
+/// The flows of what is new and of owed work. `intake` is `None` on workers that take nothing in.
 pub fn intake<'s>(
     scope: Scope<'s, Time>,
     intake: Option<Intake>,
     bridge: &Bridge,
-) -> (Flow<'s, Url>, Flow<'s, Waiting>) {
+) -> (Flow<'s, Arrival>, Flow<'s, Waiting>) {
     let bridge = bridge.clone();
-    let entries: Flow<'s, Result<Url, Waiting>> = source(scope, "intake", move |capability, info| {
+    let entries: Flow<'s, Result<Arrival, Waiting>> = source(scope, "intake", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut alarm = Alarm::new(&bridge, Arc::clone(&operator));
         let mut open = intake.map(|intake| (capability, Reader::new(intake, &bridge, operator)));
@@ -74,7 +77,8 @@ struct Reader {
     sources: VecDeque<Box<dyn Source>>,
     ahead_max: usize,
     flight: Flight<(), Chunk>,
-    idle: bool,
+    /// Sources in a row that had nothing.
+    idle: usize,
     bridge: Bridge,
 }
 
@@ -82,7 +86,7 @@ impl Reader {
     fn new(intake: Intake, bridge: &Bridge, operator: Arc<timely::scheduling::activate::SyncActivator>) -> Self {
         let Intake { ledger, sources, ahead_max } = intake;
         let flight = Flight::new(bridge, "intake", operator);
-        Self { ledger, owed_after: Some(0), sources, ahead_max, flight, idle: false, bridge: bridge.clone() }
+        Self { ledger, owed_after: Some(0), sources, ahead_max, flight, idle: 0, bridge: bridge.clone() }
     }
 
     fn ended(&self) -> bool {
@@ -94,7 +98,8 @@ impl Reader {
         if self.flight.count() > 0 || bridge.pulse.load() >= self.ahead_max {
             return FULL_MS;
         }
-        if std::mem::take(&mut self.idle) {
+        if self.idle >= self.sources.len().max(1) {
+            self.idle = 0;
             return IDLE_MS;
         }
         let now = bridge.clock.now();
@@ -108,7 +113,7 @@ impl Reader {
     }
 
     /// What has been read since.
-    fn landed(&mut self) -> Vec<Result<Url, Waiting>> {
+    fn landed(&mut self) -> Vec<Result<Arrival, Waiting>> {
         let mut entries = Vec::new();
         while let Some(((), chunk)) = self.flight.land() {
             match chunk {
@@ -123,24 +128,35 @@ impl Reader {
         entries
     }
 
-    fn take_sites(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, entries: &mut Vec<Result<Url, Waiting>>) {
-        let mut ended = false;
+    fn take_sites(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, entries: &mut Vec<Result<Arrival, Waiting>>) {
+        let (mut ended, mut paused) = (false, false);
         for poll in polls {
             match poll {
-                Poll::Site(url) => entries.push(Ok(url)),
+                Poll::Site(url) => entries.push(Ok(Arrival::Start(url))),
+                Poll::Picture(url) => entries.push(Ok(Arrival::Picture(picture(url)))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");
                     self.bridge.pulse.stage("bad input").lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
                 Poll::Failed(why) => self.bridge.pulse.fail(why),
-                Poll::Later => self.idle = true,
+                Poll::Later => paused = true,
                 Poll::End => ended = true,
             }
         }
-        if !ended {
-            self.sources.push_front(source);
+        match (ended, paused) {
+            (true, _) => {}
+            // The others have their turn.
+            (_, true) => self.sources.push_back(source),
+            (_, false) => self.sources.push_front(source),
         }
+        self.idle = if paused { self.idle + 1 } else { 0 };
     }
+}
+
+/// A picture that no page shows belongs to the folder it lies in.
+fn picture(url: Url) -> Image {
+    let folder = url.join(".").unwrap_or_else(|_| url.clone());
+    Image { url, page: folder.clone(), site: folder, attempts: 0, inline: None, alternates: vec![] }
 }
 
 fn owed(ledger: &dyn Ledger, after: u64) -> Result<Chunk, Fault> {

@@ -6,6 +6,7 @@
 //! allowed to ask, or a [`Fault`] that says why not.
 
 pub mod client;
+pub mod files;
 pub mod guard;
 pub mod hosts;
 pub mod opt_out;

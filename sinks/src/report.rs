@@ -27,11 +27,13 @@ pub struct ReportSettings {
     pub images_max: usize,
     /// Examples of each kind of failure, and duplicates listed under each image, at most.
     pub examples_max: usize,
+    /// How often sidecars and the report are brought up to date while `faceflow stream` runs, in milliseconds.
+    pub refresh_ms: u64,
 }
 
 impl Default for ReportSettings {
     fn default() -> Self {
-        Self { images_max: 400, examples_max: 8 }
+        Self { images_max: 400, examples_max: 8, refresh_ms: 60_000 }
     }
 }
 
@@ -43,6 +45,9 @@ impl ReportSettings {
         }
         if !(1..=1_000).contains(&self.examples_max) {
             return Err(("examples_max", "1 to 1000".to_owned()));
+        }
+        if self.refresh_ms < 100 {
+            return Err(("refresh_ms", "100 or more".to_owned()));
         }
         Ok(())
     }

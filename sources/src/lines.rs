@@ -6,16 +6,21 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use faceflow_core::Time;
 use faceflow_core::source::{Poll, Source};
 use url::Url;
 
 /// No line of a site list is longer; the rest of a longer one is skipped, and reported.
-const LINE_MAX_BYTES: u64 = 64 * 1024;
+pub(crate) const LINE_MAX_BYTES: u64 = 64 * 1024;
 
 /// Parses one line.
 pub type ParseSite = fn(&str) -> Result<Url, String>;
+
+/// How long a poll waits for standard input to say something.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The lines of a reader.
 pub struct Lines {
@@ -23,31 +28,52 @@ pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     parse: ParseSite,
     number: u64,
+    /// Whether more may come after the end.
+    follow: bool,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
+    /// Whether what comes is the rest of a line that was too long.
+    skipping: bool,
 }
 
 impl Lines {
     /// The lines of a file, or of standard input for `-`.
     pub fn open(path: &Path, parse: ParseSite) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self::new("standard input", Box::new(BufReader::new(io::stdin())), parse));
+            return Ok(Self::new("standard input", Box::new(BufReader::new(Listener::to_stdin()?)), parse));
         }
         Ok(Self::new(&path.display().to_string(), Box::new(BufReader::new(File::open(path)?)), parse))
     }
 
-    /// The lines of `reader`, called `name` in reports.
-    pub fn new(name: &str, reader: Box<dyn BufRead + Send>, parse: ParseSite) -> Self {
-        Self { name: name.to_owned(), reader, parse, number: 0 }
+    /// The lines of a file that only ever grows, and those that will be added to it. A line counts once its end is there.
+    pub fn follow(path: &Path, parse: ParseSite) -> io::Result<Self> {
+        let lines = Self::new(&path.display().to_string(), Box::new(BufReader::new(File::open(path)?)), parse);
+        Ok(Self { follow: true, ..lines })
     }
 
+    /// The lines of `reader`, called `name` in reports.
+    pub fn new(name: &str, reader: Box<dyn BufRead + Send>, parse: ParseSite) -> Self {
+        Self { name: name.to_owned(), reader, parse, number: 0, follow: false, begun: vec![], skipping: false }
+    }
+
+    /// The next line. `None` at the end, and [`io::ErrorKind::WouldBlock`] where more may come.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut line = Vec::new();
-        if self.reader.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut line)? == 0 {
+        if self.skipping {
+            self.skip_rest_of_line()?;
+            self.skipping = false;
+        }
+        let room = LINE_MAX_BYTES - self.begun.len() as u64;
+        let read = self.reader.by_ref().take(room).read_until(b'\n', &mut self.begun)?;
+        let ended = self.begun.last() == Some(&b'\n');
+        let full = self.begun.len() as u64 == LINE_MAX_BYTES;
+        if !ended && !full && self.follow {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if read == 0 && self.begun.is_empty() {
             return Ok(None);
         }
-        if line.len() as u64 == LINE_MAX_BYTES && line.last() != Some(&b'\n') {
-            self.skip_rest_of_line()?;
-        }
-        Ok(Some(line))
+        self.skipping = full && !ended;
+        Ok(Some(std::mem::take(&mut self.begun)))
     }
 
     fn skip_rest_of_line(&mut self) -> io::Result<()> {
@@ -68,25 +94,70 @@ impl Lines {
 impl Source for Lines {
     fn poll(&mut self, _now: Time) -> Poll {
         loop {
-            self.number += 1;
-            let at = format!("{} line {}", self.name, self.number);
+            let at = format!("{} line {}", self.name, self.number + 1);
             let line = match self.line() {
                 Ok(None) => return Poll::End,
                 Ok(Some(line)) => line,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Later,
                 Err(error) => {
                     self.reader = Box::new(io::empty());
                     return Poll::Failed(format!("{at} could not be read: {error}"));
                 }
             };
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_start_matches('\u{feff}').trim();
-            // A `#` inside a URL is its fragment; after a blank it starts a comment.
-            let text = text.split_once(" #").map_or(text, |(site, _)| site.trim_end());
-            if text.is_empty() || text.starts_with('#') {
-                continue;
+            self.number += 1;
+            if let Some(site) = site_in(&line, self.parse) {
+                return site.map_or_else(|why| Poll::Bad(format!("{at}: {why}")), Poll::Site);
             }
-            return (self.parse)(text).map_or_else(|why| Poll::Bad(format!("{at}: {why}")), Poll::Site);
         }
+    }
+}
+
+/// The site that a line names; `None` for blank lines and comments.
+pub(crate) fn site_in(line: &[u8], parse: ParseSite) -> Option<Result<Url, String>> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    // A `#` inside a URL is its fragment; after a blank it starts a comment.
+    let text = text.split_once(" #").map_or(text, |(site, _)| site.trim_end());
+    (!text.is_empty() && !text.starts_with('#')).then(|| parse(text))
+}
+
+/// Standard input, read by a thread of its own: whoever types slowly must not hold up a poll. When nothing comes for a
+/// moment, reading says [`io::ErrorKind::WouldBlock`].
+struct Listener {
+    heard: Receiver<io::Result<Vec<u8>>>,
+    rest: io::Cursor<Vec<u8>>,
+}
+
+impl Listener {
+    fn to_stdin() -> io::Result<Self> {
+        let (tell, heard) = sync_channel(4);
+        let listen = move || {
+            let mut input = io::stdin().lock();
+            loop {
+                let piece = input.fill_buf().map(<[u8]>::to_vec);
+                let read = piece.as_ref().map_or(0, Vec::len);
+                input.consume(read);
+                // An empty piece says that it was the last. Nobody listens any more once the source is dropped.
+                if tell.send(piece).is_err() || read == 0 {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("faceflow-stdin".to_owned()).spawn(listen)?;
+        Ok(Self { heard, rest: io::Cursor::default() })
+    }
+}
+
+impl Read for Listener {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.rest.position() as usize >= self.rest.get_ref().len() {
+            self.rest = match self.heard.recv_timeout(PATIENCE) {
+                Ok(piece) => io::Cursor::new(piece?),
+                Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+            };
+        }
+        self.rest.read(room)
     }
 }
 
@@ -105,9 +176,8 @@ mod tests {
             match lines.poll(0) {
                 Poll::Site(url) => seen.push(url.to_string()),
                 Poll::Bad(why) => seen.push(why),
-                Poll::Failed(why) => panic!("{why}"),
-                Poll::Later => panic!("a file has no later"),
                 Poll::End => return seen,
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -128,5 +198,41 @@ mod tests {
         let long = format!("{}\nhttp://a.example/\n", "x".repeat(1_000_000));
         let seen = polls(&long);
         assert_eq!((seen.len(), seen[1].as_str()), (2, "http://a.example/"));
+    }
+
+    #[test]
+    fn a_followed_file_gives_its_lines_as_they_are_completed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("inbox.txt");
+        let add = |text: &str| {
+            let mut file = File::options().append(true).create(true).open(&path).expect("opens");
+            io::Write::write_all(&mut file, text.as_bytes()).expect("writes");
+        };
+        add("http://a.example/\nhttp://b.exa");
+        let mut lines = Lines::follow(&path, parse).expect("opens");
+        let next = |lines: &mut Lines| match lines.poll(0) {
+            Poll::Site(url) => url.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!([next(&mut lines), next(&mut lines), next(&mut lines)], ["http://a.example/", "Later", "Later"]);
+        add("mple/\nnonsense\n");
+        assert_eq!(next(&mut lines), "http://b.example/");
+        assert!(next(&mut lines).contains("inbox.txt line 3: nonsense"));
+        assert_eq!(next(&mut lines), "Later");
+    }
+
+    #[test]
+    fn a_reader_that_has_nothing_yet_is_asked_again_and_no_part_of_a_line_is_lost() {
+        let (tell, heard) = sync_channel(4);
+        let listener = Listener { heard, rest: io::Cursor::default() };
+        let mut lines = Lines::new("standard input", Box::new(BufReader::new(listener)), parse);
+        tell.send(Ok(b"http://a.exam".to_vec())).expect("is heard");
+        assert!(matches!(lines.poll(0), Poll::Later));
+        tell.send(Ok(b"ple/\nhttp://b.example/".to_vec())).expect("is heard");
+        assert!(matches!(lines.poll(0), Poll::Site(url) if url.as_str() == "http://a.example/"));
+        assert!(matches!(lines.poll(0), Poll::Later));
+        drop(tell);
+        assert!(matches!(lines.poll(0), Poll::Site(url) if url.as_str() == "http://b.example/"));
+        assert!(matches!(lines.poll(0), Poll::End));
     }
 }

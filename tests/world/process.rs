@@ -161,6 +161,23 @@ impl Running {
         self.watch(|| said.heard().stderr.contains(text)).is_none()
     }
 
+    /// Waits until `moment` has come; whether it did within `limit`, before the process ended.
+    pub fn waits(&mut self, limit: Duration, mut moment: impl FnMut() -> bool) -> bool {
+        #[allow(clippy::disallowed_methods)]
+        let began = std::time::Instant::now();
+        let mut came = false;
+        let ended = self.watch(|| {
+            came = moment();
+            came || began.elapsed() > limit
+        });
+        came && ended.is_none()
+    }
+
+    /// What it has said on standard error so far.
+    pub fn stderr(&self) -> String {
+        self.said.heard().stderr.clone()
+    }
+
     /// Kills it (SIGKILL) once `moment` has come, unless it ended before: then `Err` with its end.
     pub fn kill9_when(mut self, moment: impl FnMut() -> bool) -> Result<Ended, Ended> {
         if self.watch(moment).is_some() {

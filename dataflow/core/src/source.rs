@@ -9,6 +9,8 @@ use crate::clock::Time;
 pub enum Poll {
     /// A site to crawl.
     Site(Url),
+    /// A picture that is no page's: a file on this machine.
+    Picture(Url),
     /// An entry that is not a site, and why; it is reported and counted, and the source goes on.
     Bad(String),
     /// The rest cannot be read, and why: the run fails, and goes on from its ledger when it is started again.
@@ -19,8 +21,8 @@ pub enum Poll {
     End,
 }
 
-/// A sequence of sites, read lazily. Never blocks for long: it is polled from a worker thread.
+/// A sequence of sites and pictures, read lazily.
 pub trait Source: Send {
-    /// The next entry.
+    /// The next entry. Called on a thread that may block, but other sources wait for it: it should answer in a moment.
     fn poll(&mut self, now: Time) -> Poll;
 }

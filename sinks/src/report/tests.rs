@@ -61,7 +61,7 @@ fn cards_key() -> String {
 #[test]
 fn limits_hold() {
     let (rig, store) = world();
-    let one = report(&rig, &store, &ReportSettings { images_max: 1, examples_max: 1 });
+    let one = report(&rig, &store, &ReportSettings { images_max: 1, examples_max: 1, ..ReportSettings::default() });
     assert_eq!(one.matches("<figure>").count(), 1);
     let none = ReportSettings { images_max: 0, ..ReportSettings::default() };
     assert_eq!(wait(write_report(rig.reader(), &store, &none)).expect("is not wanted"), None);

@@ -1,0 +1,167 @@
+//! A folder of pictures that is watched: every picture in it is taken in, and those that arrive later too.
+//!
+//! A file counts once it was the same in two looks, so that one that is still being written is not read too early. Hidden
+//! files and links are left alone. Promise: a picture that keeps its name and its bytes is taken in once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use faceflow_core::Time;
+use faceflow_core::record::Key;
+use faceflow_core::source::{Poll, Source};
+use url::Url;
+
+/// Endings of the names of pictures, in lower case.
+const ENDINGS: [&str; 12] = ["jpg", "jpeg", "jpe", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
+/// The time between two looks, in milliseconds; ten times as long as a look takes, if that is more.
+const LOOK_MS: Time = 1_000;
+/// Folders below the watched one, at most.
+const DEPTH_MAX: usize = 64;
+
+/// A watched folder of pictures.
+pub struct Folder {
+    root: PathBuf,
+    known: HashMap<Key, Seen>,
+    ready: VecDeque<Url>,
+    next_look: Time,
+    complaints: VecDeque<String>,
+    complained: HashSet<PathBuf>,
+}
+
+struct Seen {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    taken: bool,
+}
+
+impl Folder {
+    /// Watches the folder at `root`, which must be there now.
+    pub fn open(root: &Path) -> std::io::Result<Self> {
+        let root = root.canonicalize()?;
+        if !root.is_dir() {
+            return Err(std::io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self {
+            root,
+            known: HashMap::new(),
+            ready: VecDeque::new(),
+            next_look: 0,
+            complaints: VecDeque::new(),
+            complained: HashSet::new(),
+        })
+    }
+
+    /// The folder's own address: the site and page of its pictures.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn look(&mut self, folder: &Path, depth: usize) {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.complain(folder, &error),
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => self.look_at(&entry, depth),
+                Err(error) => self.complain(folder, &error),
+            }
+        }
+    }
+
+    fn look_at(&mut self, entry: &DirEntry, depth: usize) {
+        let path = entry.path();
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        // Of the entry itself, not of what a link points to.
+        let Ok(metadata) = entry.metadata() else { return };
+        if hidden {
+            return;
+        }
+        if metadata.is_dir() && depth < DEPTH_MAX {
+            return self.look(&path, depth + 1);
+        }
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        if !metadata.is_file() || !ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+            return;
+        }
+        let Ok(url) = Url::from_file_path(&path) else { return };
+        let now = Seen { bytes: metadata.len(), modified: metadata.modified().ok(), taken: false };
+        match self.known.get_mut(&Key::image(&url)) {
+            Some(seen) if seen.taken => {}
+            Some(seen) if seen.bytes == now.bytes && seen.modified == now.modified => {
+                seen.taken = true;
+                self.ready.push_back(url);
+            }
+            _ => drop(self.known.insert(Key::image(&url), now)),
+        }
+    }
+
+    fn complain(&mut self, folder: &Path, error: &std::io::Error) {
+        if self.complained.insert(folder.to_owned()) {
+            self.complaints.push_back(format!("{}: {error}", folder.display()));
+        }
+    }
+}
+
+impl Source for Folder {
+    fn poll(&mut self, now: Time) -> Poll {
+        if let Some(url) = self.ready.pop_front() {
+            return Poll::Picture(url);
+        }
+        if let Some(why) = self.complaints.pop_front() {
+            return Poll::Bad(why);
+        }
+        if now >= self.next_look {
+            // The pipeline's clock does not move inside a poll, so a look is timed by the machine's own.
+            #[allow(clippy::disallowed_methods)]
+            let began = std::time::Instant::now();
+            self.look(&self.root.clone(), 0);
+            self.next_look = now + LOOK_MS.max(10 * began.elapsed().as_millis() as Time);
+        }
+        Poll::Later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(folder: &mut Folder, now: Time) -> Vec<String> {
+        let mut said = Vec::new();
+        // The first poll may look, the next ones tell.
+        folder.poll(now);
+        loop {
+            match folder.poll(now) {
+                Poll::Picture(url) => said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned()),
+                Poll::Bad(why) => said.push(why),
+                Poll::Later => {
+                    said.sort();
+                    return said;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_are_taken_once_they_rest_and_nothing_else_is() {
+        let root = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).expect("writes");
+        std::fs::create_dir(root.path().join("deep")).expect("makes");
+        for name in ["a.jpg", "deep/b.PNG", ".hidden.jpg", "c.jpg.part", "notes.txt"] {
+            write(name, "x");
+        }
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("link.jpg")).expect("links");
+        let mut folder = Folder::open(root.path()).expect("opens");
+        assert_eq!(said(&mut folder, 0), [] as [&str; 0], "they may still be written");
+        write("a.jpg", "xy");
+        assert_eq!(said(&mut folder, 10_000), ["b.PNG"], "one still grows");
+        std::fs::rename(root.path().join("c.jpg.part"), root.path().join("c.jpg")).expect("renames");
+        assert_eq!(said(&mut folder, 20_000), ["a.jpg"]);
+        assert_eq!(said(&mut folder, 30_000), ["c.jpg"], "a download that is complete gets its name");
+        assert_eq!(said(&mut folder, 40_000), [] as [&str; 0]);
+        assert!(Folder::open(&root.path().join("a.jpg")).is_err() && Folder::open(Path::new("/nowhere")).is_err());
+    }
+}

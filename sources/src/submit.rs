@@ -1,0 +1,296 @@
+//! Sites submitted over HTTP: `POST /v1/sites`, with a bearer token.
+//!
+//! What is accepted is appended to the inbox, a file of sites that only grows, before the answer is given; the pipeline
+//! follows that file. So a submission survives a kill, and resuming is reading the inbox again. Promise: what was answered
+//! with 202 is on its way, and nothing else is.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::post;
+use axum::{Json, Router};
+use faceflow_core::Time;
+use faceflow_core::source::{Poll, Source};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite};
+
+/// The settings `[submit]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubmitSettings {
+    /// The token that `Authorization: Bearer …` must carry. Empty: one is made up and printed when the server starts.
+    pub token: String,
+    /// Sites in one submission, at most.
+    pub sites_max: usize,
+    /// Size of one submission, in bytes.
+    pub body_max_bytes: usize,
+    /// How long one submission may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for SubmitSettings {
+    fn default() -> Self {
+        Self { token: String::new(), sites_max: 10_000, body_max_bytes: 4 << 20, timeout_ms: 10_000 }
+    }
+}
+
+impl SubmitSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if !self.token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(("token", "printable ASCII without blanks".to_owned()));
+        }
+        if self.sites_max == 0 {
+            return Err(("sites_max", "1 or more".to_owned()));
+        }
+        if self.body_max_bytes == 0 {
+            return Err(("body_max_bytes", "1 or more".to_owned()));
+        }
+        if self.timeout_ms == 0 {
+            return Err(("timeout_ms", "1 or more".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The inbox, and the server that fills it. Dropped, the server stops.
+pub struct Submissions {
+    inbox: Lines,
+    address: SocketAddr,
+    token: String,
+    _stop: oneshot::Sender<()>,
+}
+
+/// What is submitted.
+#[derive(Deserialize)]
+struct Submission {
+    sites: Vec<String>,
+}
+
+/// The answer.
+#[derive(Serialize)]
+struct Receipt {
+    accepted: usize,
+    refused: Vec<Refusal>,
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    site: String,
+    why: String,
+}
+
+struct Desk {
+    inbox: Mutex<File>,
+    parse: ParseSite,
+    token: [u8; 32],
+    sites_max: usize,
+}
+
+type Problem = (StatusCode, String);
+
+impl Submissions {
+    /// Listens at `address` and keeps what comes in the file `inbox`.
+    pub fn open(address: &str, inbox: &Path, settings: &SubmitSettings, parse: ParseSite) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox)?;
+        cut_to_lines(&mut file)?;
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let token = match &settings.token[..] {
+            "" => made_up()?,
+            token => token.to_owned(),
+        };
+        let digest = Sha256::digest(&token).into();
+        let desk = Desk { inbox: Mutex::new(file), parse, token: digest, sites_max: settings.sites_max };
+        let timeout =
+            TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(settings.timeout_ms));
+        let routes = Router::new()
+            .route("/v1/sites", post(submit))
+            .layer(DefaultBodyLimit::max(settings.body_max_bytes))
+            .layer(timeout)
+            .with_state(Arc::new(desk));
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("faceflow-submit".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let served = match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => tokio::select! {
+                        served = axum::serve(listener, routes) => served,
+                        // Nobody waits for the end of a submission that is not answered yet.
+                        _ = stopped => Ok(()),
+                    },
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = served {
+                    tracing::error!("no more submissions are taken: {error}");
+                }
+            });
+        })?;
+        Ok(Self { inbox: Lines::follow(inbox, parse)?, address, token, _stop: stop })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token it asks for.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
+impl Source for Submissions {
+    fn poll(&mut self, now: Time) -> Poll {
+        self.inbox.poll(now)
+    }
+}
+
+/// Cuts off a last line that has no end: the process died, or the disk was full, before it was answered for.
+fn cut_to_lines(file: &mut File) -> io::Result<()> {
+    let bytes = file.metadata()?.len();
+    let from = bytes.saturating_sub(LINE_MAX_BYTES);
+    let mut tail = Vec::new();
+    file.seek(io::SeekFrom::Start(from))?;
+    file.take(LINE_MAX_BYTES).read_to_end(&mut tail)?;
+    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if whole < tail.len() { file.set_len(from + whole as u64) } else { Ok(()) }
+}
+
+/// 128 bits of chance, in hex.
+fn made_up() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+async fn submit(
+    State(desk): State<Arc<Desk>>,
+    headers: HeaderMap,
+    Json(submission): Json<Submission>,
+) -> Result<(StatusCode, Json<Receipt>), Problem> {
+    desk.admit(&headers)?;
+    if submission.sites.len() > desk.sites_max {
+        let why = format!("{} sites; at most {} at once (submit.sites_max)", submission.sites.len(), desk.sites_max);
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
+    }
+    let receipt = tokio::task::spawn_blocking(move || desk.keep(submission.sites));
+    let receipt = receipt.await.map_err(io::Error::other).flatten();
+    let receipt = receipt.map_err(|error| (StatusCode::INSUFFICIENT_STORAGE, format!("the inbox: {error}")))?;
+    let status = if receipt.accepted > 0 { StatusCode::ACCEPTED } else { StatusCode::UNPROCESSABLE_ENTITY };
+    Ok((status, Json(receipt)))
+}
+
+impl Desk {
+    /// Compares digests, so that the time it takes says nothing about the token.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let said = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let admitted = said.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == self.token);
+        if admitted { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned())) }
+    }
+
+    /// Appends the sites to the inbox, on disk before it returns.
+    fn keep(&self, sites: Vec<String>) -> io::Result<Receipt> {
+        let (mut lines, mut refused, mut accepted) = (String::new(), vec![], 0);
+        for site in sites {
+            match (self.parse)(&site) {
+                Ok(url) => {
+                    accepted += 1;
+                    lines += &format!("{url}\n");
+                }
+                Err(why) => refused.push(Refusal { site, why }),
+            }
+        }
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = inbox.write_all(lines.as_bytes()).and_then(|()| inbox.sync_data());
+        if let Err(error) = written {
+            // The beginning of a line would spoil the next one.
+            cut_to_lines(&mut inbox)?;
+            return Err(error);
+        }
+        Ok(Receipt { accepted, refused })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use url::Url;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Url, String> {
+        Url::parse(text).map_err(|error| error.to_string())
+    }
+
+    /// Status line and body of the answer to a submission.
+    fn post(submissions: &Submissions, token: &str, body: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(submissions.address()).expect("connects");
+        let head = format!(
+            "POST /v1/sites HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("writes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("reads");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+
+    fn next(submissions: &mut Submissions) -> String {
+        match submissions.poll(0) {
+            Poll::Site(url) => url.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_is_in_the_inbox_and_comes_again_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inbox = folder.path().join("inbox.txt");
+        let settings = SubmitSettings { sites_max: 2, body_max_bytes: 1_000, ..SubmitSettings::default() };
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).expect("opens");
+        let token = submissions.token().to_owned();
+        assert_eq!(token.len(), 32);
+        let (status, body) = post(&submissions, &token, r#"{"sites":["http://a.example/","nonsense"]}"#);
+        assert!(
+            status.contains("202") && body.contains(r#""accepted":1"#) && body.contains("nonsense"),
+            "{status} {body}"
+        );
+        assert_eq!([next(&mut submissions), next(&mut submissions)], ["http://a.example/", "Later"]);
+
+        for (token, body, expected) in [
+            ("wrong", r#"{"sites":["http://b.example/"]}"#, "401"),
+            ("", r#"{"sites":["http://b.example/"]}"#, "401"),
+            (&token, r#"{"sites":["nonsense"]}"#, "422"),
+            (&token, r#"{"sites":"#, "400"),
+            (&token, r#"{"sites":["http://1/","http://2/","http://3/"]}"#, "413"),
+            (&token, &format!(r#"{{"sites":["{}"]}}"#, "x".repeat(2_000)), "413"),
+        ] {
+            let (status, said) = post(&submissions, token, body);
+            assert!(status.contains(expected), "{body}: {status} {said}");
+        }
+        assert_eq!(next(&mut submissions), "Later");
+
+        let address = submissions.address();
+        drop(submissions);
+        let mut torn = OpenOptions::new().append(true).open(&inbox).expect("opens");
+        torn.write_all(b"http://torn.exam").expect("writes");
+        let mut again = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).expect("opens");
+        assert_eq!([next(&mut again), next(&mut again)], ["http://a.example/", "Later"]);
+        assert_ne!(again.address(), address);
+    }
+}

@@ -1,0 +1,155 @@
+//! A file of sites that is watched: what is added to it is crawled while the process runs.
+//!
+//! The file is read again whenever it has changed and then rested for a moment, so that a half-written one is not taken for
+//! the whole; editors that replace the file are followed by its name. Sites that were there before are not repeated. Promise:
+//! a file that is gone or cannot be read for a while ends nothing; it is reported once and read when it is back.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use faceflow_core::Time;
+use faceflow_core::record::Key;
+use faceflow_core::source::{Poll, Source};
+
+use crate::lines::{Lines, ParseSite};
+
+/// How long a file must rest before it is read again, in milliseconds.
+const REST_MS: Time = 500;
+
+/// A watched file of sites.
+pub struct Watch {
+    path: PathBuf,
+    parse: ParseSite,
+    known: HashSet<Key>,
+    /// The reading under way, and the file as it was when it began.
+    reading: Option<Lines>,
+    read: Option<Stamp>,
+    /// The file as it was last seen, and since when it has been so.
+    last: Option<(Stamp, Time)>,
+    missing: bool,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Watch {
+    /// Watches the file at `path`, which must be there now.
+    pub fn open(path: &Path, parse: ParseSite) -> std::io::Result<Self> {
+        let (reading, read) = (Some(Lines::open(path, parse)?), Some(stamp(path)?));
+        let path = path.to_owned();
+        Ok(Self { path, parse, known: HashSet::new(), reading, read, last: None, missing: false })
+    }
+
+    /// Begins to read the file again if it has changed and rests.
+    fn look(&mut self, now: Time) -> Option<Poll> {
+        let stamp = match stamp(&self.path) {
+            Ok(stamp) => stamp,
+            Err(error) => return self.miss(&error),
+        };
+        if self.read == Some(stamp) {
+            return None;
+        }
+        match self.last {
+            Some((last, since)) if last == stamp && now >= since + REST_MS => {}
+            Some((last, _)) if last == stamp => return None,
+            _ => {
+                self.last = Some((stamp, now));
+                return None;
+            }
+        }
+        match Lines::open(&self.path, self.parse) {
+            Ok(lines) => {
+                (self.reading, self.read, self.missing) = (Some(lines), Some(stamp), false);
+                None
+            }
+            Err(error) => self.miss(&error),
+        }
+    }
+
+    fn miss(&mut self, error: &std::io::Error) -> Option<Poll> {
+        let why = format!("{}: {error}; it is read again when it is back", self.path.display());
+        (!std::mem::replace(&mut self.missing, true)).then_some(Poll::Bad(why))
+    }
+}
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok() })
+}
+
+impl Source for Watch {
+    fn poll(&mut self, now: Time) -> Poll {
+        loop {
+            let Some(lines) = &mut self.reading else {
+                match self.look(now) {
+                    Some(poll) => return poll,
+                    None if self.reading.is_some() => continue,
+                    None => return Poll::Later,
+                }
+            };
+            match lines.poll(now) {
+                Poll::Site(url) if self.known.insert(Key::page(&url)) => return Poll::Site(url),
+                Poll::Site(_) => {}
+                Poll::Failed(why) => {
+                    self.reading = None;
+                    return Poll::Bad(why);
+                }
+                Poll::End | Poll::Later => self.reading = None,
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use url::Url;
+
+    fn parse(text: &str) -> Result<Url, String> {
+        Url::parse(text).map_err(|error| format!("{text}: {error}"))
+    }
+
+    /// Everything the watch has to say until it has nothing.
+    fn said(watch: &mut Watch, now: Time) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match watch.poll(now) {
+                Poll::Site(url) => said.push(url.path().to_owned()),
+                Poll::Bad(why) => said.push(why),
+                Poll::Later => return said,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn additions_are_found_once_they_rest_and_nothing_is_repeated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sites.txt");
+        std::fs::write(&path, "http://a.example/1\nhttp://a.example/2\n").expect("writes");
+        let mut watch = Watch::open(&path, parse).expect("opens");
+        assert_eq!(said(&mut watch, 0), ["/1", "/2"]);
+        assert_eq!(said(&mut watch, 10_000), [] as [&str; 0]);
+
+        std::fs::write(&path, "http://a.example/2\nhttp://a.example/3\n").expect("writes");
+        std::fs::write(&path, "http://a.example/2\nhttp://a.example/3\nhttp://a.example/4 # new\n").expect("writes");
+        assert_eq!(said(&mut watch, 20_000), [] as [&str; 0], "it may be half-written");
+        assert_eq!(said(&mut watch, 20_000 + REST_MS), ["/3", "/4"]);
+
+        std::fs::remove_file(&path).expect("removes");
+        let missing = said(&mut watch, 30_000);
+        assert!(missing.len() == 1 && missing[0].contains("sites.txt"), "{missing:?}");
+        assert_eq!(said(&mut watch, 31_000), [] as [&str; 0], "it is said once");
+        let other = folder.path().join("other.txt");
+        std::fs::write(&other, "http://a.example/5\n").expect("writes");
+        std::fs::rename(&other, &path).expect("renames");
+        said(&mut watch, 40_000);
+        assert_eq!(said(&mut watch, 40_000 + REST_MS), ["/5"], "a file that takes its place is read");
+    }
+}

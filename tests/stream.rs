@@ -1,0 +1,138 @@
+//! Streaming: inputs stay open, results appear while it runs, a signal drains it, and what was accepted survives a kill.
+
+mod support;
+mod world;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use world::{Faceflow, Running, World};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const FLAGS: [&str; 7] = [
+    "stream",
+    "--set",
+    "fetch.allow_networks=127.0.0.0/8",
+    "--set",
+    "detect.seeta_px=320",
+    "--set",
+    "report.refresh_ms=200",
+];
+
+fn faceflow(folder: &Path) -> Faceflow {
+    Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(120))
+}
+
+fn photo(seed: u64) -> Vec<u8> {
+    world::jpeg(&world::portrait(seed, 300, 200).0, 90)
+}
+
+/// A web of sites that show one picture each.
+fn sites(web: &World, count: u64) -> Vec<world::Site> {
+    let site = |n: u64| {
+        let site = web.site();
+        site.page("/", "<img src=/a.jpg>").image("/a.jpg", photo(n));
+        site
+    };
+    (0..count).map(site).collect()
+}
+
+/// Waits until the results say so many images are settled. They are read from the ledger of the running process.
+fn settled(faceflow: &Faceflow, running: &mut Running, count: usize) -> Vec<Value> {
+    let mut lines = vec![];
+    let came = running.waits(LIMIT, || {
+        let ended = faceflow.run(&["results"]);
+        lines = if ended.code() == Some(0) { ended.lines() } else { vec![] };
+        lines.iter().filter(|line| line["status"] != "open").count() >= count
+    });
+    assert!(came, "{count} images were not settled: {lines:?}");
+    lines
+}
+
+#[test]
+fn a_watched_list_a_watched_folder_and_a_signal() {
+    let web = World::new();
+    let sites = sites(&web, 3);
+    let folder = tempdir().expect("a folder");
+    let (list, pictures) = (folder.path().join("sites.txt"), folder.path().join("pictures"));
+    std::fs::create_dir(&pictures).expect("makes");
+    std::fs::write(&list, format!("{}\n", sites[0].url("/"))).expect("writes");
+    std::fs::write(pictures.join("first.jpg"), photo(10)).expect("writes");
+    let faceflow = faceflow(folder.path());
+    let mut running =
+        faceflow.start(&[&FLAGS[..], &["--sites", "sites.txt", "--images", "pictures", "-w", "2"]].concat());
+    settled(&faceflow, &mut running, 2);
+
+    // More comes while it runs: a line, and a file that gets its name once it is whole.
+    std::fs::write(&list, format!("{}\n{}\n", sites[0].url("/"), sites[1].url("/"))).expect("writes");
+    std::fs::write(pictures.join(".second.jpg.part"), photo(11)).expect("writes");
+    std::fs::rename(pictures.join(".second.jpg.part"), pictures.join("second.jpg")).expect("renames");
+    let lines = settled(&faceflow, &mut running, 4);
+    let file = lines.iter().find(|line| line["url"].as_str().is_some_and(|url| url.ends_with("second.jpg")));
+    let file = file.unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(file["url"].as_str().expect("a URL").starts_with("file:///") && file["status"] == "done", "{file}");
+    let report = folder.path().join("faceflow-out/report.html");
+    let told = || std::fs::read_to_string(&report).is_ok_and(|report| report.contains("second.jpg"));
+    assert!(running.waits(LIMIT, told), "the report follows");
+
+    running.signal("TERM");
+    let ended = running.finish();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(faceflow.results(&[]).len(), 4);
+    // The next stream does nothing twice.
+    let asked = web.log().total();
+    let mut running = faceflow.start(&[&FLAGS[..], &["--sites", "sites.txt", "--images", "pictures"]].concat());
+    std::fs::write(&list, format!("{}\n", sites[2].url("/"))).expect("writes");
+    settled(&faceflow, &mut running, 5);
+    running.signal("INT");
+    assert_eq!(running.finish().code(), Some(130));
+    let again: Vec<String> = web.log().requests().into_iter().skip(asked).map(|request| request.url).collect();
+    assert!(again.iter().all(|url| url.starts_with(sites[2].origin())), "{again:?}");
+}
+
+/// Submits a site; the status line of the answer.
+fn submit(said: &str, site: &str) -> String {
+    let (address, token) = said
+        .split_once("POST http://")
+        .and_then(|(_, rest)| rest.split_once("/v1/sites, bearer token "))
+        .unwrap_or_else(|| panic!("no address in {said:?}"));
+    let token = token.lines().next().unwrap_or_default();
+    let body = format!(r#"{{"sites":["{site}"]}}"#);
+    let mut stream = TcpStream::connect(address).expect("connects");
+    let head = format!(
+        "POST /v1/sites HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("reads");
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_submission_that_was_accepted_survives_a_kill() {
+    let web = World::new();
+    let sites = sites(&web, 4);
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    let command = [&FLAGS[..], &["--listen", "127.0.0.1:0"]].concat();
+    for site in &sites {
+        let mut running = faceflow.start(&command);
+        assert!(running.hears("bearer token"), "it listens");
+        let answer = submit(&running.stderr(), &site.url("/"));
+        assert!(answer.contains("202"), "{answer}");
+        // At once: nothing of it may have left the inbox.
+        running.kill9_when(|| true).expect("is killed");
+    }
+    let mut running = faceflow.start(&command);
+    let lines = settled(&faceflow, &mut running, 4);
+    assert!(lines.iter().all(|line| line["status"] == "done"), "{lines:?}");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+}
