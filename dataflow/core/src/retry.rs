@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
-use crate::fault::Lost;
+use crate::fault::{Class, Lost};
 use crate::record::{Fate, Work};
+
+/// The longest delay after a failure of the object store, in milliseconds.
+const STORE_CAP_MS: u64 = 3_600_000;
 
 /// How often and how patiently one kind of work is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,10 +129,14 @@ impl RetrySettings {
         if fault.permanent && !matches!(work, Work::Frame(_)) {
             return Fate::Rejected { work, fault };
         }
-        let policy = match work {
-            Work::Page(_) | Work::Image(_) => &self.web,
-            Work::Frame(_) => &self.detect.0,
+        let mut policy = match work {
+            Work::Page(_) | Work::Image(_) => self.web,
+            Work::Frame(_) => self.detect.0,
         };
+        if fault.class == Class::Store {
+            // The store is ours to mend, and no picture is given up for it: it is asked less and less often.
+            (policy.attempts_max, policy.cap_ms) = (u32::MAX, policy.cap_ms.max(STORE_CAP_MS));
+        }
         let work = work.failed_once_more();
         if fault.permanent || work.attempts() >= policy.attempts_max {
             return Fate::Dead { work, fault };
@@ -152,7 +159,7 @@ impl RetrySettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Class, Fault};
+    use crate::fault::Fault;
     use crate::record::Page;
 
     fn page(attempts: u32) -> Work {
@@ -185,6 +192,17 @@ mod tests {
         let settings = RetrySettings::default();
         assert!(matches!(settings.decide(Lost { record: page(3), fault: busy.clone() }, 0), Fate::Retry { .. }));
         assert!(matches!(settings.decide(Lost { record: page(4), fault: busy }, 0), Fate::Dead { .. }));
+    }
+
+    #[test]
+    fn nothing_dies_of_the_object_store() {
+        let settings = RetrySettings::default();
+        let full = || Fault::transient(Class::Store, "store", "full");
+        let delay = |attempts| match settings.decide(Lost { record: page(attempts), fault: full() }, 0) {
+            Fate::Retry { due, .. } => due,
+            other => panic!("{other:?}"),
+        };
+        assert!((2_000..=2_200).contains(&delay(0)) && delay(40) >= STORE_CAP_MS, "{} {}", delay(0), delay(40));
     }
 
     #[test]

@@ -1,0 +1,211 @@
+//! Disks that fill up, files that are damaged, object stores that are slow to come: each is a clear error or a retry, and
+//! nothing is lost.
+
+mod support;
+mod world;
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use world::{Faceflow, Gallery, Plan};
+
+const FLAGS: [&str; 8] = [
+    "--set",
+    "fetch.allow_networks=127.0.0.0/8",
+    "--set",
+    "detect.seeta_px=320",
+    "--set",
+    "retry.web.base_ms=100",
+    "--set",
+    "retry.detect.base_ms=100",
+];
+
+fn web() -> Gallery {
+    Plan { sites: 2, pages_per_site: 7, images: 60, ..Plan::default() }.serve()
+}
+
+fn faceflow(folder: &Path) -> Faceflow {
+    Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(120))
+}
+
+fn command<'a>(starts: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    ["run"].into_iter().chain(starts.iter().map(String::as_str)).chain(FLAGS).chain(more.iter().copied()).collect()
+}
+
+fn results(faceflow: &Faceflow, more: &[&str]) -> Vec<Value> {
+    let mut lines = faceflow.results(more);
+    lines.iter_mut().for_each(|line| line["attempts"] = Value::Null);
+    lines
+}
+
+/// What an undisturbed run comes to.
+fn expected(gallery: &Gallery, starts: &[String]) -> Vec<Value> {
+    let folder = tempdir().expect("a folder");
+    let undisturbed = faceflow(folder.path());
+    let ended = undisturbed.run(&command(starts, &[]));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    gallery.world.log().clear();
+    results(&undisturbed, &[])
+}
+
+/// A file system of its own size, unmounted when dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    /// `None` (and a word about it) where this user may not mount.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("makes");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            Ok(output) => {
+                println!("skipped: no small disk can be mounted: {}", String::from_utf8_lossy(&output.stderr));
+                None
+            }
+            Err(error) => {
+                println!("skipped: no small disk can be mounted: {error}");
+                None
+            }
+        }
+    }
+
+    fn resize(&self, size: &str) {
+        let resized = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
+        assert!(resized.expect("mount can be run").success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_full_output_is_retried_and_a_full_state_is_a_clear_error_and_both_go_on_when_there_is_room() {
+    let gallery = web();
+    let starts = gallery.starts();
+    let expected = expected(&gallery, &starts);
+    for (part, flag) in [("out", "--out"), ("state", "--state")] {
+        let folder = tempdir().expect("a folder");
+        let path = folder.path().join(part);
+        let Some(disk) = Disk::mount(&path, if part == "out" { "600k" } else { "400k" }) else { return };
+        let place = path.to_string_lossy().into_owned();
+        let faceflow = faceflow(folder.path());
+        let command = command(&starts, &[flag, &place, "--patience", "0"]);
+        let ended = faceflow.run(&command);
+        let failed = ended.code();
+        assert!(matches!(failed, Some(1 | 3)), "{part}: {failed:?} {}", ended.stderr);
+        assert!(ended.stderr.contains("full") || ended.stderr.contains("No space"), "{part}: {}", ended.stderr);
+        disk.resize("64m");
+        let retried = faceflow.run(&[&["retry"][..], &[flag, &place]].concat());
+        assert_eq!(retried.code(), Some(0), "{part}: {}", retried.stderr);
+        let ended = faceflow.run(&command);
+        assert_eq!(ended.code(), Some(0), "{part}: {}", ended.stderr);
+        let more: &[&str] = if part == "state" { &[flag, &place] } else { &[] };
+        assert!(results(&faceflow, more) == expected, "{part}: the results are not those of an undisturbed run");
+    }
+}
+
+#[test]
+fn a_damaged_ledger_is_named_and_left_as_it_is() {
+    let gallery = Plan { sites: 1, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
+    let starts = gallery.starts();
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    assert_eq!(faceflow.run(&command(&starts, &[])).code(), Some(0));
+    let file = folder.path().join("faceflow-state/ledger.sqlite");
+    let whole = std::fs::read(&file).expect("reads");
+    let torn: Vec<u8> = whole.iter().take(whole.len() / 2).copied().collect();
+    let scribbled: Vec<u8> = whole
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (100..9_000).contains(&at) { byte ^ 0x5a } else { *byte })
+        .collect();
+    for (what, bytes) in [("no database", vec![7; 20_000]), ("half of it", torn), ("scribbled over", scribbled)] {
+        std::fs::write(&file, &bytes).expect("writes");
+        for command in [command(&starts, &[]), vec!["results"], vec!["doctor"]] {
+            let ended = faceflow.run(&command);
+            assert_eq!(ended.code(), Some(1), "{what}: {} {}", ended.stdout, ended.stderr);
+            let said = ended.stderr + &ended.stdout;
+            assert!(said.contains("ledger.sqlite") || said.contains("faceflow-state"), "{what}: {said}");
+        }
+        assert_eq!(std::fs::read(&file).expect("reads"), bytes, "{what}: nothing was written over it");
+    }
+    std::fs::write(&file, &whole).expect("writes");
+    assert_eq!(faceflow.run(&command(&starts, &[])).code(), Some(0), "the backup goes on");
+}
+
+/// A real S3 server, stopped when dropped.
+struct S3 {
+    child: Child,
+    port: u16,
+}
+
+impl S3 {
+    /// Starts moto's server. `None` (and a word about it) where there is none.
+    fn start() -> Option<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let port = free.port();
+        let mut server = Command::new("moto_server");
+        server.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut child) = server.spawn() else {
+            println!("skipped: there is no moto_server (pip install 'moto[server]')");
+            return None;
+        };
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = child.try_wait().expect("a child can be asked");
+            assert!(ended.is_none(), "moto_server ended: {ended:?}");
+            std::thread::yield_now();
+        }
+        Some(Self { child, port })
+    }
+
+    fn make_bucket(&self, name: &str) {
+        use std::io::{Read, Write};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connects");
+        let head = format!("PUT /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("writes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("reads");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_real_s3_server_holds_what_a_folder_would_and_a_missing_bucket_is_retried_until_it_is_there() {
+    let Some(server) = S3::start() else { return };
+    let gallery = web();
+    let starts = gallery.starts();
+    let expected = expected(&gallery, &starts);
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path())
+        .env("AWS_ENDPOINT", &format!("http://127.0.0.1:{}", server.port))
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "us-east-1");
+    let command = command(&starts, &["--out", "s3://faces/first"]);
+    let ended = faceflow.run(&command);
+    assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("s3://faces/first") && ended.stderr.contains("bucket"), "{}", ended.stderr);
+    server.make_bucket("faces");
+    let ended = faceflow.run(&command);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(results(&faceflow, &[]), expected);
+    let asked = gallery.world.log().total();
+    assert_eq!(faceflow.run(&command).code(), Some(0));
+    assert_eq!(gallery.world.log().total(), asked, "everything is settled");
+}
