@@ -1,16 +1,17 @@
 //! `faceflow explain URL`: the whole life of one URL, from the log and from what it added up to.
 
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::{ContentId, Key};
-use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
 use crate::ledger::Reader;
-use crate::ledger::rows::{EntryKind, Trouble, key_bytes, one};
+use crate::ledger::database::{Moment, values};
+use crate::ledger::rows::{EntryKind, Trouble};
 use crate::lines::{ImageLine, PageLine, image_line, page_line};
 
 /// Pages listed of those that show an image.
@@ -55,56 +56,55 @@ impl Life {
 
 /// The lives of the page and of the image at `url`; empty if neither was ever discovered.
 pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<Life>, LedgerError> {
-    reader.read(|connection| {
+    reader.read(|moment| {
         let mut lives = Vec::new();
         for key in [Key::page(url), Key::image(url)] {
             let sql = "SELECT id, kind, picture FROM entries WHERE tenant = ?1 AND key = ?2";
-            let params = params![reader.tenant_id(), key_bytes(key)];
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            let Some((id, kind, picture)) = one(connection, sql, params, read)? else { continue };
+            let found =
+                moment.one(sql, values![reader.tenant_id(), key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let Some((id, kind, picture)) = found else { continue };
             let line = match kind {
-                EntryKind::Page => Line::Page(page_line(reader, connection, id)?),
-                EntryKind::Image => Line::Image(Box::new(image_line(reader, connection, id)?)),
+                EntryKind::Page => Line::Page(page_line(reader, moment, id)?),
+                EntryKind::Image => Line::Image(Box::new(image_line(reader, moment, id)?)),
             };
-            let (pages, events) = (pages(connection, id)?, events(connection, id, picture)?);
+            let (pages, events) = (pages(moment, id)?, events(moment, id, picture)?);
             lives.push(Life { line, pages, events });
         }
         Ok(lives)
     })
 }
 
-fn pages(connection: &Connection, image: i64) -> Result<Vec<String>, Trouble> {
+fn pages(moment: &Moment<'_>, image: i64) -> Result<Vec<String>, Trouble> {
     let sql =
         "SELECT p.url FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1 ORDER BY p.url LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let pages = statement.query_map(params![image, PAGES_MAX], |row| row.get(0))?;
-    Ok(pages.collect::<rusqlite::Result<_>>()?)
+    moment.list(sql, values![image, PAGES_MAX], |row| row.get(0))
 }
 
 /// The log has no index by entry: it is written far more often than it is asked.
-fn events(connection: &Connection, entry: i64, picture: Option<i64>) -> Result<Vec<Happened>, Trouble> {
-    let sql =
-        "SELECT f.at_ms, strftime('%Y-%m-%d %H:%M:%f', f.at_ms / 1000.0, 'unixepoch'), f.kind, f.body, o.url, r.content
+fn events(moment: &Moment<'_>, entry: i64, picture: Option<i64>) -> Result<Vec<Happened>, Trouble> {
+    let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content
         FROM facts f
         LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'ruled'
         LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'ruled'
         WHERE f.entry = ?1 OR (f.entry IS NULL AND f.picture = ?2) ORDER BY f.seq";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![entry, picture])?;
-    let mut events = Vec::new();
-    while let Some(row) = rows.next()? {
-        let kind: String = row.get(2)?;
-        let body =
-            row.get::<_, Option<String>>(3)?.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or(Value::Null);
-        let other: Option<String> = row.get(4)?;
-        let representative = row.get::<_, Option<[u8; 32]>>(5)?.map(ContentId);
-        let what = match representative {
+    moment.list(sql, values![entry, picture], |row| {
+        let kind: String = row.get(1)?;
+        let body: Option<String> = row.get(2)?;
+        let body = body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or(Value::Null);
+        let other: Option<String> = row.get(3)?;
+        let what = match row.get::<Option<ContentId>>(4)? {
             Some(id) => format!("{id} stands for its picture, {} bits away", body["distance"]),
             None => what(&kind, &body, other.as_deref()),
         };
-        events.push(Happened { at_ms: row.get(0)?, at: row.get(1)?, what });
-    }
-    Ok(events)
+        let at_ms = row.get(0)?;
+        Ok(Happened { at_ms, at: as_text(at_ms), what })
+    })
+}
+
+/// A time for people: UTC, to the millisecond.
+pub(crate) fn as_text(at_ms: i64) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(at_ms.max(0) as u64);
+    humantime::format_rfc3339_millis(at).to_string().replace('T', " ").replace('Z', "")
 }
 
 fn what(kind: &str, body: &Value, other: Option<&str>) -> String {

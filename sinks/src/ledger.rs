@@ -1,19 +1,23 @@
-//! The ledger in SQLite: one file per state directory, one writer, any number of readers.
+//! The ledger, in SQLite or PostgreSQL: one file per state directory for one process, or a database that runs share.
 //!
 //! Facts go through one thread that commits whatever waits as one transaction; readers have connections of their own and
-//! never block it. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`
-//! a power cut too; a fact that breaks a promise is refused and leaves no trace.
+//! never block it. What a fact does to the books is written once (`books.rs` and its sisters), over the two databases of
+//! `database.rs`. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`,
+//! as on any server, a power cut too; a fact that breaks a promise is refused and leaves no trace.
 
 mod admit;
 mod alternates;
 mod books;
+pub(crate) mod database;
 mod lock;
+mod place;
+mod postgres;
 mod reader;
 mod redrive;
 pub(crate) mod rows;
 mod schema;
 mod settle;
-mod sqlite;
+mod state;
 mod status;
 mod tallies;
 #[cfg(test)]
@@ -22,9 +26,11 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub use place::Place;
+pub use postgres::server::Address;
 pub use reader::Reader;
 pub use redrive::Selection;
-pub use sqlite::SqliteLedger;
+pub use state::StateLedger;
 pub use status::Status;
 
 /// The settings `ledger.*`.
@@ -32,7 +38,7 @@ pub use status::Status;
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerSettings {
     /// What a committed fact survives: `"process"` the end of the process, however it ends; `"power"` a power cut too, at the
-    /// price of waiting for the disk at every commit.
+    /// price of waiting for the disk at every commit. A PostgreSQL server always waits for its disk.
     pub durability: Durability,
     /// Facts in one transaction, at most.
     pub group_max: usize,
@@ -40,6 +46,11 @@ pub struct LedgerSettings {
     pub busy_timeout_ms: u64,
     /// Memory for pages of the file, per connection, in MiB.
     pub cache_mb: u32,
+    /// How long to wait for a connection to a PostgreSQL server, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long a run that shares a PostgreSQL state may be silent before others take over its work, in milliseconds. It
+    /// gives a sign of life three times as often.
+    pub lease_ms: u64,
     /// Pages and URLs listed in the sidecar of one picture, at most (each).
     pub sidecar_pages_max: usize,
 }
@@ -61,6 +72,8 @@ impl Default for LedgerSettings {
             group_max: 4_096,
             busy_timeout_ms: 5_000,
             cache_mb: 32,
+            connect_timeout_ms: 10_000,
+            lease_ms: 30_000,
             sidecar_pages_max: 10_000,
         }
     }
@@ -78,6 +91,12 @@ impl LedgerSettings {
         if !(1..=65_536).contains(&self.cache_mb) {
             return Err(("cache_mb", "1 to 65536".to_owned()));
         }
+        if !(1..=3_600_000).contains(&self.connect_timeout_ms) {
+            return Err(("connect_timeout_ms", "1 to 3600000 (an hour)".to_owned()));
+        }
+        if !(1_000..=3_600_000).contains(&self.lease_ms) {
+            return Err(("lease_ms", "1000 to 3600000 (an hour)".to_owned()));
+        }
         if self.sidecar_pages_max == 0 {
             return Err(("sidecar_pages_max", "1 or more".to_owned()));
         }
@@ -85,13 +104,13 @@ impl LedgerSettings {
     }
 }
 
-/// Why a state directory could not be opened.
+/// Why a state could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// It is not there.
-    #[error("there is no state at {place}: run `faceflow run` first, or name the right directory with --state")]
+    #[error("there is no state at {place}: run `faceflow run` first, or name the right one with --state")]
     Missing {
-        /// The directory.
+        /// The directory or server.
         place: String,
     },
     /// Another process writes to it.
@@ -99,7 +118,7 @@ pub enum OpenError {
         "the state at {place} is in use by another faceflow process{by}: wait for it to end, or name another --state"
     )]
     InUse {
-        /// The directory.
+        /// The directory or server.
         place: String,
         /// ` (process 123)`, where it is known.
         by: String,
@@ -109,7 +128,7 @@ pub enum OpenError {
         "the state at {place} has format {found}, and this faceflow knows formats up to {known}: use the faceflow that wrote it, or a newer one"
     )]
     Newer {
-        /// The directory.
+        /// The directory or server.
         place: String,
         /// Its format.
         found: i64,
@@ -127,17 +146,17 @@ pub enum OpenError {
     /// A tenant the state does not know.
     #[error("the state at {place} has no tenant {tenant:?}; it has: {known}")]
     NoTenant {
-        /// The directory.
+        /// The directory or server.
         place: String,
         /// The name.
         tenant: String,
         /// Those it has.
         known: String,
     },
-    /// The file system or SQLite refused.
+    /// The file system, SQLite or the server refused.
     #[error("the state at {place} cannot be opened: {reason}")]
     Storage {
-        /// The directory or file.
+        /// The directory, file or server.
         place: String,
         /// Its words.
         reason: String,

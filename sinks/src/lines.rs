@@ -6,10 +6,10 @@ use faceflow_core::detector::{Detection, Face};
 use faceflow_core::layout::{crop_key, face_id, image_key};
 use faceflow_core::ledger::State;
 use faceflow_core::record::{Content, ContentId};
-use rusqlite::{Connection, Row};
 use serde::Serialize;
 
-use crate::ledger::rows::{CONTENT, Trouble, Word, content_at, one};
+use crate::ledger::database::{Moment, Row, values};
+use crate::ledger::rows::{CONTENT, Trouble, Word, content_at};
 use crate::ledger::{Reader, Status};
 
 /// An image URL.
@@ -140,11 +140,11 @@ struct EntryFields {
 }
 
 impl EntryFields {
-    fn at(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn at(row: &Row<'_>) -> Result<Self, Trouble> {
         Ok(Self {
             url: row.get(0)?,
             final_url: row.get(1)?,
-            state: row.get::<_, Word>(2)?.0,
+            state: row.get::<Word>(2)?.0,
             attempts: row.get(3)?,
             due_ms: row.get(4)?,
             reason: row.get(5)?,
@@ -171,7 +171,7 @@ struct PictureFields {
 }
 
 impl PictureFields {
-    fn read(connection: &Connection, id: i64) -> Result<Self, Trouble> {
+    fn read(moment: &Moment<'_>, id: i64) -> Result<Self, Trouble> {
         let sql = format!(
             "SELECT {CONTENT}, p.state, p.attempts, p.due_ms, p.reason, p.main, p.distance, r.id = p.id, r.content, d.body
             FROM pictures p JOIN pictures r ON r.id = coalesce(p.representative, p.id)
@@ -180,18 +180,19 @@ impl PictureFields {
         let read = |row: &Row<'_>| {
             Ok(Self {
                 content: content_at(row, 0)?,
-                state: row.get::<_, Word>(7)?.0,
+                state: row.get::<Word>(7)?.0,
                 attempts: row.get(8)?,
                 due_ms: row.get(9)?,
                 reason: row.get(10)?,
                 main: row.get(11)?,
                 distance: row.get(12)?,
                 own: row.get(13)?,
-                representative: ContentId(row.get(14)?),
+                representative: row.get(14)?,
                 detection: row.get(15)?,
             })
         };
-        one(connection, &sql, [id], read)?
+        moment
+            .one(&sql, values![id], read)?
             .ok_or_else(|| Trouble::Damaged(format!("picture {id} is named but not there")))
     }
 
@@ -241,8 +242,8 @@ fn mapped<const N: usize>(points: [[f32; 2]; N], scale: Option<[f64; 2]>) -> [[f
 }
 
 /// The line of the image with this entry id.
-pub fn image_line(reader: &Reader, connection: &Connection, id: i64) -> Result<ImageLine, Trouble> {
-    let entry = entry_fields(connection, id)?;
+pub fn image_line(reader: &Reader, moment: &Moment<'_>, id: i64) -> Result<ImageLine, Trouble> {
+    let entry = entry_fields(moment, id)?;
     let settled = entry.state == State::Settled;
     let answered = matches!(entry.state, State::Settled | State::Rejected);
     let mut line = ImageLine {
@@ -262,34 +263,34 @@ pub fn image_line(reader: &Reader, connection: &Connection, id: i64) -> Result<I
         detector: None,
     };
     match (entry.state, entry.primary, entry.picture) {
-        (State::Alternate, Some(primary), _) => fill_alternate(&mut line, connection, primary)?,
-        (_, _, Some(picture)) => fill_picture(&mut line, &PictureFields::read(connection, picture)?, id)?,
+        (State::Alternate, Some(primary), _) => fill_alternate(&mut line, moment, primary)?,
+        (_, _, Some(picture)) => fill_picture(&mut line, &PictureFields::read(moment, picture)?, id)?,
         _ => {}
     }
     Ok(line)
 }
 
 /// The status of the image with this entry id, as its line has it.
-pub fn image_status(connection: &Connection, id: i64) -> Result<Status, Trouble> {
-    let entry = entry_fields(connection, id)?;
+pub fn image_status(moment: &Moment<'_>, id: i64) -> Result<Status, Trouble> {
+    let entry = entry_fields(moment, id)?;
     match (entry.state, entry.primary, entry.picture) {
-        (State::Alternate, Some(primary), _) => Ok(Status::of_alternate(image_status(connection, primary)?)),
-        (_, _, Some(picture)) => Ok(PictureFields::read(connection, picture)?.status(id)),
+        (State::Alternate, Some(primary), _) => Ok(Status::of_alternate(image_status(moment, primary)?)),
+        (_, _, Some(picture)) => Ok(PictureFields::read(moment, picture)?.status(id)),
         _ => Ok(Status::of_entry(entry.state)),
     }
 }
 
-fn entry_fields(connection: &Connection, id: i64) -> Result<EntryFields, Trouble> {
-    let entry = one(connection, ENTRY, [id], EntryFields::at)?;
+fn entry_fields(moment: &Moment<'_>, id: i64) -> Result<EntryFields, Trouble> {
+    let entry = moment.one(ENTRY, values![id], EntryFields::at)?;
     entry.ok_or_else(|| Trouble::Damaged(format!("entry {id} is named but not there")))
 }
 
 /// An alternate was never downloaded: all that is known is what it stands behind.
-fn fill_alternate(line: &mut ImageLine, connection: &Connection, primary: i64) -> Result<(), Trouble> {
-    let front = entry_fields(connection, primary)?;
-    line.status = Status::of_alternate(image_status(connection, primary)?);
+fn fill_alternate(line: &mut ImageLine, moment: &Moment<'_>, primary: i64) -> Result<(), Trouble> {
+    let front = entry_fields(moment, primary)?;
+    line.status = Status::of_alternate(image_status(moment, primary)?);
     let Some(picture) = front.picture else { return Ok(()) };
-    let picture = PictureFields::read(connection, picture)?;
+    let picture = PictureFields::read(moment, picture)?;
     match line.status {
         Status::Duplicate => line.duplicate_of = Some(picture.content.id.to_string()),
         _ => line.reason = picture.reason,
@@ -325,16 +326,16 @@ fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Resul
 }
 
 /// The line of the page with this entry id.
-pub fn page_line(reader: &Reader, connection: &Connection, id: i64) -> Result<PageLine, Trouble> {
+pub fn page_line(reader: &Reader, moment: &Moment<'_>, id: i64) -> Result<PageLine, Trouble> {
     let sql =
         "SELECT e.url, e.final_url, s.url, e.state, e.reason, e.http_status, e.depth, e.attempts, e.links, e.images
         FROM entries e JOIN sites s ON s.id = e.site WHERE e.id = ?1";
     let read = |row: &Row<'_>| {
-        let state = row.get::<_, Word>(3)?.0;
+        let state = row.get::<Word>(3)?.0;
         let url: String = row.get(0)?;
         let answered = matches!(state, State::Settled | State::Rejected);
         Ok(PageLine {
-            final_url: row.get::<_, Option<String>>(1)?.or_else(|| (state == State::Settled).then(|| url.clone())),
+            final_url: row.get::<Option<String>>(1)?.or_else(|| (state == State::Settled).then(|| url.clone())),
             url,
             site: row.get(2)?,
             tenant: reader.tenant().to_owned(),
@@ -342,10 +343,10 @@ pub fn page_line(reader: &Reader, connection: &Connection, id: i64) -> Result<Pa
             reason: row.get(4)?,
             http_status: row.get(5)?,
             depth: row.get(6)?,
-            attempts: row.get::<_, u32>(7)? + u32::from(answered),
+            attempts: row.get::<u32>(7)? + u32::from(answered),
             links: row.get(8)?,
             images: row.get(9)?,
         })
     };
-    one(connection, sql, [id], read)?.ok_or_else(|| Trouble::Damaged(format!("entry {id} is named but not there")))
+    moment.one(sql, values![id], read)?.ok_or_else(|| Trouble::Damaged(format!("entry {id} is named but not there")))
 }

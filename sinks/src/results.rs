@@ -1,6 +1,6 @@
 //! `faceflow results`: what is known, from the ledger alone, ordered by URL (byte order).
 //!
-//! Lines are streamed: only the order by URL is held, by SQLite, which spills it to disk when it is long. All lines of one
+//! Lines are streamed: only the order by URL is held, by the database, which spills it to disk when it is long. All lines of one
 //! call are of one moment, also while a run is writing.
 
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use faceflow_core::ledger::LedgerError;
 use serde::Serialize;
 
 use crate::ledger::Reader;
+use crate::ledger::database::values;
 use crate::ledger::rows::{EntryKind, Trouble};
 use crate::lines::{FaceLine, ImageLine, PageLine, image_line, page_line};
 
@@ -57,26 +58,26 @@ pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn 
     }
     // What went wrong with `out`; the ledger's own troubles come back from `read`.
     let mut written: io::Result<()> = Ok(());
-    reader.read(|connection| {
+    reader.read(|moment| {
         let sql = "SELECT id FROM entries WHERE tenant = ?1 AND kind = ?2 ORDER BY url";
         let kind_of = if kind == Kind::Pages { EntryKind::Page } else { EntryKind::Image };
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query(rusqlite::params![reader.tenant_id(), kind_of])?;
-        while let Some(row) = rows.next()? {
+        let listed = moment.each(sql, values![reader.tenant_id(), kind_of], |row| {
             let id = row.get(0)?;
             written = match kind {
-                Kind::Pages => page_line(reader, connection, id)?.write(format, out),
-                Kind::Images => image_line(reader, connection, id)?.write(format, out),
+                Kind::Pages => page_line(reader, moment, id)?.write(format, out),
+                Kind::Images => image_line(reader, moment, id)?.write(format, out),
                 Kind::Faces => {
-                    let line = image_line(reader, connection, id)?;
+                    let line = image_line(reader, moment, id)?;
                     line.face_lines().try_for_each(|face| face.write(format, out))
                 }
             };
-            if written.is_err() {
-                break;
-            }
+            // Nobody reads on: there is no point in going on.
+            written.as_ref().map_or_else(|error| Err(Trouble::Stopped(error.to_string())), |()| Ok(()))
+        });
+        match listed {
+            Err(Trouble::Stopped(_)) => Ok(()),
+            listed => listed,
         }
-        Ok::<_, Trouble>(())
     })?;
     written?;
     Ok(out.flush()?)

@@ -11,13 +11,13 @@ use faceflow_core::layout::meta_key;
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault};
-use rusqlite::{Connection, params};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::SinkError;
-use crate::ledger::rows::{Trouble, one};
-use crate::ledger::{Reader, SqliteLedger, Status};
+use crate::ledger::database::{Moment, values};
+use crate::ledger::rows::Trouble;
+use crate::ledger::{Reader, StateLedger, Status};
 use crate::lines::{ImageLine, image_line};
 
 /// The name of the cursor.
@@ -39,13 +39,13 @@ struct Sidecar {
 
 /// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote.
 /// Holds 8 bytes for each such picture.
-pub async fn write_sidecars(ledger: &SqliteLedger, store: &dyn Store) -> Result<usize, SinkError> {
+pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<usize, SinkError> {
     let reader = ledger.reader().clone();
-    let (upto, pictures) = reading(move || reader.read(|connection| changed(&reader, connection))).await?;
+    let (upto, pictures) = reading(move || reader.read(|moment| changed(&reader, moment))).await?;
     let mut count = 0;
     for chunk in pictures.chunks(CHUNK) {
         let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
-        let sidecars = reading(move || reader.read(|connection| build(&reader, connection, &chunk))).await?;
+        let sidecars = reading(move || reader.read(|moment| build(&reader, moment, &chunk))).await?;
         count += sidecars.len();
         put_all(store, sidecars).await?;
     }
@@ -56,26 +56,30 @@ pub async fn write_sidecars(ledger: &SqliteLedger, store: &dyn Store) -> Result<
 }
 
 /// The end of the log, unless nothing was added to it, and the pictures of what was added.
-fn changed(reader: &Reader, connection: &Connection) -> Result<(Option<i64>, Vec<i64>), Trouble> {
+fn changed(reader: &Reader, moment: &Moment<'_>) -> Result<(Option<i64>, Vec<i64>), Trouble> {
     let tenant = reader.tenant_id();
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
-    let from = one(connection, cursor, params![tenant, VIEW], |row| row.get::<_, i64>(0))?.unwrap_or(0);
-    let upto: Option<i64> =
-        connection.query_row("SELECT max(seq) FROM facts WHERE seq > ?1", [from], |row| row.get(0))?;
+    let from = moment.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
+    // Facts of another tenant may be visible before older ones of ours are.
+    let end = "SELECT max(seq) FROM facts WHERE seq > ?1 AND tenant = ?2";
+    let upto = moment.one(end, values![from, tenant], |row| row.get::<Option<i64>>(0))?.flatten();
     let sql = "SELECT DISTINCT picture FROM facts WHERE seq > ?1 AND tenant = ?2 AND picture IS NOT NULL";
-    let mut statement = connection.prepare_cached(sql)?;
-    let pictures = statement.query_map(params![from, tenant], |row| row.get(0))?;
-    Ok((upto, pictures.collect::<rusqlite::Result<_>>()?))
+    let mut pictures = Vec::new();
+    moment.each(sql, values![from, tenant], |row| {
+        pictures.push(row.get(0)?);
+        Ok(())
+    })?;
+    Ok((upto, pictures))
 }
 
 /// The sidecars of these pictures, as keys and bodies; none for those that are still open.
-fn build(reader: &Reader, connection: &Connection, pictures: &[i64]) -> Result<Vec<(String, Bytes)>, Trouble> {
+fn build(reader: &Reader, moment: &Moment<'_>, pictures: &[i64]) -> Result<Vec<(String, Bytes)>, Trouble> {
     let mut sidecars = Vec::with_capacity(pictures.len());
     for picture in pictures {
         let main = "SELECT main, content FROM pictures WHERE id = ?1 AND main IS NOT NULL";
-        let main = one(connection, main, [picture], |row| Ok((row.get::<_, i64>(0)?, ContentId(row.get(1)?))))?;
+        let main = moment.one(main, values![*picture], |row| Ok((row.get::<i64>(0)?, row.get::<ContentId>(1)?)))?;
         let Some((main, id)) = main else { continue };
-        let line = image_line(reader, connection, main)?;
+        let line = image_line(reader, moment, main)?;
         if line.status == Status::Open {
             continue;
         }
@@ -83,10 +87,9 @@ fn build(reader: &Reader, connection: &Connection, pictures: &[i64]) -> Result<V
         let pages =
             "SELECT DISTINCT p.url FROM entries e JOIN sightings s ON s.image = e.id JOIN entries p ON p.id = s.page
             WHERE e.picture = ?1 ORDER BY p.url LIMIT ?2";
-        let pages = strings(connection, pages, *picture, max)?;
-        let urls =
-            strings(connection, "SELECT url FROM entries WHERE picture = ?1 ORDER BY url LIMIT ?2", *picture, max)?;
-        let sidecar = Sidecar { line, pages, urls, headers: headers(connection, *picture, max)? };
+        let pages = strings(moment, pages, *picture, max)?;
+        let urls = strings(moment, "SELECT url FROM entries WHERE picture = ?1 ORDER BY url LIMIT ?2", *picture, max)?;
+        let sidecar = Sidecar { line, pages, urls, headers: headers(moment, *picture, max)? };
         let body =
             serde_json::to_vec(&sidecar).map_err(|error| Trouble::Damaged(format!("the sidecar of {id}: {error}")))?;
         sidecars.push((meta_key(reader.tenant(), id), body.into()));
@@ -94,28 +97,19 @@ fn build(reader: &Reader, connection: &Connection, pictures: &[i64]) -> Result<V
     Ok(sidecars)
 }
 
-fn strings(connection: &Connection, sql: &str, picture: i64, max: usize) -> Result<Vec<String>, Trouble> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let strings = statement.query_map(params![picture, max as i64], |row| row.get(0))?;
-    Ok(strings.collect::<rusqlite::Result<_>>()?)
+fn strings(moment: &Moment<'_>, sql: &str, picture: i64, max: usize) -> Result<Vec<String>, Trouble> {
+    moment.list(sql, values![picture, max as i64], |row| row.get(0))
 }
 
-fn headers(
-    connection: &Connection,
-    picture: i64,
-    max: usize,
-) -> Result<BTreeMap<String, Vec<(String, String)>>, Trouble> {
+fn headers(moment: &Moment<'_>, picture: i64, max: usize) -> Result<BTreeMap<String, Vec<(String, String)>>, Trouble> {
     let sql = "SELECT url, headers FROM entries WHERE picture = ?1 AND headers IS NOT NULL ORDER BY url LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![picture, max as i64])?;
-    let mut headers = BTreeMap::new();
-    while let Some(row) = rows.next()? {
+    let headers = moment.list(sql, values![picture, max as i64], |row| {
         let (url, text): (String, String) = (row.get(0)?, row.get(1)?);
         let kept =
             serde_json::from_str(&text).map_err(|error| Trouble::Damaged(format!("the headers of {url}: {error}")))?;
-        headers.insert(url, kept);
-    }
-    Ok(headers)
+        Ok((url, kept))
+    })?;
+    Ok(headers.into_iter().collect())
 }
 
 async fn put_all(store: &dyn Store, sidecars: Vec<(String, Bytes)>) -> Result<(), SinkError> {

@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::ledger::Selection;
+use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
     Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, url, wait,
 };
 use faceflow_core::record::Work;
+
+both![an_image_from_its_discovery_to_its_representative, a_page_and_a_stranger,];
 
 fn life(rig: &Rig, path: &str) -> Life {
     let mut lives = explain(rig.reader(), &url(path)).expect("reads");
@@ -17,7 +20,6 @@ fn told(rig: &Rig, path: &str) -> Vec<String> {
     life(rig, path).events().iter().map(|event| event.what.clone()).collect()
 }
 
-#[test]
 fn an_image_from_its_discovery_to_its_representative() {
     let rig = Rig::showing(vec![image_with("/a", &["/b"]), image("/c")]);
     rig.tell_all([kept(image("/c"), "one"), delivered("one", 1), retry(image("/a"), 77), rejected(image("/a"))]);
@@ -52,7 +54,6 @@ fn an_image_from_its_discovery_to_its_representative() {
     assert_eq!((&json["kind"], &json["status"]), (&"image".into(), &"duplicate".into()));
 }
 
-#[test]
 fn a_page_and_a_stranger() {
     let rig = Rig::showing(vec![]);
     assert_eq!(told(&rig, "/"), ["discovered: an entry of the input", "read; everything it leads to is known"]);

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::{Admitted, Image, Key, Page, Visit};
-use rusqlite::params;
 
 use super::books::{Books, Entry, Line, step};
-use super::rows::{EntryKind, Trouble, join_keys, key_bytes};
+use super::database::values;
+use super::rows::{EntryKind, Trouble, join_keys};
 
-impl Books<'_> {
+impl Books<'_, '_> {
     pub fn admitted(&mut self, admitted: &Admitted) -> Result<Vec<Image>, Trouble> {
         let read = admitted.visit.as_ref().map(|visit| self.visited(visit, &admitted.images)).transpose()?;
         for page in &admitted.pages {
@@ -24,7 +24,8 @@ impl Books<'_> {
             let entry = self.admit_image(image, by)?;
             self.sighted(&entry, by)?;
             let site = self.site(admitted.visit.as_ref().map_or(&image.site, |visit| &visit.page.site).as_str())?;
-            self.run("INSERT OR IGNORE INTO shown (site, image) VALUES (?1, ?2)", [site, entry.id])?;
+            let sql = "INSERT INTO shown (site, image) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            self.run(sql, values![site, entry.id])?;
             for (rank, alternate) in image.alternates.iter().enumerate() {
                 opened.extend(self.offer(image, (rank, alternate), by)?);
             }
@@ -45,12 +46,13 @@ impl Books<'_> {
             (_, Err(trouble)) => return Err(trouble),
             (None, Ok(_)) => return Err(Trouble::Damaged(format!("{} was settled but is not there", page.url))),
         };
+        self.refuse_held(entry.run, &page.url)?;
         let shown: HashSet<Key> = visit.images.iter().chain(admitted).map(Image::key).collect();
         let final_url = (visit.final_url != page.url).then(|| visit.final_url.as_str());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
             final_url = ?3, http_status = ?4, links = ?5, images = ?6, skip = NULL WHERE id = ?1";
         let (links, images) = (visit.links.len() as i64, shown.len() as i64);
-        self.run(sql, params![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
+        self.run(sql, values![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
         self.log(Line { kind: "visited", entry: Some(entry.id), ..Line::default() })?;
         Ok(entry.id)
@@ -69,16 +71,16 @@ impl Books<'_> {
                     "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, site = ?4, skip = ?5, due_ms = NULL,
                     reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL
                     WHERE id = ?1";
-                self.run(sql, params![entry.id, page.depth, page.attempts, site, skip])?;
+                self.run(sql, values![entry.id, page.depth, page.attempts, site, skip.as_deref()])?;
                 entry.id
             }
             None => {
                 let sql = "INSERT INTO entries (tenant, key, kind, state, depth, attempts, site, url, skip)
                     VALUES (?1, ?2, 'page', 'open', ?3, ?4, ?5, ?6, ?7)";
-                let key = key_bytes(page.key());
-                self.run(sql, params![self.tenant, key, page.depth, page.attempts, site, page.url.as_str(), skip])?;
-                let id = self.connection.last_insert_rowid();
-                self.run("UPDATE sites SET pages = pages + 1 WHERE id = ?1", [site])?;
+                let (key, url, skip) = (page.key(), page.url.as_str(), skip.as_deref());
+                let id =
+                    self.moment.insert(sql, values![self.tenant, key, page.depth, page.attempts, site, url, skip])?;
+                self.run("UPDATE sites SET pages = pages + 1 WHERE id = ?1", values![site])?;
                 id
             }
         };
@@ -96,18 +98,17 @@ impl Books<'_> {
                 let sql =
                     "UPDATE entries SET state = 'open', attempts = ?2, inline = ?3, primary_entry = NULL, rank = NULL
                     WHERE id = ?1";
-                self.run(sql, params![alternate.id, image.attempts, image.inline.as_deref()])?;
+                self.run(sql, values![alternate.id, image.attempts, image.inline.as_deref()])?;
                 Entry { state: State::Open, primary: None, ..alternate }
             }
             (None, _) => {
                 let site = self.site(image.site.as_str())?;
                 let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline)
                     VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6)";
-                let (key, url, inline) = (key_bytes(image.key()), image.url.as_str(), image.inline.as_deref());
-                self.run(sql, params![self.tenant, key, image.attempts, site, url, inline])?;
+                let (key, url, inline) = (image.key(), image.url.as_str(), image.inline.as_deref());
+                let id = self.moment.insert(sql, values![self.tenant, key, image.attempts, site, url, inline])?;
                 self.tallies.discover(EntryKind::Image);
-                let id = self.connection.last_insert_rowid();
-                Entry { id, key: image.key(), state: State::Open, depth: None, picture: None, primary: None }
+                Entry { id, key, state: State::Open, depth: None, picture: None, primary: None, run: None }
             }
         };
         self.tallies.count(EntryKind::Image, super::Status::Open, 1);
@@ -118,9 +119,10 @@ impl Books<'_> {
     /// Notes that the page `by` shows an image.
     pub fn sighted(&mut self, image: &Entry, by: Option<i64>) -> Result<(), Trouble> {
         let Some(page) = by else { return Ok(()) };
-        let sql = "INSERT OR IGNORE INTO sightings (image, page) VALUES (?1, ?2)";
-        let new = self.run(sql, params![image.id, page])? == 1;
-        if new && image.picture.is_some() {
+        let sql = "INSERT INTO sightings (image, page) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        let Some(_) = image.picture else { return self.run(sql, values![image.id, page]) };
+        let new = self.moment.change(sql, values![image.id, page])? == 1;
+        if new {
             // What was written about the picture has to say so; earlier sightings are known when it is kept.
             self.log(Line { kind: "sighted", entry: Some(image.id), picture: image.picture, other: by, body: None })?;
         }

@@ -4,14 +4,14 @@
 
 use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::{Image, Key};
-use rusqlite::params;
 use url::Url;
 
 use super::Status;
 use super::books::{Books, Entry, Line, step};
-use super::rows::{EntryKind, Trouble, key_bytes, one, parse_url};
+use super::database::{Moment, values};
+use super::rows::{EntryKind, Trouble, parse_url};
 
-impl Books<'_> {
+impl Books<'_, '_> {
     /// Another address of `image`, the `rank`-th best. Returns an image that has to be tried now, because `image` has
     /// failed before.
     pub fn offer(
@@ -49,12 +49,11 @@ impl Books<'_> {
         let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank)
             VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6)";
         let key = Key::image(url);
-        self.run(sql, params![self.tenant, key_bytes(key), site, url.as_str(), front.id, rank])?;
-        let id = self.connection.last_insert_rowid();
+        let id = self.moment.insert(sql, values![self.tenant, key, site, url.as_str(), front.id, rank])?;
         self.tallies.discover(EntryKind::Image);
         self.count_behind(front, 1)?;
         self.log(Line { kind: "offered", entry: Some(id), other: Some(front.id), ..Line::default() })?;
-        Ok(Entry { id, key, state: State::Alternate, depth: None, picture: None, primary: Some(front.id) })
+        Ok(Entry { id, key, state: State::Alternate, depth: None, picture: None, primary: Some(front.id), run: None })
     }
 
     /// Whoever stands for `image` now: itself, or what was opened when it failed.
@@ -72,7 +71,7 @@ impl Books<'_> {
         let Some(now) = alternate.primary.filter(|_| alternate.id != front.id) else { return Ok(false) };
         if now == front.id {
             let sql = "SELECT rank > ?2 FROM entries WHERE id = ?1";
-            return Ok(one(self.connection, sql, params![alternate.id, rank], |row| row.get(0))?.unwrap_or(false));
+            return Ok(self.moment.one(sql, values![alternate.id, rank], |row| row.get(0))?.unwrap_or(false));
         }
         Ok(front.key < self.entry(now)?.key)
     }
@@ -86,7 +85,7 @@ impl Books<'_> {
 
     fn stand(&mut self, alternate: &Entry, front: &Entry, rank: i64) -> Result<(), Trouble> {
         let sql = "UPDATE entries SET primary_entry = ?2, rank = ?3 WHERE id = ?1";
-        self.run(sql, params![alternate.id, front.id, rank])?;
+        self.run(sql, values![alternate.id, front.id, rank])?;
         self.count_behind(front, 1)
     }
 
@@ -97,28 +96,29 @@ impl Books<'_> {
             return Ok(());
         };
         let sql = "UPDATE pictures SET behind = behind + ?2 WHERE id = ?1";
-        self.change_picture(picture, |books| books.run(sql, params![picture, change]).map(drop))
+        self.change_picture(picture, |books| books.run(sql, values![picture, change]))
     }
 
     /// How many alternates stand behind an entry.
     pub fn behind(&self, entry: i64) -> Result<i64, Trouble> {
         let sql = "SELECT count(*) FROM entries WHERE primary_entry = ?1 AND state = 'alternate'";
-        Ok(one(self.connection, sql, [entry], |row| row.get(0))?.unwrap_or(0))
+        Ok(self.moment.one(sql, values![entry], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// Opens the best alternate of an image that failed; the others go on behind that one.
     pub fn promote(&mut self, failed: i64) -> Result<Option<Image>, Trouble> {
         let sql = "SELECT e.id, e.url, s.url FROM entries e JOIN sites s ON s.id = e.site
             WHERE e.primary_entry = ?1 AND e.state = 'alternate' ORDER BY e.rank, e.url LIMIT 1";
-        let read =
-            |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
-        let Some((best, url, site)) = one(self.connection, sql, [failed], read)? else { return Ok(None) };
+        let best = self
+            .moment
+            .one(sql, values![failed], |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?, row.get::<String>(2)?)))?;
+        let Some((best, url, site)) = best else { return Ok(None) };
         step(Some(State::Alternate), Event::Redrive, &url)?;
-        self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", [best])?;
+        self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![best])?;
         let sql = "UPDATE entries SET primary_entry = ?2 WHERE id = ?1 OR (primary_entry = ?1 AND state = 'alternate')";
-        self.run(sql, params![failed, best])?;
+        self.run(sql, values![failed, best])?;
         self.log(Line { kind: "opened", entry: Some(best), other: Some(failed), ..Line::default() })?;
-        let page = first_page(self.connection, best)?;
+        let page = first_page(self.moment, best)?;
         let (url, site) = (parse_url(&url)?, parse_url(&site)?);
         let page = page.map(|page| parse_url(&page)).transpose()?.unwrap_or_else(|| site.clone());
         Ok(Some(Image { url, page, site, attempts: 0, inline: None, alternates: vec![] }))
@@ -126,7 +126,7 @@ impl Books<'_> {
 }
 
 /// The smallest URL of the pages that show an image.
-pub(super) fn first_page(connection: &rusqlite::Connection, image: i64) -> rusqlite::Result<Option<String>> {
+pub(super) fn first_page(moment: &Moment<'_>, image: i64) -> Result<Option<String>, Trouble> {
     let sql = "SELECT min(p.url) FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
-    Ok(one(connection, sql, [image], |row| row.get(0))?.flatten())
+    Ok(moment.one(sql, values![image], |row| row.get(0))?.flatten())
 }

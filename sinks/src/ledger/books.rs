@@ -5,10 +5,10 @@
 use faceflow_core::Fault;
 use faceflow_core::ledger::{Event, Fact, State, transition};
 use faceflow_core::record::{ContentId, Image, Key};
-use rusqlite::{Connection, params};
 use serde_json::json;
 
-use super::rows::{EntryKind, Trouble, Word, key_at, key_bytes, one};
+use super::database::{Moment, Row, Value, values};
+use super::rows::{EntryKind, Trouble, Word};
 use super::status::Status;
 use super::tallies::Tallies;
 
@@ -16,9 +16,11 @@ use super::tallies::Tallies;
 const DETAIL_MAX: usize = 1_000;
 
 /// The open books of one tenant, inside a transaction.
-pub(super) struct Books<'c> {
-    pub connection: &'c Connection,
+pub(super) struct Books<'b, 'c> {
+    pub moment: &'b Moment<'c>,
     pub tenant: i64,
+    /// Other runs that live; none where the state belongs to one process.
+    pub others: &'b [i64],
     /// When the group is written.
     pub now_ms: i64,
     pub tallies: Tallies,
@@ -36,6 +38,8 @@ pub(super) struct Entry {
     pub picture: Option<i64>,
     /// What an alternate stands behind, or what was opened instead of a failed image.
     pub primary: Option<i64>,
+    /// The run that has it, while it is open.
+    pub run: Option<i64>,
 }
 
 /// A picture, as far as its next step needs it.
@@ -46,6 +50,8 @@ pub(super) struct PictureRow {
     own: bool,
     urls: i64,
     behind: i64,
+    /// The run that has it, while it is open.
+    pub run: Option<i64>,
 }
 
 /// A line of the log.
@@ -59,13 +65,15 @@ pub(super) struct Line<'a> {
 }
 
 const FIND_ENTRY: &str =
-    "SELECT id, key, state, depth, picture, primary_entry FROM entries WHERE tenant = ?1 AND key = ?2";
-const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry FROM entries WHERE id = ?1";
-const FIND_PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls, behind FROM pictures
+    "SELECT id, key, state, depth, picture, primary_entry, NULL AS run FROM entries WHERE tenant = ?1 AND key = ?2";
+const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry, NULL AS run FROM entries WHERE id = ?1";
+const FIND_PICTURE: &str =
+    "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures
     WHERE tenant = ?1 AND content = ?2";
-const PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls, behind FROM pictures WHERE id = ?1";
+const PICTURE: &str =
+    "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures WHERE id = ?1";
 
-impl<'c> Books<'c> {
+impl Books<'_, '_> {
     /// Writes a fact. Returns the images that it opened.
     pub fn write(&mut self, fact: &Fact) -> Result<Vec<Image>, Trouble> {
         match fact {
@@ -79,18 +87,18 @@ impl<'c> Books<'c> {
 
     /// The entry of a key.
     pub fn find(&self, key: Key) -> Result<Option<Entry>, Trouble> {
-        Ok(one(self.connection, FIND_ENTRY, params![self.tenant, key_bytes(key)], entry_at)?)
+        self.moment.one(FIND_ENTRY, values![self.tenant, key], entry_at)
     }
 
     /// The entry of an id.
     pub fn entry(&self, id: i64) -> Result<Entry, Trouble> {
-        let entry = one(self.connection, ENTRY, [id], entry_at)?;
+        let entry = self.moment.one(ENTRY, values![id], entry_at)?;
         entry.ok_or_else(|| Trouble::Damaged(format!("entry {id} is named but not there")))
     }
 
     /// The picture of a content id.
     pub fn find_picture(&self, id: ContentId) -> Result<Option<PictureRow>, Trouble> {
-        Ok(one(self.connection, FIND_PICTURE, params![self.tenant, id.0], picture_at)?)
+        self.moment.one(FIND_PICTURE, values![self.tenant, &id], picture_at)
     }
 
     /// Changes a picture's row, or how many URLs lead to it, and lets the counts follow.
@@ -105,7 +113,7 @@ impl<'c> Books<'c> {
     }
 
     fn count_picture(&mut self, id: i64, sign: i64) -> Result<(), Trouble> {
-        let picture = one(self.connection, PICTURE, [id], picture_at)?;
+        let picture = self.moment.one(PICTURE, values![id], picture_at)?;
         let picture = picture.ok_or_else(|| Trouble::Damaged(format!("picture {id} is named but not there")))?;
         for (status, count) in picture.shares() {
             self.tallies.count(EntryKind::Image, status, sign * count);
@@ -127,18 +135,10 @@ impl<'c> Books<'c> {
         if let Some((_, id)) = self.last_site.as_ref().filter(|(last, _)| last == url) {
             return Ok(*id);
         }
-        let known = one(
-            self.connection,
-            "SELECT id FROM sites WHERE tenant = ?1 AND url = ?2",
-            params![self.tenant, url],
-            |row| row.get(0),
-        )?;
-        let id = match known {
+        let known = "SELECT id FROM sites WHERE tenant = ?1 AND url = ?2";
+        let id = match self.moment.one(known, values![self.tenant, url], |row| row.get(0))? {
             Some(id) => id,
-            None => {
-                self.run("INSERT INTO sites (tenant, url) VALUES (?1, ?2)", params![self.tenant, url])?;
-                self.connection.last_insert_rowid()
-            }
+            None => self.moment.insert("INSERT INTO sites (tenant, url) VALUES (?1, ?2)", values![self.tenant, url])?,
         };
         self.last_site = Some((url.to_owned(), id));
         Ok(id)
@@ -149,29 +149,39 @@ impl<'c> Books<'c> {
         let sql =
             "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let Line { kind, entry, picture, other, body } = line;
-        self.run(sql, params![self.tenant, self.now_ms, kind, entry, picture, other, body]).map(drop)
+        self.run(sql, values![self.tenant, self.now_ms, kind, entry, picture, other, body])
     }
 
-    /// Runs a statement; how many rows it changed.
-    pub fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, Trouble> {
-        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    /// Runs a statement.
+    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+        self.moment.run(sql, values)
+    }
+
+    /// Refuses a fact about work that another living run has.
+    pub fn refuse_held(&self, run: Option<i64>, key: impl ToString) -> Result<(), Trouble> {
+        match run.filter(|run| self.others.contains(run)) {
+            Some(run) => Err(Trouble::Held { key: key.to_string(), run }),
+            None => Ok(()),
+        }
     }
 }
 
-fn entry_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+fn entry_at(row: &Row<'_>) -> Result<Entry, Trouble> {
     Ok(Entry {
         id: row.get(0)?,
-        key: key_at(row, 1)?,
-        state: row.get::<_, Word>(2)?.0,
+        key: row.get(1)?,
+        state: row.get::<Word>(2)?.0,
         depth: row.get(3)?,
         picture: row.get(4)?,
         primary: row.get(5)?,
+        run: row.get(6)?,
     })
 }
 
-fn picture_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<PictureRow> {
-    let state = row.get::<_, Word>(1)?.0;
-    Ok(PictureRow { id: row.get(0)?, state, own: row.get(2)?, urls: row.get(3)?, behind: row.get(4)? })
+fn picture_at(row: &Row<'_>) -> Result<PictureRow, Trouble> {
+    let state = row.get::<Word>(1)?.0;
+    let (urls, behind) = (row.get(3)?, row.get(4)?);
+    Ok(PictureRow { id: row.get(0)?, state, own: row.get(2)?, urls, behind, run: row.get(5)? })
 }
 
 impl PictureRow {

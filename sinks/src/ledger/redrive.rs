@@ -2,11 +2,11 @@
 
 use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::Key;
-use rusqlite::params;
 use url::Url;
 
 use super::books::{Books, Line, step};
-use super::rows::{EntryKind, Trouble, Word, one};
+use super::database::values;
+use super::rows::{EntryKind, Trouble, Word};
 
 /// Which entries to drive again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Selection {
     pub urls: Vec<Url>,
 }
 
-/// Entries of a tenant that are dead (?2) or waiting (?3).
+/// Entries of a tenant that are dead (?2) or waiting (?3). What another run has is not ours to drive.
 const ENTRIES: &str = "SELECT id FROM entries WHERE tenant = ?1
     AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
 
@@ -27,11 +27,11 @@ const ENTRIES: &str = "SELECT id FROM entries WHERE tenant = ?1
 const PICTURES: &str = "SELECT id FROM pictures WHERE tenant = ?1 AND coalesce(representative, id) = id
     AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
 
-impl Books<'_> {
+impl Books<'_, '_> {
     /// Drives entries and pictures again. Returns how many.
     pub fn redrive(&mut self, selection: &Selection) -> Result<u64, Trouble> {
         let (entries, pictures) = match &selection.urls[..] {
-            [] => (self.ids(ENTRIES, selection)?, self.ids(PICTURES, selection)?),
+            [] => (self.ids("entries", ENTRIES, selection)?, self.ids("pictures", PICTURES, selection)?),
             urls => self.named(urls, selection)?,
         };
         for id in &entries {
@@ -43,10 +43,9 @@ impl Books<'_> {
         Ok((entries.len() + pictures.len()) as u64)
     }
 
-    fn ids(&self, sql: &str, selection: &Selection) -> Result<Vec<i64>, Trouble> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let ids = statement.query_map(params![self.tenant, selection.dead, selection.waiting], |row| row.get(0))?;
-        Ok(ids.collect::<rusqlite::Result<_>>()?)
+    fn ids(&self, table: &str, sql: &str, selection: &Selection) -> Result<Vec<i64>, Trouble> {
+        let values = values![self.tenant, selection.dead, selection.waiting];
+        self.moment.list(&format!("{sql}{}", self.moment.free(table)), values, |row| row.get(0))
     }
 
     fn named(&self, urls: &[Url], selection: &Selection) -> Result<(Vec<i64>, Vec<i64>), Trouble> {
@@ -58,13 +57,13 @@ impl Books<'_> {
             AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
         for key in urls.iter().flat_map(|url| [Key::page(url), Key::image(url)]) {
             let Some(found) = self.find(key)? else { continue };
-            let chosen = |sql, id: i64| {
-                let params = params![id, selection.dead, selection.waiting];
-                one(self.connection, sql, params, |row| row.get::<_, i64>(0))
+            let chosen = |table, sql, id: i64| {
+                let values = values![id, selection.dead, selection.waiting];
+                self.moment.one(&format!("{sql}{}", self.moment.free(table)), values, |row| row.get::<i64>(0))
             };
-            entries.extend(chosen(entry, found.id)?);
+            entries.extend(chosen("entries", entry, found.id)?);
             if let Some(id) = found.picture {
-                pictures.extend(chosen(picture, id)?);
+                pictures.extend(chosen("pictures", picture, id)?);
             }
         }
         entries.sort_unstable();
@@ -79,7 +78,7 @@ impl Books<'_> {
         let next = step(Some(entry.state), Event::Redrive, format!("entry {id}"))?;
         let sql = "UPDATE entries SET state = 'open', attempts = 0, due_ms = NULL, reason = NULL, detail = NULL,
             primary_entry = NULL WHERE id = ?1";
-        self.run(sql, [id])?;
+        self.run(sql, values![id])?;
         if let Some(next) = next {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };
             self.recount(kind, Some(entry.state), next);
@@ -89,14 +88,14 @@ impl Books<'_> {
 
     fn redrive_picture(&mut self, id: i64) -> Result<(), Trouble> {
         self.change_picture(id, |books| {
-            let state =
-                one(books.connection, "SELECT state FROM pictures WHERE id = ?1", [id], |row| row.get::<_, Word>(0))?;
+            let state = "SELECT state FROM pictures WHERE id = ?1";
+            let state = books.moment.one(state, values![id], |row| row.get::<Word>(0))?;
             let state = state.map(|word| word.0);
             let next = step(state, Event::Redrive, format!("picture {id}"))?.or(state).unwrap_or(State::Open);
             // Due at once, and still a scheduled retry: it goes straight to the detector.
             let sql =
                 "UPDATE pictures SET state = ?2, attempts = 0, due_ms = 0, reason = NULL, detail = NULL WHERE id = ?1";
-            books.run(sql, params![id, Word(next)]).map(drop)
+            books.run(sql, values![id, Word(next)])
         })?;
         self.log(Line { kind: "redriven", picture: Some(id), ..Line::default() })
     }

@@ -1,21 +1,35 @@
 //! How keys, states and records are written in columns, and read back.
 
 use faceflow_core::ledger::{IllegalTransition, LedgerError, State};
-use faceflow_core::record::{Content, ContentId, Key, Phash};
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{OptionalExtension, Params, Row};
+use faceflow_core::record::{Content, Key, Phash};
 use url::Url;
 
-use super::schema::Place;
+use super::database::{Cell, Column, Row, Value};
+use super::postgres::server::said;
 
 /// Why a statement or a fact failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// The fact names an entry that cannot take that step.
+    #[error("{key}: {step}")]
     Illegal { key: String, step: IllegalTransition },
+    /// The fact is about work that another run has.
+    #[error("{key} is with run {run}, which lives: this run has lost it, or never had it")]
+    Held { key: String, run: i64 },
+    /// This run may not write any more.
+    #[error("{0}")]
+    Lost(String),
     /// SQLite refused.
+    #[error("{0}")]
     Sql(rusqlite::Error),
-    /// The file holds something that we did not write.
+    /// The server refused, or is gone.
+    #[error("{}", said(.0))]
+    Server(tokio_postgres::Error),
+    /// Whoever reads wants no more.
+    #[error("stopped: {0}")]
+    Stopped(String),
+    /// The state holds something that we did not write.
+    #[error("the state is damaged: {0}")]
     Damaged(String),
 }
 
@@ -25,15 +39,19 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
 impl Trouble {
     /// The error that callers see.
-    pub(super) fn at(self, place: &Place) -> LedgerError {
-        let reason = match self {
-            Self::Illegal { key, step } => return LedgerError::Illegal { key, step },
-            Self::Sql(error) => error.to_string(),
-            Self::Damaged(what) => format!("the file is damaged: {what}"),
-        };
-        LedgerError::Storage { place: place.file().display().to_string(), reason }
+    pub(super) fn at(self, place: &str) -> LedgerError {
+        match self {
+            Self::Illegal { key, step } => LedgerError::Illegal { key, step },
+            other => LedgerError::Storage { place: place.to_owned(), reason: other.to_string() },
+        }
     }
 }
 
@@ -49,17 +67,24 @@ const WORDS: [(State, &str); 5] = [
     (State::Dead, "dead"),
 ];
 
-impl FromSql for Word {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let text = value.as_str()?;
-        WORDS.iter().find(|(_, word)| *word == text).map(|(state, _)| Self(*state)).ok_or(FromSqlError::InvalidType)
+impl Word {
+    fn text(self) -> &'static str {
+        WORDS.iter().find(|(state, _)| *state == self.0).map_or("", |(_, word)| *word)
     }
 }
 
-impl ToSql for Word {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let word = WORDS.iter().find(|(state, _)| *state == self.0).map_or("", |(_, word)| *word);
-        Ok(ToSqlOutput::Borrowed(word.into()))
+impl Column for Word {
+    const NAME: &'static str = "state";
+
+    fn of(cell: Cell<'_>) -> Option<Self> {
+        let Cell::Text(text) = cell else { return None };
+        WORDS.iter().find(|(_, word)| *word == text).map(|(state, _)| Self(*state))
+    }
+}
+
+impl From<Word> for Value<'_> {
+    fn from(word: Word) -> Self {
+        Self::Text(word.text())
     }
 }
 
@@ -79,35 +104,27 @@ impl EntryKind {
     }
 }
 
-impl FromSql for EntryKind {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_str()? {
-            "page" => Ok(Self::Page),
-            "image" => Ok(Self::Image),
-            _ => Err(FromSqlError::InvalidType),
+impl Column for EntryKind {
+    const NAME: &'static str = "kind";
+
+    fn of(cell: Cell<'_>) -> Option<Self> {
+        match cell {
+            Cell::Text("page") => Some(Self::Page),
+            Cell::Text("image") => Some(Self::Image),
+            _ => None,
         }
     }
 }
 
-impl ToSql for EntryKind {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(self.word().into()))
+impl From<EntryKind> for Value<'_> {
+    fn from(kind: EntryKind) -> Self {
+        Self::Text(kind.word())
     }
-}
-
-/// A key as 16 bytes.
-pub(crate) fn key_bytes(key: Key) -> [u8; 16] {
-    key.0.to_be_bytes()
-}
-
-/// The key in a column.
-pub(super) fn key_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
-    Ok(Key(u128::from_be_bytes(row.get(column)?)))
 }
 
 /// Keys one after the other, 16 bytes each; `None` for no keys.
 pub(super) fn join_keys(keys: &[Key]) -> Option<Vec<u8>> {
-    (!keys.is_empty()).then(|| keys.iter().flat_map(|key| key_bytes(*key)).collect())
+    (!keys.is_empty()).then(|| keys.iter().flat_map(|key| key.0.to_be_bytes()).collect())
 }
 
 /// The reverse of [`join_keys`].
@@ -126,25 +143,15 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Trouble> {
 pub(crate) const CONTENT: &str = "p.content, p.bytes, p.format, p.width, p.height, p.phash, p.distinctive";
 
 /// The content whose columns begin at `first`.
-pub(crate) fn content_at(row: &Row<'_>, first: usize) -> rusqlite::Result<Content> {
+pub(crate) fn content_at(row: &Row<'_>, first: usize) -> Result<Content, Trouble> {
     Ok(Content {
-        id: ContentId(row.get(first)?),
-        bytes: row.get::<_, i64>(first + 1)? as u64,
+        id: row.get(first)?,
+        bytes: row.get::<i64>(first + 1)? as u64,
         format: row.get(first + 2)?,
         width: row.get(first + 3)?,
         height: row.get(first + 4)?,
-        phash: Phash { bits: row.get::<_, i64>(first + 5)? as u64, distinctive: row.get(first + 6)? },
+        phash: Phash { bits: row.get::<i64>(first + 5)? as u64, distinctive: row.get(first + 6)? },
     })
-}
-
-/// One row or none.
-pub(crate) fn one<T>(
-    connection: &rusqlite::Connection,
-    sql: &str,
-    params: impl Params,
-    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Option<T>> {
-    connection.prepare_cached(sql)?.query_row(params, read).optional()
 }
 
 #[cfg(test)]
@@ -157,8 +164,8 @@ mod tests {
         assert_eq!(split_keys(join_keys(&keys)), keys);
         assert_eq!(split_keys(join_keys(&[])), []);
         for (state, word) in WORDS {
-            assert_eq!(Word::column_result(ValueRef::Text(word.as_bytes())), Ok(Word(state)));
-            assert_eq!(Word(state).to_sql().expect("writes"), ToSqlOutput::Borrowed(word.into()));
+            assert_eq!(Word::of(Cell::Text(word)), Some(Word(state)));
+            assert_eq!(Value::from(Word(state)), Value::Text(word));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Opening the file: connections, and the numbered steps from every older format to ours.
+//! Opening the file of SQLite: connections, and the numbered steps from every older format to ours.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,12 +26,12 @@ const STATEMENTS_MAX: usize = 128;
 
 /// A state directory, with how to connect to its file.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Folder {
     pub dir: PathBuf,
     pub settings: LedgerSettings,
 }
 
-impl Place {
+impl Folder {
     pub fn new(dir: &Path, settings: &LedgerSettings) -> Self {
         Self { dir: dir.to_owned(), settings: settings.clone() }
     }
@@ -135,7 +135,7 @@ mod tests {
     fn every_older_format_is_brought_to_ours_with_its_rows() {
         for version in 0..STEPS.len() {
             let dir = tempfile::tempdir().expect("a folder");
-            let place = Place::new(dir.path(), &LedgerSettings::default());
+            let place = Folder::new(dir.path(), &LedgerSettings::default());
             let mut old = place.connect(OpenFlags::default()).expect("opens");
             place.migrate(&mut old, version).expect("the steps apply");
             assert_eq!(place.version(&old), Ok(version as i64));
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let dir = tempfile::tempdir().expect("a folder");
-        let place = Place::new(dir.path(), &LedgerSettings::default());
+        let place = Folder::new(dir.path(), &LedgerSettings::default());
         let connection = place.connect(OpenFlags::default()).expect("opens");
         connection.pragma_update(None, "user_version", 99).expect("sets");
         drop(connection);
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn facts_are_never_changed() {
         let dir = tempfile::tempdir().expect("a folder");
-        let place = Place::new(dir.path(), &LedgerSettings::default());
+        let place = Folder::new(dir.path(), &LedgerSettings::default());
         let lock = StateLock::take(dir.path()).expect("locks");
         let writer = place.connect_writer(&lock).expect("opens");
         let fact = "INSERT INTO tenants VALUES (1, 'x'); INSERT INTO facts VALUES (1, 1, 0, 'kept', 1, 1, NULL, NULL);";

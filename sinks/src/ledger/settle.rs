@@ -3,12 +3,12 @@
 use faceflow_core::Fault;
 use faceflow_core::ledger::{Event, IllegalTransition, State};
 use faceflow_core::record::{Content, ContentId, Delivered, Fate, Frame, Image, Kept, Ruling, Work};
-use rusqlite::params;
 use serde_json::json;
 
 use super::Status;
 use super::books::{Books, Line, PictureRow, brief, fault_body, step};
-use super::rows::{EntryKind, Trouble, Word, one};
+use super::database::values;
+use super::rows::{EntryKind, Trouble, Word};
 
 /// A fate without its work: the step, its word in the log, and when it is due again.
 struct End<'a> {
@@ -24,7 +24,7 @@ impl End<'_> {
     }
 }
 
-impl Books<'_> {
+impl Books<'_, '_> {
     pub fn fate(&mut self, fate: &Fate) -> Result<Vec<Image>, Trouble> {
         let (work, end) = match fate {
             Fate::Retry { work, fault, due } => {
@@ -54,11 +54,12 @@ impl Books<'_> {
         }
         let next = step(entry.map(|entry| entry.state), end.event, url)?;
         let (Some(entry), Some(next)) = (entry, next) else { return Ok(None) };
+        self.refuse_held(entry.run, url)?;
         // A dead entry may be driven again, so it keeps what that takes.
         let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6,
             inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END WHERE id = ?1";
         let (attempts, due, detail) = (work.attempts(), end.due.map(|due| due as i64), brief(&end.fault.detail));
-        self.run(sql, params![entry.id, Word(next), attempts, due, end.fault.reason, detail])?;
+        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail])?;
         self.recount(kind, Some(entry.state), next);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
         match (kind, next) {
@@ -72,12 +73,12 @@ impl Books<'_> {
         let picture = self.find_picture(id)?;
         let next = step(picture.map(|picture| picture.state), end.event, id)?;
         let (Some(picture), Some(next)) = (picture, next) else { return Ok(()) };
+        self.refuse_held(picture.run, id)?;
         self.change_picture(picture.id, |books| {
             let sql =
                 "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6 WHERE id = ?1";
             let (due, detail) = (end.due.map(|due| due as i64), brief(&end.fault.detail));
-            books.run(sql, params![picture.id, Word(next), frame.attempts, due, end.fault.reason, detail])?;
-            Ok(())
+            books.run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail])
         })?;
         self.log(Line {
             kind: end.kind,
@@ -93,20 +94,21 @@ impl Books<'_> {
         let next = step(entry.map(|entry| entry.state), Event::Settle, &image.url)?;
         let picture = self.picture(&kept.frame.content)?;
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
+        self.refuse_held(entry.run, &image.url)?;
         let behind = self.behind(entry.id)?;
         let final_url = (kept.final_url != image.url).then(|| kept.final_url.as_str());
         let headers = (!kept.headers.is_empty()).then(|| json!(kept.headers).to_string());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
             picture = ?3, final_url = ?4, headers = ?5, inline = NULL WHERE id = ?1";
-        self.run(sql, params![entry.id, image.attempts, picture, final_url, headers])?;
+        self.run(sql, values![entry.id, image.attempts, picture, final_url, headers.as_deref()])?;
         self.tallies.count(EntryKind::Image, Status::of_entry(entry.state), -1 - behind);
         self.change_picture(picture, |books| {
             let main = "SELECT e.url > ?2 FROM pictures p JOIN entries e ON e.id = p.main WHERE p.id = ?1";
-            let first = one(books.connection, main, params![picture, image.url.as_str()], |row| row.get(0))?;
+            let first = books.moment.one(main, values![picture, image.url.as_str()], |row| row.get(0))?;
             let main = first.unwrap_or(true).then_some(entry.id);
             let sql =
                 "UPDATE pictures SET urls = urls + 1, behind = behind + ?2, main = coalesce(?3, main) WHERE id = ?1";
-            books.run(sql, params![picture, behind, main]).map(drop)
+            books.run(sql, values![picture, behind, main])
         })?;
         self.log(Line { kind: "kept", entry: Some(entry.id), picture: Some(picture), ..Line::default() })
     }
@@ -120,8 +122,8 @@ impl Books<'_> {
             VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8)";
         let Content { id, bytes, format, width, height, phash } = content;
         let (bytes, bits) = (*bytes as i64, phash.bits as i64);
-        self.run(sql, params![self.tenant, id.0, bytes, format, width, height, bits, phash.distinctive])?;
-        Ok(self.connection.last_insert_rowid())
+        let values = values![self.tenant, id, bytes, format, *width, *height, bits, phash.distinctive];
+        self.moment.insert(sql, values)
     }
 
     pub fn delivered(&mut self, delivered: &Delivered) -> Result<(), Trouble> {
@@ -132,13 +134,14 @@ impl Books<'_> {
         let (Some(picture), Some(_)) = (picture, next) else { return Ok(()) };
         let body = serde_json::to_string(detection)
             .map_err(|error| Trouble::Damaged(format!("the detection of {id}: {error}")))?;
-        let sql = "INSERT OR REPLACE INTO detections (picture, faces, body) VALUES (?1, ?2, ?3)";
-        self.run(sql, params![picture.id, detection.faces().len() as i64, body])?;
+        let sql = "INSERT INTO detections (picture, faces, body) VALUES (?1, ?2, ?3)
+            ON CONFLICT (picture) DO UPDATE SET faces = ?2, body = ?3";
+        self.run(sql, values![picture.id, detection.faces().len() as i64, &body])?;
         self.change_picture(picture.id, |books| {
             let sql =
-                "UPDATE pictures SET state = 'settled', attempts = max(attempts, ?2), due_ms = NULL, reason = NULL,
-                detail = NULL WHERE id = ?1";
-            books.run(sql, params![picture.id, frame.attempts]).map(drop)
+                "UPDATE pictures SET state = 'settled', attempts = CASE WHEN attempts > ?2 THEN attempts ELSE ?2 END,
+                due_ms = NULL, reason = NULL, detail = NULL WHERE id = ?1";
+            books.run(sql, values![picture.id, frame.attempts])
         })?;
         self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() })
     }
@@ -154,7 +157,7 @@ impl Books<'_> {
         }
         self.change_picture(picture.id, |books| {
             let sql = "UPDATE pictures SET representative = ?2, distance = ?3 WHERE id = ?1";
-            books.run(sql, params![picture.id, representative.id, ruling.distance]).map(drop)
+            books.run(sql, values![picture.id, representative.id, ruling.distance])
         })?;
         let (picture, other) = (Some(picture.id), Some(representative.id));
         let body = json!({"distance": ruling.distance}).to_string();

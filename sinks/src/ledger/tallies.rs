@@ -1,9 +1,9 @@
 //! Counts by status, kept with every fact so that reading them costs nothing.
 
 use faceflow_core::ledger::Tally;
-use rusqlite::{Connection, params};
 
-use super::rows::EntryKind;
+use super::database::{Moment, values};
+use super::rows::{EntryKind, Trouble};
 use super::status::Status;
 
 /// The counts of one tenant.
@@ -15,14 +15,12 @@ pub(super) struct Tallies {
 
 impl Tallies {
     /// Reads them; zero where nothing was counted yet.
-    pub fn load(connection: &Connection, tenant: i64) -> rusqlite::Result<Self> {
+    pub fn load(moment: &Moment<'_>, tenant: i64) -> Result<Self, Trouble> {
         let sql = "SELECT kind, discovered, done, duplicate, rejected, dead, open FROM tallies WHERE tenant = ?1";
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([tenant])?;
         let mut tallies = Self::default();
-        while let Some(row) = rows.next()? {
-            let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
-            *tallies.of(row.get(0)?) = Tally {
+        let counted = moment.list(sql, values![tenant], |row| {
+            let count = |column| row.get::<i64>(column).map(|count| count as u64);
+            let tally = Tally {
                 discovered: count(1)?,
                 done: count(2)?,
                 duplicate: count(3)?,
@@ -30,20 +28,24 @@ impl Tallies {
                 dead: count(5)?,
                 open: count(6)?,
             };
+            Ok((row.get::<EntryKind>(0)?, tally))
+        })?;
+        for (kind, tally) in counted {
+            *tallies.of(kind) = tally;
         }
         Ok(tallies)
     }
 
     /// Writes them.
-    pub fn store(&self, connection: &Connection, tenant: i64) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO tallies (tenant, kind, discovered, done, duplicate, rejected, dead, open)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let mut statement = connection.prepare_cached(sql)?;
+    pub fn store(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+        let sql = "INSERT INTO tallies (tenant, kind, discovered, done, duplicate, rejected, dead, open)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (tenant, kind) DO UPDATE SET discovered = ?3, done = ?4,
+            duplicate = ?5, rejected = ?6, dead = ?7, open = ?8";
         for (kind, tally) in [(EntryKind::Page, &self.pages), (EntryKind::Image, &self.images)] {
             let Tally { discovered, done, duplicate, rejected, dead, open } = *tally;
             let counts = [discovered, done, duplicate, rejected, dead, open].map(|count| count as i64);
-            statement
-                .execute(params![tenant, kind, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5]])?;
+            let [discovered, done, duplicate, rejected, dead, open] = counts;
+            moment.run(sql, values![tenant, kind, discovered, done, duplicate, rejected, dead, open])?;
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ mod crash;
 mod facts;
 mod group;
 mod measure;
+pub(crate) mod place;
+mod shared;
 
 use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
 use faceflow_core::invariants::conserved;
@@ -15,10 +17,10 @@ use faceflow_core::record::{
 };
 use faceflow_core::{Class, Fault};
 use serde_json::Value;
-use tempfile::TempDir;
 use url::Url;
 
-use super::{LedgerSettings, Reader, SqliteLedger};
+use self::place::{Home, both};
+use super::{LedgerSettings, Reader, StateLedger};
 use crate::results::{Format, Kind, write_results};
 
 pub fn url(path: &str) -> Url {
@@ -106,17 +108,22 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
-/// A ledger in a folder of its own.
+/// A ledger in a place of its own.
 pub struct Rig {
-    pub ledger: Option<SqliteLedger>,
-    pub dir: TempDir,
+    pub ledger: Option<StateLedger>,
+    pub home: Home,
 }
 
 impl Rig {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let ledger = SqliteLedger::open(dir.path(), "default", &LedgerSettings::default()).expect("opens");
-        Self { ledger: Some(ledger), dir }
+        let home = Home::new();
+        Self { ledger: Some(home.open()), home }
+    }
+
+    /// The same state, opened again.
+    pub fn reopened(mut self) -> Self {
+        drop(self.ledger.take());
+        Self { ledger: Some(self.home.open()), home: self.home }
     }
 
     /// With the start page read, showing these images.
@@ -127,7 +134,7 @@ impl Rig {
         rig
     }
 
-    pub fn ledger(&self) -> &SqliteLedger {
+    pub fn ledger(&self) -> &StateLedger {
         self.ledger.as_ref().expect("it is open")
     }
 

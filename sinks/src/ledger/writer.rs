@@ -8,14 +8,15 @@ use std::sync::mpsc;
 use faceflow_core::kill::kill_point;
 use faceflow_core::ledger::{Fact, LedgerError};
 use faceflow_core::record::Image;
-use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::OpenError;
 use super::books::Books;
-use super::lock::StateLock;
+use super::database::{Connection, Moment, values};
+use super::place::{Backend, Keeper};
+use super::postgres::lease::Claim;
 use super::redrive::Selection;
 use super::rows::Trouble;
-use super::schema::Place;
 use super::tallies::Tallies;
 
 /// Something to write.
@@ -27,6 +28,8 @@ pub(super) enum Task {
         view: &'static str,
         seq: i64,
     },
+    /// Takes open work that nobody has; see [`Claim`].
+    Claim(Claim),
 }
 
 /// What came of it.
@@ -35,6 +38,7 @@ pub(super) enum Outcome {
     Opened(Vec<Image>),
     Driven(u64),
     Advanced,
+    Claimed,
 }
 
 /// A task and whoever waits for it.
@@ -43,30 +47,48 @@ pub(super) struct Job {
     pub answer: oneshot::Sender<Result<Outcome, LedgerError>>,
 }
 
-/// The writing side of a state directory. Dropping it closes the file, then lets go of the lock.
+/// The writing side of a state. Dropping it closes the connection, then lets go of the lock or lease.
 pub(super) struct Writer {
     connection: Connection,
-    place: Place,
+    backend: Backend,
     tenant: i64,
     tallies: Tallies,
     last_site: Option<(String, i64)>,
-    _lock: StateLock,
+    keeper: Keeper,
 }
 
 impl Writer {
-    pub fn new(connection: Connection, lock: StateLock, place: Place, tenant: &str) -> rusqlite::Result<Self> {
-        connection.execute("INSERT OR IGNORE INTO tenants (name) VALUES (?1)", [tenant])?;
-        let tenant = connection.query_row("SELECT id FROM tenants WHERE name = ?1", [tenant], |row| row.get(0))?;
-        let tallies = Tallies::load(&connection, tenant)?;
-        Ok(Self { connection, place, tenant, tallies, last_site: None, _lock: lock })
+    pub fn open(backend: &Backend, tenant: &str) -> Result<Self, OpenError> {
+        let (mut connection, keeper) = backend.connect_writer()?;
+        let known = connection.write(|moment| {
+            moment.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
+            let id = moment.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
+            let id = id.ok_or_else(|| Trouble::Damaged(format!("the tenant {tenant} was made and is not there")))?;
+            Ok((id, Tallies::load(moment, id)?))
+        });
+        let (tenant, tallies) = known.map_err(|trouble| backend.refused(&trouble))?;
+        Ok(Self { connection, backend: backend.clone(), tenant, tallies, last_site: None, keeper })
+    }
+
+    /// The number of this run, where there may be others.
+    pub fn run(&self) -> Option<i64> {
+        match &self.keeper {
+            Keeper::Lock(_) => None,
+            Keeper::Lease(lease) => Some(lease.id()),
+        }
     }
 
     /// Writes until nobody is left who could ask.
     pub fn work(mut self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
-            let rest = jobs.try_iter().take(self.place.settings.group_max.saturating_sub(1));
+            let rest = jobs.try_iter().take(self.backend.settings().group_max.saturating_sub(1));
             let group: Vec<Job> = std::iter::once(first).chain(rest).collect();
             self.commit(group);
+        }
+        if let Keeper::Lease(lease) = &self.keeper
+            && let Err(trouble) = lease.end(&mut self.connection)
+        {
+            tracing::warn!("{}: run {} ends with its lease: {trouble}", self.backend.name(), lease.id());
         }
     }
 
@@ -77,7 +99,7 @@ impl Writer {
             Err(trouble) => {
                 // The transaction is rolled back: nothing of the group was written.
                 self.last_site = None;
-                let error = trouble.at(&self.place);
+                let error = trouble.at(&self.backend.storage());
                 tracing::error!("{error}; {} facts were not written", tasks.len());
                 tasks.iter().map(|_| Err(error.clone())).collect()
             }
@@ -90,44 +112,62 @@ impl Writer {
 
     fn write(&mut self, tasks: &[Task]) -> Result<Vec<Result<Outcome, LedgerError>>, Trouble> {
         kill_point("ledger.write");
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let now = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
-        let mut books = Books {
-            connection: &transaction,
-            tenant: self.tenant,
-            now_ms: transaction.prepare_cached(now)?.query_row([], |row| row.get(0))?,
-            tallies: self.tallies,
-            last_site: self.last_site.take(),
-        };
-        let mut outcomes = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            outcomes.push(match books.carry_out(task) {
-                Ok(outcome) => Ok(outcome),
-                Err(illegal @ Trouble::Illegal { .. }) => Err(illegal.at(&self.place)),
-                Err(trouble) => return Err(trouble),
-            });
-        }
-        let (tallies, last_site) = (books.tallies, books.last_site);
-        if tallies != self.tallies {
-            tallies.store(&transaction, self.tenant)?;
-        }
-        kill_point("ledger.commit");
-        transaction.commit()?;
+        let (tenant, keeper, place) = (self.tenant, &self.keeper, self.backend.storage());
+        let (tallies, last_site) = (self.tallies, self.last_site.take());
+        let written = self.connection.write(|moment| {
+            let (others, tallies) = match keeper {
+                Keeper::Lock(_) => (vec![], tallies),
+                Keeper::Lease(lease) => {
+                    lock_books(moment, tenant)?;
+                    (lease.living(moment)?, Tallies::load(moment, tenant)?)
+                }
+            };
+            let before = tallies;
+            let mut books = Books { moment, tenant, others: &others, now_ms: moment.now_ms()?, tallies, last_site };
+            let mut outcomes = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                let outcome = match (task, keeper) {
+                    (Task::Claim(claim), Keeper::Lease(lease)) => {
+                        lease.claim(moment, tenant, *claim).map(|()| Outcome::Claimed)
+                    }
+                    _ => books.carry_out(task),
+                };
+                outcomes.push(match outcome {
+                    Err(refused @ (Trouble::Illegal { .. } | Trouble::Held { .. })) => Err(refused.at(&place)),
+                    outcome => Ok(outcome?),
+                });
+            }
+            if books.tallies != before {
+                books.tallies.store(moment, tenant)?;
+            }
+            kill_point("ledger.commit");
+            Ok((outcomes, books.tallies, books.last_site))
+        });
         kill_point("ledger.committed");
-        (self.tallies, self.last_site) = (tallies, last_site);
+        let outcomes;
+        (outcomes, self.tallies, self.last_site) = written?;
         Ok(outcomes)
     }
 }
 
-impl Books<'_> {
+/// Waits until no other run writes for this tenant, and keeps them waiting until the commit. So a group never meets
+/// another halfway, and the numbers of the log grow in the order of the commits.
+fn lock_books(moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+    moment.run("SELECT id FROM tenants WHERE id = ?1 FOR NO KEY UPDATE", values![tenant])
+}
+
+impl Books<'_, '_> {
     fn carry_out(&mut self, task: &Task) -> Result<Outcome, Trouble> {
         match task {
             Task::Append(fact) => self.write(fact).map(Outcome::Opened),
             Task::Redrive(selection) => self.redrive(selection).map(Outcome::Driven),
             Task::Advance { view, seq } => {
-                let sql = "INSERT OR REPLACE INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)";
-                self.run(sql, params![self.tenant, view, seq]).map(|_| Outcome::Advanced)
+                let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
+                    ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3";
+                self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Advanced)
             }
+            // A file belongs to this process, and all its work too.
+            Task::Claim(_) => Ok(Outcome::Claimed),
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use faceflow_core::ledger::{LedgerError, Tally};
-use rusqlite::{Connection, Row, params};
 
 use super::ReportSettings;
-use crate::ledger::rows::{EntryKind, Trouble, Word, one};
+use crate::explain::as_text;
+use crate::ledger::database::{Moment, Row, values};
+use crate::ledger::rows::{EntryKind, Trouble, Word};
 use crate::ledger::{Reader, Status};
 use crate::lines::{ImageLine, image_line};
 
@@ -54,61 +55,57 @@ pub struct Group {
 
 pub fn gather(reader: &Reader, settings: &ReportSettings) -> Result<Found, LedgerError> {
     let (pages, images) = reader.tally()?;
-    reader.read(|connection| {
+    reader.read(|moment| {
         let tenant = reader.tenant_id();
-        let as_of = "SELECT strftime('%Y-%m-%d %H:%M', at_ms / 1000.0, 'unixepoch') FROM facts
-            WHERE seq = (SELECT max(seq) FROM facts)";
-        let faces = "SELECT coalesce(sum(d.faces), 0), count(*) FILTER (WHERE d.faces > 0)
+        let as_of = "SELECT at_ms FROM facts WHERE seq = (SELECT max(seq) FROM facts)";
+        let as_of = moment.one(as_of, &[], |row| row.get(0))?.map(as_text);
+        let faces = "SELECT CAST(coalesce(sum(d.faces), 0) AS BIGINT), count(*) FILTER (WHERE d.faces > 0)
             FROM pictures p JOIN detections d ON d.picture = p.id
             WHERE p.tenant = ?1 AND coalesce(p.representative, p.id) = p.id";
-        let (faces, with_faces) = connection.query_row(faces, [tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let counted = moment.one(faces, values![tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (faces, with_faces) = counted.unwrap_or_default();
         Ok(Found {
             tenant: reader.tenant().to_owned(),
-            as_of: one(connection, as_of, [], |row| row.get(0))?,
+            // To the minute.
+            as_of: as_of.map(|at: String| at.chars().take(16).collect()),
             pages,
             images,
             faces,
             with_faces,
-            cards: cards(reader, connection, settings)?,
-            failures: failures(reader, connection, settings)?,
+            cards: cards(reader, moment, settings)?,
+            failures: failures(reader, moment, settings)?,
         })
     })
 }
 
-fn cards(reader: &Reader, connection: &Connection, settings: &ReportSettings) -> Result<Vec<Card>, Trouble> {
+fn cards(reader: &Reader, moment: &Moment<'_>, settings: &ReportSettings) -> Result<Vec<Card>, Trouble> {
     let sql =
         "SELECT p.id, p.main FROM pictures p JOIN detections d ON d.picture = p.id JOIN entries e ON e.id = p.main
         WHERE p.tenant = ?1 AND p.state = 'settled' AND coalesce(p.representative, p.id) = p.id
         ORDER BY d.faces DESC, e.url LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![reader.tenant_id(), settings.images_max as i64])?;
-    let mut cards = Vec::new();
-    while let Some(row) = rows.next()? {
+    moment.list(sql, values![reader.tenant_id(), settings.images_max as i64], |row| {
         let (picture, main): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let line = image_line(reader, connection, main)?;
+        let line = image_line(reader, moment, main)?;
         let total = "SELECT p.urls - 1 + p.behind
-            + (SELECT coalesce(sum(q.urls + q.behind), 0) FROM pictures q WHERE q.representative = p.id AND q.representative <> q.id)
+            + (SELECT CAST(coalesce(sum(q.urls + q.behind), 0) AS BIGINT) FROM pictures q WHERE q.representative = p.id AND q.representative <> q.id)
             FROM pictures p WHERE p.id = ?1";
-        let duplicates_total = one(connection, total, [picture], |row| row.get(0))?.unwrap_or(0);
-        let duplicates = duplicates(connection, (picture, main), settings.examples_max)?;
-        cards.push(Card { line, duplicates, duplicates_total });
-    }
-    Ok(cards)
+        let duplicates_total = moment.one(total, values![picture], |row| row.get(0))?.unwrap_or(0);
+        let duplicates = duplicates(moment, (picture, main), settings.examples_max)?;
+        Ok(Card { line, duplicates, duplicates_total })
+    })
 }
 
-fn duplicates(connection: &Connection, (picture, main): (i64, i64), max: usize) -> Result<Vec<(String, u32)>, Trouble> {
+fn duplicates(moment: &Moment<'_>, (picture, main): (i64, i64), max: usize) -> Result<Vec<(String, u32)>, Trouble> {
     let sql = "SELECT e.url, 0 AS distance FROM entries e WHERE e.picture = ?1 AND e.id <> ?2
         UNION ALL SELECT e.url, q.distance FROM pictures q JOIN entries e ON e.picture = q.id
             WHERE q.representative = ?1 AND q.representative <> q.id
         ORDER BY distance, url LIMIT ?3";
-    let mut statement = connection.prepare_cached(sql)?;
-    let duplicates = statement.query_map(params![picture, main, max as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(duplicates.collect::<rusqlite::Result<_>>()?)
+    moment.list(sql, values![picture, main, max as i64], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn failures(
     reader: &Reader,
-    connection: &Connection,
+    moment: &Moment<'_>,
     settings: &ReportSettings,
 ) -> Result<BTreeMap<Failure, Group>, Trouble> {
     let entries = "SELECT kind, state, reason, detail, url, 1 FROM entries
@@ -118,26 +115,22 @@ fn failures(
         WHERE p.tenant = ?1 AND p.state <> 'settled' AND p.reason IS NOT NULL AND coalesce(p.representative, p.id) = p.id";
     let mut groups = BTreeMap::new();
     for sql in [entries, pictures] {
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([reader.tenant_id()])?;
-        while let Some(row) = rows.next()? {
-            sort_in(&mut groups, row, settings.examples_max)?;
-        }
+        moment.each(sql, values![reader.tenant_id()], |row| sort_in(&mut groups, row, settings.examples_max))?;
     }
     Ok(groups)
 }
 
 fn sort_in(groups: &mut BTreeMap<Failure, Group>, row: &Row<'_>, max: usize) -> Result<(), Trouble> {
-    let kind = row.get::<_, EntryKind>(0)?.word();
-    let status = Status::of_entry(row.get::<_, Word>(1)?.0);
-    let reason = row.get::<_, Option<String>>(2)?.unwrap_or_else(|| "unknown".to_owned());
+    let kind = row.get::<EntryKind>(0)?.word();
+    let status = Status::of_entry(row.get::<Word>(1)?.0);
+    let reason = row.get::<Option<String>>(2)?.unwrap_or_else(|| "unknown".to_owned());
     let mut failure = Failure { status, kind, reason };
     if groups.len() >= GROUPS_MAX && !groups.contains_key(&failure) {
         failure.reason = "other".to_owned();
     }
     let group = groups.entry(failure).or_default();
-    group.count += row.get::<_, i64>(5)?;
-    group.examples.insert(row.get(4)?, row.get::<_, Option<String>>(3)?.unwrap_or_default());
+    group.count += row.get::<i64>(5)?;
+    group.examples.insert(row.get(4)?, row.get::<Option<String>>(3)?.unwrap_or_default());
     if group.examples.len() > max {
         group.examples.pop_last();
     }

@@ -10,10 +10,18 @@ use url::Url;
 
 use super::html::{escape, link};
 use super::*;
+use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
     Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, wait,
 };
 use crate::objects::Objects;
+
+both![
+    faces_duplicates_totals_and_failures_are_shown,
+    limits_hold,
+    an_empty_ledger_has_a_report,
+    hostile_text_stays_text,
+];
 
 fn report(rig: &Rig, store: &Objects, settings: &ReportSettings) -> String {
     let key = wait(write_report(rig.reader(), store, settings)).expect("writes").expect("is wanted");
@@ -32,7 +40,6 @@ fn world() -> (Rig, Objects) {
     (rig, store)
 }
 
-#[test]
 fn faces_duplicates_totals_and_failures_are_shown() {
     let (rig, store) = world();
     let page = report(&rig, &store, &ReportSettings::default());
@@ -58,7 +65,6 @@ fn cards_key() -> String {
     faceflow_core::layout::image_key("default", &content("one"))
 }
 
-#[test]
 fn limits_hold() {
     let (rig, store) = world();
     let one = report(&rig, &store, &ReportSettings { images_max: 1, examples_max: 1, ..ReportSettings::default() });
@@ -71,13 +77,11 @@ fn limits_hold() {
     assert_eq!(report_key("acme"), "acme/report.html");
 }
 
-#[test]
 fn an_empty_ledger_has_a_report() {
     let page = report(&Rig::new(), &Objects::open("memory://").expect("opens"), &ReportSettings::default());
     assert!(page.contains("0</b>images") && page.ends_with("</html>\n"));
 }
 
-#[test]
 fn hostile_text_stays_text() {
     let hostile =
         Image { url: Url::parse("http://a.example/x?\"><script>alert(1)</script>&'").expect("a URL"), ..image("/") };

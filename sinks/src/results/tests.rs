@@ -1,10 +1,18 @@
 //! The lines exactly as scripts read them.
 
 use super::*;
+use crate::ledger::tests::place::both;
 use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, rejected, retry, ruled};
 use faceflow_core::layout::{crop_key, image_key};
 use faceflow_core::ledger::Fact;
 use faceflow_core::record::{Image, Kept};
+
+both![
+    images_are_as_the_contract_says,
+    faces_are_those_of_done_images_only,
+    a_row_has_a_field_for_every_column,
+    a_closed_pipe_is_told_apart_from_a_broken_ledger,
+];
 
 fn text(rig: &Rig, kind: Kind, format: Format) -> String {
     let mut out = Vec::new();
@@ -27,7 +35,6 @@ fn world() -> Rig {
     rig
 }
 
-#[test]
 fn images_are_as_the_contract_says() {
     let (one, two) = (content("one"), content("two"));
     let (id, crop) = (one.id, crop_key("default", one.id, 0));
@@ -62,7 +69,6 @@ fn images_are_as_the_contract_says() {
     assert_eq!(text(&world(), Kind::Images, Format::Jsonl), expected.map(|line| line + "\n").concat());
 }
 
-#[test]
 fn faces_are_those_of_done_images_only() {
     let id = content("one").id;
     let crop = crop_key("default", id, 0);
@@ -73,7 +79,6 @@ fn faces_are_those_of_done_images_only() {
     assert_eq!((text.lines().count(), text.lines().next()), (2, Some(first.as_str())));
 }
 
-#[test]
 fn a_row_has_a_field_for_every_column() {
     let rig = world();
     for (kind, header, rows) in
@@ -93,7 +98,6 @@ fn a_row_has_a_field_for_every_column() {
     );
 }
 
-#[test]
 fn a_closed_pipe_is_told_apart_from_a_broken_ledger() {
     struct Closed;
     impl Write for Closed {

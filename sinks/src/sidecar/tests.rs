@@ -6,8 +6,15 @@ use faceflow_core::record::{Admitted, Image};
 use serde_json::Value;
 
 use super::*;
+use crate::ledger::tests::place::both;
 use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, page, read, ruled, url, wait};
 use crate::objects::Objects;
+
+both![
+    a_sidecar_is_the_line_with_pages_urls_and_evidence,
+    another_page_that_shows_a_settled_image_is_added,
+    what_the_store_did_not_take_is_written_next_time,
+];
 
 fn sidecar(store: &Objects, name: &str) -> Value {
     let body = wait(store.get(meta_key("default", content(name).id))).expect("is there");
@@ -18,7 +25,6 @@ fn write(rig: &Rig, store: &Objects) -> usize {
     wait(write_sidecars(rig.ledger(), store)).expect("writes")
 }
 
-#[test]
 fn a_sidecar_is_the_line_with_pages_urls_and_evidence() {
     let (rig, store) =
         (Rig::showing(vec![image("/a"), image("/b"), image("/c")]), Objects::open("memory://").expect("opens"));
@@ -43,7 +49,6 @@ fn a_sidecar_is_the_line_with_pages_urls_and_evidence() {
     assert_eq!(sidecar(&store, "two")["duplicate_of"], content("one").id.to_string());
 }
 
-#[test]
 fn another_page_that_shows_a_settled_image_is_added() {
     let (rig, store) = (Rig::showing(vec![image_with("/a", &["/b"])]), Objects::open("memory://").expect("opens"));
     rig.tell_all([kept(image("/a"), "one"), delivered("one", 1)]);
@@ -54,7 +59,6 @@ fn another_page_that_shows_a_settled_image_is_added() {
     assert_eq!(sidecar(&store, "one")["pages"], serde_json::json!([url("/").as_str(), url("/p").as_str()]));
 }
 
-#[test]
 fn what_the_store_did_not_take_is_written_next_time() {
     struct Full;
     impl Store for Full {

@@ -3,7 +3,15 @@
 use super::*;
 use crate::ledger::Selection;
 
-#[test]
+both![
+    alternates_follow_their_primary,
+    the_best_alternate_takes_over_then_the_next,
+    an_alternate_of_an_image_that_failed_long_ago_is_tried_at_once,
+    an_alternate_shown_in_its_own_right_is_an_image_like_any_other,
+    an_alternate_of_two_images_stands_behind_the_same_one_in_any_order,
+    an_alternate_shares_the_fate_of_a_picture_whose_detection_died,
+];
+
 fn alternates_follow_their_primary() {
     let rig = Rig::showing(vec![image_with("/a", &["/a2", "/a3"])]);
     assert_eq!(rig.statuses(), ["open", "open", "open"]);
@@ -17,7 +25,6 @@ fn alternates_follow_their_primary() {
     assert_eq!((&line["image"], &line["distance"], &line["faces"]), (&Value::Null, &Value::Null, &Value::Null));
 }
 
-#[test]
 fn the_best_alternate_takes_over_then_the_next() {
     let rig = Rig::showing(vec![image_with("/a", &["/z", "/b", "/c"])]);
     let opened = rig.tell(rejected(image("/a")));
@@ -34,7 +41,6 @@ fn the_best_alternate_takes_over_then_the_next() {
     assert_eq!(rig.line("/y")["status"], "duplicate");
 }
 
-#[test]
 fn an_alternate_of_an_image_that_failed_long_ago_is_tried_at_once() {
     let rig = Rig::showing(vec![image("/a")]);
     assert_eq!(rig.tell(dead(image("/a"))), []);
@@ -50,7 +56,6 @@ fn an_alternate_of_an_image_that_failed_long_ago_is_tried_at_once() {
     rig.tell(dead(image("/a")));
 }
 
-#[test]
 fn an_alternate_shown_in_its_own_right_is_an_image_like_any_other() {
     for settle_first in [false, true] {
         let rig = Rig::showing(vec![image_with("/a", &["/b", "/c"])]);
@@ -66,7 +71,6 @@ fn an_alternate_shown_in_its_own_right_is_an_image_like_any_other() {
     }
 }
 
-#[test]
 fn an_alternate_of_two_images_stands_behind_the_same_one_in_any_order() {
     let behind = |first: &str, second: &str| {
         let rig = Rig::showing(vec![image_with(first, &["/x"]), image_with(second, &["/x"])]);
@@ -79,7 +83,6 @@ fn an_alternate_of_two_images_stands_behind_the_same_one_in_any_order() {
     assert_eq!(opened.concat(), [image("/x")]);
 }
 
-#[test]
 fn an_alternate_shares_the_fate_of_a_picture_whose_detection_died() {
     let rig = Rig::showing(vec![image_with("/a", &["/b"])]);
     rig.tell(kept(image("/a"), "one"));

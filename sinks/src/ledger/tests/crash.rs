@@ -5,19 +5,21 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::ledger::OpenError;
+use crate::ledger::{OpenError, Place};
 
-const DIR: &str = "FACEFLOW_TEST_CRASH_DIR";
+both![an_acknowledged_fact_survives_kill_9,];
+
+const STATE: &str = "FACEFLOW_TEST_CRASH_STATE";
 const CHILD: &str = "ledger::tests::crash::the_process_that_is_killed";
 
 /// Does nothing unless the test below starts it: then it writes until it is killed.
 #[test]
 fn the_process_that_is_killed() {
-    let Ok(dir) = std::env::var(DIR) else {
+    let Ok(state) = std::env::var(STATE) else {
         println!("skipped: runs only as the child of an_acknowledged_fact_survives_kill_9");
         return;
     };
-    let ledger = SqliteLedger::open(dir.as_ref(), "default", &LedgerSettings::default()).expect("opens");
+    let ledger = StateLedger::open(Place::new(&state), "default", &LedgerSettings::default()).expect("opens");
     wait(ledger.append(start())).expect("is legal");
     for n in 0.. {
         let path = format!("/{n}");
@@ -27,28 +29,27 @@ fn the_process_that_is_killed() {
     }
 }
 
-#[test]
 fn an_acknowledged_fact_survives_kill_9() {
     for acknowledged in [1, 150] {
-        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::new();
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command
             .args(["--exact", CHILD, "--nocapture"])
-            .env(DIR, dir.path())
+            .env(STATE, &home.name)
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = command.spawn().expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
         let kept_path = |line: String| line.split_once("kept /").map(|(_, rest)| rest.trim().to_owned());
         let mut acked: HashSet<String> = lines.by_ref().filter_map(kept_path).take(acknowledged).collect();
-        let settings = LedgerSettings::default();
-        let in_use = SqliteLedger::open(dir.path(), "default", &settings).err().expect("the child has it");
-        assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
+        if let Place::Folder(_) = home.place() {
+            let in_use = home.open_for("default").err().expect("the child has it");
+            assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
+        }
         child.kill().expect("is killed");
         child.wait().expect("is gone");
         acked.extend(lines.filter_map(kept_path));
-        let ledger = SqliteLedger::open(dir.path(), "default", &settings).expect("the lock went with the process");
-        let rig = Rig { ledger: Some(ledger), dir };
+        let rig = Rig { ledger: Some(home.open()), home };
         rig.check();
         let lines = rig.lines(Kind::Images);
         let durable =
@@ -61,13 +62,12 @@ fn an_acknowledged_fact_survives_kill_9() {
 fn the_files_as_a_kill_leaves_them_open_and_go_on() {
     let rig = Rig::showing(vec![image_with("/a", &["/b"]), image("/c")]);
     rig.tell_all([kept(image("/c"), "one"), delivered("one", 1), dead(image("/a")), retry(image("/b"), 77)]);
-    let copy = tempfile::tempdir().expect("a folder");
-    for entry in std::fs::read_dir(rig.dir.path()).expect("lists") {
+    let copy = Home::new();
+    for entry in std::fs::read_dir(rig.home.path()).expect("lists") {
         let entry = entry.expect("an entry");
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copies");
     }
-    let ledger = SqliteLedger::open(copy.path(), "default", &LedgerSettings::default()).expect("opens");
-    let resumed = Rig { ledger: Some(ledger), dir: copy };
+    let resumed = Rig { ledger: Some(copy.open()), home: copy };
     resumed.check();
     assert_eq!(resumed.lines(Kind::Images), rig.lines(Kind::Images));
     assert_eq!(resumed.owed(), [(77, "/b".to_owned())]);

@@ -8,12 +8,18 @@ use super::*;
 use crate::ledger::OpenError;
 use crate::ledger::rows::Trouble;
 
+both![
+    concurrent_appends_are_all_durable_and_share_commits,
+    facts_are_written_in_the_order_in_which_they_were_told,
+    a_reader_sees_one_moment_and_does_not_block_the_writer,
+    what_was_appended_before_the_drop_is_written,
+];
+
 fn transactions(rig: &Rig) -> i64 {
     let sql = "SELECT count(DISTINCT at_ms) FROM facts";
-    rig.reader().read(|connection| Ok::<_, Trouble>(connection.query_row(sql, [], |row| row.get(0))?)).expect("counts")
+    rig.reader().read(|moment| moment.one(sql, &[], |row| row.get(0))).expect("counts").expect("a row")
 }
 
-#[test]
 fn concurrent_appends_are_all_durable_and_share_commits() {
     let rig = Rig::new();
     rig.tell(start());
@@ -35,14 +41,13 @@ fn concurrent_appends_are_all_durable_and_share_commits() {
         }
     });
     let ledger = Arc::try_unwrap(ledger).ok().expect("nobody else holds it");
-    let rig = Rig { ledger: Some(ledger), dir: rig.dir };
+    let rig = Rig { ledger: Some(ledger), home: rig.home };
     rig.check();
     let kept = rig.lines(Kind::Images).iter().filter(|line| !line["image"].is_null()).count();
     assert_eq!(kept, 450);
     assert!(transactions(&rig) < 450, "450 facts took {} groups", transactions(&rig));
 }
 
-#[test]
 fn facts_are_written_in_the_order_in_which_they_were_told() {
     let rig = Rig::new();
     let facts = [start(), read(page("/", 0), vec![], vec![image("/a")]), kept(image("/a"), "one"), delivered("one", 1)];
@@ -56,29 +61,27 @@ fn facts_are_written_in_the_order_in_which_they_were_told() {
 #[test]
 fn a_second_writer_is_refused_and_readers_are_not() {
     let mut rig = Rig::showing(vec![image("/a")]);
-    let settings = LedgerSettings::default();
-    let second = SqliteLedger::open(rig.dir.path(), "default", &settings).err().expect("is refused");
+    let second = rig.home.open_for("default").err().expect("is refused");
     assert!(matches!(second, OpenError::InUse { .. }), "{second}");
     let said = second.to_string();
     assert!(
         said.contains("in use by another faceflow process") && said.contains(&std::process::id().to_string()),
         "{said}"
     );
-    let reader = Reader::open(rig.dir.path(), "default", &settings).expect("reads beside the writer");
+    let reader = rig.home.reader();
     assert_eq!(lines(&reader, Kind::Images).len(), 1);
     rig.tell(read(page("/", 0), vec![], vec![image("/b")]));
     assert_eq!(lines(&reader, Kind::Images).len(), 2);
     drop(rig.ledger.take());
-    SqliteLedger::open(rig.dir.path(), "default", &settings).expect("the lock is free");
+    drop(rig.home.open());
     assert_eq!(reader.check(), Ok(()));
 }
 
-#[test]
 fn a_reader_sees_one_moment_and_does_not_block_the_writer() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.reader()
-        .read(|connection| {
-            let count = || connection.query_row("SELECT count(*) FROM entries", [], |row| row.get::<_, i64>(0));
+        .read(|moment| {
+            let count = || moment.one("SELECT count(*) FROM entries", &[], |row| row.get::<i64>(0));
             let before = count()?;
             rig.try_tell(read(page("/", 0), vec![], vec![image("/b")])).expect("the writer goes on");
             assert_eq!(count()?, before, "still the moment of the beginning");
@@ -88,25 +91,25 @@ fn a_reader_sees_one_moment_and_does_not_block_the_writer() {
     assert_eq!(rig.lines(Kind::Images).len(), 2);
 }
 
-#[test]
 fn what_was_appended_before_the_drop_is_written() {
     let mut rig = Rig::new();
     let answer = rig.ledger().append(start());
     drop(rig.ledger.take());
     assert_eq!(wait(answer), Ok(vec![]));
-    let reader = Reader::open(rig.dir.path(), "default", &LedgerSettings::default()).expect("opens");
+    let reader = rig.home.reader();
     assert_eq!(lines(&reader, Kind::Pages).len(), 1);
 }
 
 #[test]
 fn a_state_that_is_not_there_says_what_to_do() {
     let dir = tempfile::tempdir().expect("a folder");
-    let missing =
-        Reader::open(&dir.path().join("nowhere"), "default", &LedgerSettings::default()).err().expect("is not there");
+    let missing = Reader::open(dir.path().join("nowhere").as_path(), "default", &LedgerSettings::default())
+        .err()
+        .expect("is not there");
     assert!(matches!(missing, OpenError::Missing { .. }) && missing.to_string().contains("faceflow run"), "{missing}");
     std::fs::write(dir.path().join("file"), "x").expect("writes");
     let refused =
-        SqliteLedger::open(&dir.path().join("file"), "default", &LedgerSettings::default()).err().expect("is a file");
+        StateLedger::open(&dir.path().join("file"), "default", &LedgerSettings::default()).err().expect("is a file");
     assert!(matches!(refused, OpenError::Storage { .. }), "{refused}");
 }
 
@@ -117,6 +120,6 @@ fn impossible_settings_are_named() {
     assert_eq!(wrong.check().expect_err("is impossible").0, "group_max");
     let power: LedgerSettings = serde_json::from_str(r#"{"durability": "power"}"#).expect("parses");
     let dir = tempfile::tempdir().expect("a folder");
-    let ledger = SqliteLedger::open(dir.path(), "default", &power).expect("opens");
+    let ledger = StateLedger::open(dir.path(), "default", &power).expect("opens");
     assert_eq!(wait(ledger.append(start())), Ok(vec![]));
 }

@@ -26,7 +26,7 @@ fn rounds(n: usize) -> [Vec<Fact>; 3] {
 fn facts_per_second_and_bytes_per_url() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = LedgerSettings::default();
-    let ledger = Arc::new(SqliteLedger::open(dir.path(), "default", &settings).expect("opens"));
+    let ledger = Arc::new(StateLedger::open(dir.path(), "default", &settings).expect("opens"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let pages = (0..PAGES).map(|n| page(&format!("/page/{n}"), 1)).collect();
     runtime.block_on(ledger.append(Fact::Admitted(Admitted { visit: None, pages, images: vec![] }))).expect("is legal");
@@ -64,11 +64,11 @@ fn facts_per_second_and_bytes_per_url() {
     );
     let reader = Reader::open(dir.path(), "default", &settings).expect("opens");
     let log = "SELECT sum(pgsize) FROM dbstat WHERE name = 'facts'";
-    let log: i64 = reader.read(|connection| Ok(connection.query_row(log, [], |row| row.get(0))?)).expect("reads");
+    let log: i64 = reader.read(|moment| moment.one(log, &[], |row| row.get(0))).expect("reads").expect("a row");
     println!("of which the log: {:.0} bytes per URL", log as f64 / urls as f64);
     let started = Instant::now();
     let mut count = 0;
-    let ledger = SqliteLedger::open(dir.path(), "default", &settings).expect("opens");
+    let ledger = StateLedger::open(dir.path(), "default", &settings).expect("opens");
     ledger.known_pages(&mut |_, _| count += 1).expect("reads");
     ledger.known_images(&mut |_| count += 1).expect("reads");
     ledger.known_pictures(&mut |_| count += 1).expect("reads");

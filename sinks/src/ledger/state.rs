@@ -1,47 +1,48 @@
-//! The ledger that the pipeline writes to.
+//! The ledger that the pipeline writes to, wherever it is.
 
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use faceflow_core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
 use faceflow_core::record::{Image, Key, Work};
 use faceflow_core::{Future, Time};
+use futures::executor::block_on;
 use tokio::sync::oneshot;
 
-use super::lock::StateLock;
-use super::reader::{Reader, check_tenant};
+use super::place::{Backend, Place};
+use super::postgres::lease::Claim;
+use super::reader::{FRAMES, Reader, check_tenant};
 use super::redrive::Selection;
-use super::schema::Place;
 use super::writer::{Job, Outcome, Task, Writer};
 use super::{LedgerSettings, OpenError};
 
-/// One tenant's ledger, held by this process alone. Dropping it writes what was appended, then lets go of the state.
-pub struct SqliteLedger {
+/// One tenant's ledger: in a folder held by this process alone, on a server shared with other runs. Dropping it writes
+/// what was appended, then lets go of the state or gives back the work it has.
+pub struct StateLedger {
     reader: Reader,
     /// Positions of the work that was open at the beginning, ascending, with the depths of pages at that time.
     owed: Vec<(u64, u32)>,
-    place: Place,
+    /// The number of this run, where the state is shared.
+    run: Option<i64>,
+    place: String,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
-impl SqliteLedger {
-    /// Opens the state directory `dir` for `tenant`, and makes both if they are not there.
-    pub fn open(dir: &Path, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+impl StateLedger {
+    /// Opens the state at `place` for `tenant`, and makes both if they are not there.
+    pub fn open(place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
         check_tenant(tenant)?;
-        let place = Place::new(dir, settings);
-        let storage = |reason: String| OpenError::Storage { place: dir.display().to_string(), reason };
-        std::fs::create_dir_all(dir).map_err(|error| storage(error.to_string()))?;
-        let lock = StateLock::take(dir)?;
-        let connection = place.connect_writer(&lock)?;
-        let writer = Writer::new(connection, lock, place.clone(), tenant).map_err(|error| place.refused(&error))?;
-        let reader = Reader::open(dir, tenant, settings)?;
+        let backend = Backend::new(&place.into(), settings)?;
+        let storage = |reason: String| OpenError::Storage { place: backend.name(), reason };
+        let writer = Writer::open(&backend, tenant)?;
+        let (run, place) = (writer.run(), backend.storage());
+        let reader = Reader::of(backend.clone(), tenant)?;
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name("faceflow-ledger".to_owned());
         let writer = thread.spawn(move || writer.work(&queue)).map_err(|error| storage(error.to_string()))?;
         let owed = reader.open_positions().map_err(|error| storage(error.to_string()))?;
-        Ok(Self { reader, owed, place, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { reader, owed, run, place, jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -67,12 +68,20 @@ impl SqliteLedger {
         Box::pin(async move { outcome.await.map(drop) })
     }
 
+    /// Takes open work that no other run has, where there may be others.
+    fn claim(&self, claim: Claim) -> Result<(), LedgerError> {
+        match self.run {
+            Some(_) => block_on(self.ask(Task::Claim(claim))).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Queues a task at once, so that tasks are written in the order in which they were asked for. Whoever asks holds what
     /// it asks for, so the queue is as long as its callers allow.
     fn ask(&self, task: Task) -> Future<Result<Outcome, LedgerError>> {
         let (answer, outcome) = oneshot::channel();
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { task, answer }).is_ok());
-        let place = self.place.file().display().to_string();
+        let place = self.place.clone();
         Box::pin(async move {
             let gone = || LedgerError::Storage { place, reason: "its writer has ended; see the log".to_owned() };
             match outcome.await {
@@ -83,7 +92,7 @@ impl SqliteLedger {
     }
 }
 
-impl Drop for SqliteLedger {
+impl Drop for StateLedger {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
@@ -92,7 +101,7 @@ impl Drop for SqliteLedger {
     }
 }
 
-impl Ledger for SqliteLedger {
+impl Ledger for StateLedger {
     fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
         let outcome = self.ask(Task::Append(Box::new(fact)));
         Box::pin(async move {
@@ -111,15 +120,19 @@ impl Ledger for SqliteLedger {
         self.reader.known_images(each)
     }
 
+    /// Without the open ones of other runs: what becomes of them is not known here.
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.reader.known_pictures(each)
+        self.claim(Claim::Pictures)?;
+        self.reader.pictures_for(self.run, each)
     }
 
-    /// Only what was open when the ledger was opened: whatever opens later, or is admitted again on a shorter way, is in the
+    /// Only what was open when the ledger was opened, and what no other run has: whatever opens later, or is admitted again on a shorter way, is in the
     /// graph already.
     fn open_work(&self, mut after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError> {
         loop {
-            let mut work = self.reader.open_work(after, max)?;
+            let (entries_after, frames_after) = (after.min(FRAMES) as i64, after.saturating_sub(FRAMES) as i64);
+            self.claim(Claim::Work { entries_after, frames_after, max })?;
+            let mut work = self.reader.work_for(self.run, after, max)?;
             let Some((last, ..)) = work.last() else { return Ok(work) };
             after = *last;
             work.retain(|(position, _, work)| {
@@ -132,8 +145,10 @@ impl Ledger for SqliteLedger {
         }
     }
 
+    /// Only pages of this run get a turn: another's would never come.
     fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        self.reader.open_sites(each)
+        self.claim(Claim::Pages)?;
+        self.reader.sites_for(self.run, each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

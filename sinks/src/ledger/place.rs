@@ -1,0 +1,133 @@
+//! Where a state is: a folder of this machine, or a database of a server. The one place that tells them apart.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::database::Connection;
+use super::lock::StateLock;
+use super::postgres::lease::Lease;
+use super::postgres::server::{Address, Server};
+use super::rows::Trouble;
+use super::schema::Folder;
+use super::{LedgerSettings, OpenError};
+
+/// What `--state` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder: SQLite, one writing process at a time.
+    Folder(PathBuf),
+    /// `postgres://…`: PostgreSQL, any number of processes.
+    Server(Address),
+}
+
+impl Place {
+    /// What `text` names: `postgres://` and `postgresql://` a server, anything else a folder.
+    pub fn new(text: &str) -> Self {
+        if Address::is_one(text) { Self::Server(Address::new(text)) } else { Self::Folder(text.into()) }
+    }
+
+    /// Whether nothing was ever written there. A server may have to be asked, so it counts as something.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::Folder(dir) if !dir.exists())
+    }
+}
+
+impl From<&Path> for Place {
+    fn from(dir: &Path) -> Self {
+        Self::Folder(dir.to_owned())
+    }
+}
+
+impl From<&PathBuf> for Place {
+    fn from(dir: &PathBuf) -> Self {
+        Self::Folder(dir.clone())
+    }
+}
+
+/// Never with a password.
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(dir) => dir.display().fmt(out),
+            Self::Server(address) => address.fmt(out),
+        }
+    }
+}
+
+/// A place with how to connect to it.
+#[derive(Clone, Debug)]
+pub(super) enum Backend {
+    Folder(Folder),
+    Server(Server),
+}
+
+/// What keeps others from the work of a process that writes.
+pub(super) enum Keeper {
+    /// The lock of the folder: there are no others.
+    Lock(#[allow(dead_code, reason = "held, not read")] StateLock),
+    /// A lease on what it has.
+    Lease(Lease),
+}
+
+impl Backend {
+    pub fn new(place: &Place, settings: &LedgerSettings) -> Result<Self, OpenError> {
+        Ok(match place {
+            Place::Folder(dir) => Self::Folder(Folder::new(dir, settings)),
+            Place::Server(address) => Self::Server(Server::new(address.clone(), settings)?),
+        })
+    }
+
+    /// The folder or server, for messages.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.name(),
+            Self::Server(server) => server.address.to_string(),
+        }
+    }
+
+    /// The file or server, for messages about what is in it.
+    pub fn storage(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.file().display().to_string(),
+            Self::Server(server) => server.address.to_string(),
+        }
+    }
+
+    pub fn settings(&self) -> &LedgerSettings {
+        match self {
+            Self::Folder(folder) => &folder.settings,
+            Self::Server(server) => &server.settings,
+        }
+    }
+
+    /// The connection that writes, with what keeps others away. The state is made if it is not there.
+    pub fn connect_writer(&self) -> Result<(Connection, Keeper), OpenError> {
+        match self {
+            Self::Folder(folder) => {
+                let refused =
+                    |error: std::io::Error| OpenError::Storage { place: folder.name(), reason: error.to_string() };
+                std::fs::create_dir_all(&folder.dir).map_err(refused)?;
+                let lock = StateLock::take(&folder.dir)?;
+                let connection = folder.connect_writer(&lock)?;
+                Ok((Connection::Sqlite(connection), Keeper::Lock(lock)))
+            }
+            Self::Server(server) => {
+                let mut connection = Connection::Postgres(server.connect_writer()?);
+                let lease = Lease::begin(server, &mut connection)?;
+                Ok((connection, Keeper::Lease(lease)))
+            }
+        }
+    }
+
+    /// A connection that only reads. On a server it reads for the run `run`, if that is given.
+    pub fn connect_reader(&self) -> Result<Connection, OpenError> {
+        Ok(match self {
+            Self::Folder(folder) => Connection::Sqlite(folder.connect_reader()?),
+            Self::Server(server) => Connection::Postgres(server.connect_reader()?),
+        })
+    }
+
+    pub fn refused(&self, trouble: &Trouble) -> OpenError {
+        OpenError::Storage { place: self.storage(), reason: trouble.to_string() }
+    }
+}

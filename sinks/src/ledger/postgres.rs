@@ -1,0 +1,10 @@
+//! The ledger in PostgreSQL: a database or schema per state, shared by any number of runs.
+//!
+//! Nothing of what facts mean is here, only what a server needs that a file does not: connections, the other dialect, a
+//! schema of its own, and leases in place of the file's lock.
+
+pub(super) mod client;
+mod dialect;
+pub(super) mod lease;
+pub(super) mod schema;
+pub(super) mod server;

@@ -1,0 +1,307 @@
+//! A connection to a server, as blocking calls that may be made from any thread, inside a runtime or not.
+//!
+//! The socket lives on one I/O thread per opened state. Statements whose answer nobody needs are sent without waiting for
+//! those before them, because the way to a server and back is what costs; their answers are read, in order, before the
+//! next answer that is needed and before the commit. So a refused one always fails its transaction.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use futures::executor::block_on;
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Config, Error, IsolationLevel, NoTls, Row, Statement, Transaction};
+
+use super::dialect::translate;
+use crate::ledger::database::{Cell, Moment, Value};
+use crate::ledger::rows::Trouble;
+
+/// Rows fetched at a time where there may be many.
+const ROWS: i32 = 1_000;
+/// Statements sent ahead of their answers, at most.
+const AHEAD_MAX: usize = 256;
+
+/// The I/O thread of a state's connections.
+#[derive(Debug)]
+pub(in crate::ledger) struct Wire(Option<Runtime>);
+
+impl Wire {
+    pub fn new() -> std::io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        let runtime = threads.worker_threads(1).thread_name("faceflow-postgres").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Carries out `work` on the I/O thread, where timers run.
+    pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let runtime = self.0.as_ref().expect("it is there until it is dropped");
+        block_on(runtime.spawn(work)).expect("nothing panics on the I/O thread")
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // Waits for nothing, so that it may happen inside another runtime.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A connection with its prepared statements.
+pub(in crate::ledger) struct Client {
+    client: tokio_postgres::Client,
+    statements: RefCell<HashMap<String, Statement>>,
+    _wire: Arc<Wire>,
+}
+
+impl Client {
+    /// Connects.
+    pub fn connect(wire: &Arc<Wire>, config: &Config) -> Result<Self, Error> {
+        let config = config.clone();
+        let client = wire.run(async move { open(&config).await })?;
+        Ok(Self { client, statements: RefCell::default(), _wire: Arc::clone(wire) })
+    }
+
+    /// Runs statements without values, separated by semicolons.
+    pub fn batch(&self, sql: &str) -> Result<(), Error> {
+        block_on(self.client.batch_execute(sql))
+    }
+
+    /// Reads in one transaction, which sees what was there when it began.
+    pub fn read<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        let transaction = block_on(begin.start())?;
+        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements)))?;
+        block_on(transaction.commit())?;
+        Ok(read)
+    }
+
+    /// Writes in one transaction, which is rolled back if `work` fails.
+    pub fn write<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let transaction = block_on(self.client.transaction())?;
+        let moment = Moment::Postgres(Window::new(&transaction, &self.statements));
+        let written = work(&moment)?;
+        if let Moment::Postgres(window) = &moment {
+            window.catch_up()?;
+        }
+        drop(moment);
+        block_on(transaction.commit())?;
+        Ok(written)
+    }
+}
+
+/// Opens a connection that is served by the runtime this is called in.
+#[allow(clippy::disallowed_methods, reason = "the task is the socket's other end, not work of the graph")]
+pub(super) async fn open(config: &Config) -> Result<tokio_postgres::Client, Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    // Why it ended is said to whoever asks next.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(client)
+}
+
+type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + 'c>>;
+
+/// An open transaction.
+pub(crate) struct Window<'c> {
+    transaction: &'c Transaction<'c>,
+    statements: &'c RefCell<HashMap<String, Statement>>,
+    /// Statements that were sent and not answered yet, in order.
+    sent: RefCell<VecDeque<Sent<'c>>>,
+}
+
+impl<'c> Window<'c> {
+    fn new(transaction: &'c Transaction<'c>, statements: &'c RefCell<HashMap<String, Statement>>) -> Self {
+        Self { transaction, statements, sent: RefCell::default() }
+    }
+
+    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+        if self.sent.borrow().len() >= AHEAD_MAX {
+            self.catch_up()?;
+        }
+        let (statement, transaction) = (self.statement(sql)?, self.transaction);
+        let values: Vec<Owned> = values.iter().map(|value| Owned::from(*value)).collect();
+        let mut sent: Sent<'c> = Box::pin(async move { transaction.execute_raw(&statement, values).await });
+        // The first poll sends it; whoever waits next asks for the answer.
+        match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Ok(answer.map(drop)?),
+            Poll::Pending => {
+                self.sent.borrow_mut().push_back(sent);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn change(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, Trouble> {
+        let statement = self.statement(sql)?;
+        self.wait(self.transaction.execute_raw(&statement, values))
+    }
+
+    pub fn insert(&self, sql: &str, values: &[Value<'_>]) -> Result<i64, Trouble> {
+        let row = self.one(&format!("{sql} RETURNING id"), values)?;
+        let row = row.ok_or_else(|| Trouble::Damaged("a row was inserted and has no id".to_owned()))?;
+        Ok(row.try_get(0)?)
+    }
+
+    pub fn one(&self, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, Trouble> {
+        let statement = self.statement(sql)?;
+        self.wait(self.transaction.query_opt(&statement, &refs(values)))
+    }
+
+    pub fn all(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Trouble> {
+        let statement = self.statement(sql)?;
+        self.wait(self.transaction.query(&statement, &refs(values)))
+    }
+
+    pub fn each(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+        each: &mut dyn FnMut(&Row) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let statement = self.statement(sql)?;
+        let portal = self.wait(self.transaction.bind(&statement, &refs(values)))?;
+        loop {
+            let rows = self.wait(self.transaction.query_portal(&portal, ROWS))?;
+            rows.iter().try_for_each(&mut *each)?;
+            if rows.len() < ROWS as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs statements without values, separated by semicolons.
+    pub fn batch(&self, sql: &str) -> Result<(), Trouble> {
+        self.wait(self.transaction.batch_execute(sql))
+    }
+
+    /// Waits for the answers to everything sent.
+    pub fn catch_up(&self) -> Result<(), Trouble> {
+        let mut sent = self.sent.borrow_mut();
+        while let Some(next) = sent.pop_front() {
+            block_on(next)?;
+        }
+        Ok(())
+    }
+
+    fn statement(&self, sql: &str) -> Result<Statement, Trouble> {
+        if let Some(statement) = self.statements.borrow().get(sql) {
+            return Ok(statement.clone());
+        }
+        let theirs = translate(sql);
+        let statement = self.wait(self.transaction.prepare(&theirs))?;
+        self.statements.borrow_mut().insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Waits for an answer, reading those before it as they come.
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+        let mut sent = self.sent.borrow_mut();
+        let mut answer = pin!(answer);
+        let waited = block_on(poll_fn(|context| {
+            while let Some(next) = sent.front_mut() {
+                match next.as_mut().poll(context) {
+                    Poll::Pending => break,
+                    Poll::Ready(answer) => {
+                        sent.pop_front();
+                        if let Err(error) = answer {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+            }
+            answer.as_mut().poll(context)
+        }));
+        Ok(waited?)
+    }
+}
+
+fn refs<'v>(values: &'v [Value<'_>]) -> Vec<&'v (dyn ToSql + Sync)> {
+    values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
+/// A value that outlives its statement's caller.
+#[derive(Debug)]
+enum Owned {
+    Plain(Value<'static>),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl From<Value<'_>> for Owned {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Plain(Value::Null),
+            Value::Bool(value) => Self::Plain(Value::Bool(value)),
+            Value::Int(value) => Self::Plain(Value::Int(value)),
+            Value::Key(bytes) => Self::Plain(Value::Key(bytes)),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Blob(bytes) => Self::Blob(bytes.to_owned()),
+        }
+    }
+}
+
+impl ToSql for Owned {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match self {
+            Self::Plain(value) => ToSql::to_sql(value, kind, out),
+            Self::Text(text) => ToSql::to_sql(&Value::Text(text), kind, out),
+            Self::Blob(bytes) => ToSql::to_sql(&Value::Blob(bytes), kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Bool(value) => value.to_sql(kind, out),
+            Self::Int(value) if *kind == Type::INT4 => i32::try_from(*value)?.to_sql(kind, out),
+            Self::Int(value) => value.to_sql(kind, out),
+            // The one character that PostgreSQL does not store; hostile servers send it.
+            Self::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(kind, out),
+            Self::Text(text) => text.to_sql(kind, out),
+            Self::Blob(bytes) => bytes.to_sql(kind, out),
+            Self::Key(bytes) => bytes.as_slice().to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl<'r> FromSql<'r> for Cell<'r> {
+    fn from_sql(kind: &Type, raw: &'r [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(match *kind {
+            Type::INT8 => Self::Int(i64::from_sql(kind, raw)?),
+            Type::INT4 => Self::Int(i32::from_sql(kind, raw)?.into()),
+            Type::BOOL => Self::Int(bool::from_sql(kind, raw)?.into()),
+            Type::TEXT => Self::Text(<&str>::from_sql(kind, raw)?),
+            Type::BYTEA => Self::Blob(<&[u8]>::from_sql(kind, raw)?),
+            _ => return Err(format!("{kind} is no type of our columns").into()),
+        })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Self::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}

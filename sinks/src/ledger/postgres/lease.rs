@@ -1,0 +1,182 @@
+//! Leases: which run has which open work, so that any number of runs share one state and no two do the same.
+//!
+//! A run lives while its heart beats; the clock is the server's. Work of a run that ended, or whose heart has not beaten
+//! for its lease, may be claimed by another, which first declares that run over. One that was declared over, or could not
+//! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::server::{Server, said};
+use crate::ledger::OpenError;
+use crate::ledger::database::{Connection, Moment, values};
+use crate::ledger::rows::Trouble;
+
+/// The condition of a living run.
+const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp()";
+
+/// What a run may ask for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ledger) enum Claim {
+    /// Open pages and images, and frames whose retry is scheduled: so many after a position of each.
+    Work { entries_after: i64, frames_after: i64, max: usize },
+    /// Every open page: turns are taken in order, so whoever has some of a site's pages waits for the others.
+    Pages,
+    /// Every open picture: a duplicate waits for what becomes of it.
+    Pictures,
+}
+
+/// This process's run, with the thread that is its heart. Dropping it ends the run, which gives its work back.
+pub(in crate::ledger) struct Lease {
+    id: i64,
+    lease: Duration,
+    heart: Arc<Heart>,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Heart {
+    beat_at: Mutex<Instant>,
+    over: AtomicBool,
+}
+
+impl Lease {
+    /// Begins a run on the writer's connection.
+    pub fn begin(server: &Server, connection: &mut Connection) -> Result<Self, OpenError> {
+        let beaten = now();
+        let begun = connection.write(|moment| {
+            let lease_ms = server.settings.lease_ms as i64;
+            let id = moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?;
+            moment.one("SELECT set_config('faceflow.run', ?1, false)", values![&id.to_string()], |_| Ok(()))?;
+            Ok(id)
+        });
+        let id = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
+        let heart = Arc::new(Heart { beat_at: Mutex::new(beaten), over: AtomicBool::new(false) });
+        let (stop, stopped) = mpsc::channel();
+        let lease = Duration::from_millis(server.settings.lease_ms);
+        let (server, beating) = (server.clone(), Arc::clone(&heart));
+        let refused = |error: std::io::Error| server.refused(error.to_string());
+        let place = server.clone();
+        let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
+        let thread = thread.spawn(move || beat(&place, id, lease, &beating, &stopped)).map_err(refused)?;
+        Ok(Self { id, lease, heart, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The run's number.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Whether the run may still write, and which others live. To be asked with the tenant's books locked.
+    pub fn living(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
+        let elapsed = now().duration_since(*self.heart.beat_at.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut living = Vec::new();
+        if !self.heart.over.load(Ordering::Relaxed) && elapsed <= self.lease {
+            living = moment.list(&format!("SELECT id FROM runs WHERE {LIVING}"), &[], |row| row.get::<i64>(0))?;
+        }
+        let Some(own) = living.iter().position(|run| *run == self.id) else {
+            self.heart.over.store(true, Ordering::Relaxed);
+            let why = format!("run {} lost its lease of {} ms", self.id, self.lease.as_millis());
+            return Err(Trouble::Lost(format!("{why}: its work may be with another run; run the same command again")));
+        };
+        living.swap_remove(own);
+        Ok(living)
+    }
+
+    /// Claims open work that nobody living has.
+    pub fn claim(&self, moment: &Moment<'_>, tenant: i64, claim: Claim) -> Result<(), Trouble> {
+        // Declared over first: a heart that beats again meanwhile either comes before this or finds that it is too late.
+        moment.run(
+            &format!("UPDATE runs SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND NOT ({LIVING})"),
+            &[],
+        )?;
+        let take = |table: &str, which: &str| {
+            format!(
+                "UPDATE {table} SET run = ?1 WHERE id IN (SELECT id FROM {table} WHERE tenant = ?2 AND state = 'open' AND {which}
+                AND (run IS NULL OR run IN (SELECT id FROM runs WHERE ended_at IS NOT NULL)) ORDER BY id LIMIT ?3
+                FOR UPDATE SKIP LOCKED)"
+            )
+        };
+        let all = values![self.id, tenant, i64::MAX];
+        match claim {
+            Claim::Work { entries_after, frames_after, max } => {
+                let max = max as i64;
+                moment.run(&take("entries", "id > ?4"), values![self.id, tenant, max, entries_after])?;
+                let due = "due_ms IS NOT NULL AND id > ?4";
+                moment.run(&take("pictures", due), values![self.id, tenant, max, frames_after])
+            }
+            Claim::Pages => moment.run(&take("entries", "kind = 'page'"), all),
+            Claim::Pictures => moment.run(&take("pictures", "TRUE"), all),
+        }
+    }
+
+    /// Ends the run on the writer's connection: what it has is anybody's from now on.
+    pub fn end(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        connection.write(|moment| {
+            moment.run(
+                "UPDATE runs SET ended_at = clock_timestamp() WHERE id = ?1 AND ended_at IS NULL",
+                values![self.id],
+            )
+        })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the thread that keeps the lease panicked");
+        }
+    }
+}
+
+/// Beats until it is told to stop, or finds that it is too late.
+fn beat(server: &Server, id: i64, lease: Duration, heart: &Heart, stopped: &mpsc::Receiver<()>) {
+    let mut connection = None;
+    while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(lease / 3) {
+        let began = now();
+        match beat_once(server, id, lease, &mut connection) {
+            Ok(true) => *heart.beat_at.lock().unwrap_or_else(PoisonError::into_inner) = began,
+            Ok(false) => {
+                tracing::error!("{}: run {id} lost its lease; it writes nothing any more", server.address);
+                return heart.over.store(true, Ordering::Relaxed);
+            }
+            Err(why) => {
+                connection = None;
+                tracing::warn!("{}: the lease of run {id} was not renewed: {why}", server.address);
+            }
+        }
+    }
+}
+
+/// Whether the run is still alive after this beat.
+fn beat_once(
+    server: &Server,
+    id: i64,
+    lease: Duration,
+    connection: &mut Option<tokio_postgres::Client>,
+) -> Result<bool, String> {
+    let (config, mut client) = (server.config().clone(), connection.take());
+    let (alive, client) = server.wire().run(async move {
+        let beating = async {
+            let client = match client.take() {
+                Some(client) => client,
+                None => super::client::open(&config).await?,
+            };
+            let sql = format!("UPDATE runs SET beat_at = clock_timestamp() WHERE id = $1 AND {LIVING}");
+            let rows = client.execute(&sql, &[&id]).await?;
+            Ok::<_, tokio_postgres::Error>((rows == 1, client))
+        };
+        let beaten = tokio::time::timeout(lease / 3, beating).await;
+        beaten.map_err(|_| "the server did not answer in time".to_owned())?.map_err(|error| said(&error))
+    })?;
+    *connection = Some(client);
+    Ok(alive)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a lease is about the machine's own time, which no virtual clock moves")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,180 @@
+//! Where a state on a server is: its URL, connections to it, and a name for it that holds no password.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+
+use super::client::{Client, Wire};
+use crate::ledger::{LedgerSettings, OpenError};
+
+/// What stands for a password wherever an address is shown.
+const HIDDEN: &str = "***";
+
+/// The address of a state on a server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    /// With the password.
+    url: String,
+    /// Without it.
+    name: String,
+}
+
+impl Address {
+    /// Whether `text` is an address of this kind.
+    pub(in crate::ledger) fn is_one(text: &str) -> bool {
+        text.starts_with("postgres://") || text.starts_with("postgresql://")
+    }
+
+    /// The address `url`. A password that it does not hold is taken from `PGPASSWORD` when it connects.
+    pub(in crate::ledger) fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), name: redacted(url) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, out)
+    }
+}
+
+/// The URL with every password hidden, also where it is no valid one: messages are about those too.
+fn redacted(url: &str) -> String {
+    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
+    let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
+    // The last @ ends the password, whatever an unescaped one holds.
+    let shown = match rest.rsplit_once('@') {
+        Some((login, host)) => {
+            let login = login.split_once(':').map_or(login.to_owned(), |(user, _)| format!("{user}:{HIDDEN}"));
+            format!("{scheme}://{login}@{host}")
+        }
+        None => place.to_owned(),
+    };
+    // A password with an unescaped ? runs into what looks like the query.
+    let Some(query) = query.filter(|query| !query.contains('@') || rest.contains('@')) else {
+        return match query {
+            Some(query) => redacted_across(scheme, rest, query),
+            None => shown,
+        };
+    };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) if key.to_ascii_lowercase().contains("pass") => format!("{key}={HIDDEN}"),
+        _ => pair.to_owned(),
+    });
+    format!("{shown}?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
+fn redacted_across(scheme: &str, rest: &str, query: &str) -> String {
+    let user = rest.split(':').next().unwrap_or_default();
+    let host = query.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{user}:{HIDDEN}@{host}")
+}
+
+/// A server, with how to connect to it.
+#[derive(Clone, Debug)]
+pub(in crate::ledger) struct Server {
+    pub address: Address,
+    pub settings: LedgerSettings,
+    config: Config,
+    wire: Arc<Wire>,
+}
+
+impl Server {
+    pub fn new(address: Address, settings: &LedgerSettings) -> Result<Self, OpenError> {
+        let refused = |reason: String| OpenError::Storage { place: address.to_string(), reason };
+        let mut config: Config = address.url.parse().map_err(|error| refused(said(&error)))?;
+        let lease = Duration::from_millis(settings.lease_ms);
+        config.connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
+        // A peer that is gone without a word is noticed within about a lease.
+        config.keepalives_idle(lease / 3).keepalives_interval(lease / 9).tcp_user_timeout(lease);
+        config.application_name("faceflow");
+        if config.get_password().is_none()
+            && let Ok(password) = std::env::var("PGPASSWORD")
+        {
+            config.password(password);
+        }
+        let wire = Wire::new().map_err(|error| refused(error.to_string()))?;
+        Ok(Self { settings: settings.clone(), config, wire: Arc::new(wire), address })
+    }
+
+    /// A connection.
+    pub fn connect(&self) -> Result<Client, OpenError> {
+        Client::connect(&self.wire, &self.config).map_err(|error| self.refused(said(&error)))
+    }
+
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn refused(&self, reason: String) -> OpenError {
+        OpenError::Storage { place: self.address.to_string(), reason }
+    }
+}
+
+/// The server's words, with those of the causes.
+pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
+    if let Some(theirs) = error.as_db_error() {
+        let detail = theirs.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        return format!("the server says: {}{detail}", theirs.message());
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let next_words = next.to_string();
+        if !words.contains(&next_words) {
+            words = format!("{words}: {next_words}");
+        }
+        cause = next.source();
+    }
+    if error.is_closed() || error.as_db_error().is_none() {
+        words.push_str("; see that the server is up, then run the same command again: it goes on from here");
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let cases = [
+            ("postgres://u:secret@host/db", "postgres://u:***@host/db"),
+            ("postgresql://u:se:cr@et@host:5432/db", "postgresql://u:***@host:5432/db"),
+            ("postgres://u:secret/x@host/db", "postgres://u:***@host/db"),
+            ("postgres://u:secret?x@host/db", "postgres://u:***@host/db"),
+            ("postgres://u@host/db?password=secret&host=/run", "postgres://u@host/db?password=***&host=/run"),
+            ("postgres://host/db?user=u&Password=secret", "postgres://host/db?user=u&Password=***"),
+            ("postgres://u@/db?host=/tmp/x", "postgres://u@/db?host=/tmp/x"),
+            ("postgres://u:secret@", "postgres://u:***@"),
+        ];
+        for (url, shown) in cases {
+            let address = Address::new(url);
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(format!("{address:?}"), format!("{shown:?}"));
+            let server = Server::new(address, &LedgerSettings::default());
+            assert!(!format!("{server:?}").contains("secret"), "{server:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("postgres://u:secret@/db?host={}", folder.path().display());
+        let server = Server::new(Address::new(&url), &LedgerSettings::default()).expect("it is an address");
+        let refused = server.connect().err().expect("nobody listens").to_string();
+        assert!(refused.contains(&folder.path().display().to_string()) && refused.contains("is up"), "{refused}");
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Runs that share a state on a server.
