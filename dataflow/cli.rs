@@ -25,8 +25,8 @@ pub struct Common {
     /// One setting, as in --set fetch.per_host=8; repeatable; overrides file and environment
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", action = ArgAction::Append)]
     pub set: Vec<String>,
-    /// Folder of the ledger
-    #[arg(long, global = true, value_name = "DIR", default_value = "faceflow-state")]
+    /// Folder of the ledger, or postgres://USER@HOST/DATABASE
+    #[arg(long, global = true, value_name = "PLACE", default_value = "faceflow-state")]
     pub state: String,
     /// Folder or object store URL (s3://, az://) for images, crops, thumbnails, sidecars and the report
     #[arg(long, global = true, value_name = "URL", default_value = "faceflow-out")]

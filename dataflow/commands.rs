@@ -14,7 +14,7 @@ use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::local::{Local, files};
 use faceflow::operators::address::parse_site;
 use faceflow::run::Drive;
-use faceflow::sinks::ledger::{OpenError, Reader, Selection, SqliteLedger};
+use faceflow::sinks::ledger::{OpenError, Place, Reader, Selection, StateLedger};
 use faceflow::sinks::{explain, results};
 use faceflow::sources::folder::Folder;
 use faceflow::sources::lines::Lines;
@@ -80,7 +80,7 @@ pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
 fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
     let mut job = job(common, &args.crawl)?;
     job.sources = sites(&args.crawl, |file| Ok(Box::new(Lines::open(file, parse_site)?)))?;
-    if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && !Path::new(&common.state).exists() {
+    if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && Place::new(&common.state).is_new() {
         let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
         return Err(Usage(why.to_owned()).into());
     }
@@ -103,8 +103,7 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         job.sources.push(Box::new(folder));
     }
     if let Some(address) = &args.listen {
-        std::fs::create_dir_all(&common.state).map_err(|error| Usage(format!("--state {}: {error}", common.state)))?;
-        let inbox = Path::new(&common.state).join(format!("inbox-{}.txt", common.tenant));
+        let inbox = inbox(common).map_err(|error| Usage(format!("--state {}: {error}", Place::new(&common.state))))?;
         let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
         let made_up = job.settings.submit.token.is_empty();
@@ -112,7 +111,7 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         eprintln!("faceflow: POST http://{}/v1/sites, bearer token {token}", submissions.address());
         job.sources.push(Box::new(submissions));
     }
-    if job.sources.len() == 1 && args.crawl.sites.is_empty() && !Path::new(&common.state).exists() {
+    if job.sources.len() == 1 && args.crawl.sites.is_empty() && Place::new(&common.state).is_new() {
         let why = "nothing to wait for: name a SITE, --sites FILE, --images DIR or --listen HOST:PORT";
         return Err(Usage(why.to_owned()).into());
     }
@@ -122,6 +121,17 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
     finish(job, bars)?;
     // A supervisor's SIGTERM is the usual end of a stream.
     Ok(if asked.load(Relaxed) { DONE } else { INTERRUPTED })
+}
+
+/// Where submissions are kept: beside the ledger if that is a folder, else here.
+fn inbox(common: &Common) -> io::Result<PathBuf> {
+    match Place::new(&common.state) {
+        Place::Folder(dir) => {
+            std::fs::create_dir_all(&dir)?;
+            Ok(dir.join(format!("inbox-{}.txt", common.tenant)))
+        }
+        Place::Server(_) => Ok(PathBuf::from(format!("faceflow-inbox-{}.txt", common.tenant))),
+    }
 }
 
 /// A job as the flags say, with nothing to do yet.
@@ -273,7 +283,7 @@ fn detect(common: &Common, paths: &[PathBuf]) -> Result<u8> {
 /// The ledger of `--state` and `--tenant`, to read. It must exist.
 pub fn reader(common: &Common) -> Result<Reader> {
     let settings = settings(common, &[])?;
-    let opened = Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger);
+    let opened = Reader::open(Place::new(&common.state), &common.tenant, &settings.ledger);
     opened.map_err(|error| match error {
         OpenError::Missing { .. } => Usage(format!("--state: {error}")).into(),
         other => other.into(),
@@ -311,7 +321,7 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     // A mistyped state must not be made.
     reader(common)?;
     let settings = settings(common, &[])?;
-    let ledger = SqliteLedger::open(Path::new(&common.state), &common.tenant, &settings.ledger)?;
+    let ledger = StateLedger::open(Place::new(&common.state), &common.tenant, &settings.ledger)?;
     let parsed: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
     let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed.map_err(Usage)? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
@@ -334,7 +344,7 @@ fn explain(common: &Common, url: &str) -> Result<u8> {
     if !lives.is_empty() {
         return Ok(DONE);
     }
-    Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", common.state)).into())
+    Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", Place::new(&common.state))).into())
 }
 
 /// Object keys begin with the tenant, so its name is kept plain.

@@ -1,11 +1,10 @@
 //! `faceflow doctor`: one line for each thing that a run needs, and whether it is well.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use anyhow::Result;
 use faceflow::core::detector::Picture;
-use faceflow::sinks::ledger::Reader;
+use faceflow::sinks::ledger::{OpenError, Place, Reader};
 use faceflow::sinks::objects::Objects;
 
 use crate::cli::Common;
@@ -39,14 +38,18 @@ fn report(checks: &[(&str, Result<String, String>)]) -> Result<u8> {
 }
 
 fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
-    if !Path::new(&common.state).exists() {
-        return Ok(format!("{}: nothing there yet; faceflow run makes it", common.state));
+    let place = Place::new(&common.state);
+    let nothing = || Ok(format!("{place}: nothing there yet; faceflow run makes it"));
+    if place.is_new() {
+        return nothing();
     }
-    let ledger =
-        Reader::open(Path::new(&common.state), &common.tenant, &settings.ledger).map_err(|error| error.to_string())?;
+    let ledger = match (&place, Reader::open(place.clone(), &common.tenant, &settings.ledger)) {
+        (Place::Server(_), Err(OpenError::Missing { .. })) => return nothing(),
+        (_, opened) => opened.map_err(|error| error.to_string())?,
+    };
     ledger.check().map_err(|error| error.to_string())?;
     let (pages, images) = ledger.tally().map_err(|error| error.to_string())?;
-    Ok(format!("{}: {} pages, {} images", common.state, pages.discovered, images.discovered))
+    Ok(format!("{place}: {} pages, {} images", pages.discovered, images.discovered))
 }
 
 fn objects(common: &Common) -> Result<String, String> {

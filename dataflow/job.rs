@@ -1,6 +1,6 @@
 //! One batch or stream from settings to a finished store: opens the parts, runs the graph, writes the views.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use faceflow_core::source::Source;
 use faceflow_engine::EngineError;
 use faceflow_operators::web::files::Files;
 use faceflow_operators::web::{Client, ClientError};
-use faceflow_sinks::ledger::{Durability, OpenError, SqliteLedger};
+use faceflow_sinks::ledger::{Durability, OpenError, Place, StateLedger};
 use faceflow_sinks::objects::{Objects, ObjectsError};
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::{SinkError, report, sidecar};
@@ -39,7 +39,7 @@ pub enum Engine {
 pub struct Job {
     /// Every setting.
     pub settings: Settings,
-    /// Folder of the ledger.
+    /// Folder of the ledger, or the `postgres://` URL of a database.
     pub state: String,
     /// Folder or object store URL.
     pub out: String,
@@ -142,7 +142,7 @@ impl Job {
         };
         let web = Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?);
         let web = Arc::new(Files::new(web, self.folders, self.settings.fetch.body_max_bytes));
-        let ledger = Arc::new(SqliteLedger::open(Path::new(&self.state), &self.tenant, &self.settings.ledger)?);
+        let ledger = Arc::new(StateLedger::open(Place::new(&self.state), &self.tenant, &self.settings.ledger)?);
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
             Durability::Power => Objects::open_durable(&self.out)?,
@@ -178,7 +178,7 @@ impl Job {
 /// The views of the ledger in the output: sidecars and the report.
 #[derive(Clone)]
 struct Views {
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<StateLedger>,
     store: Arc<Objects>,
     settings: ReportSettings,
 }

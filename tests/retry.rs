@@ -15,7 +15,7 @@ use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
 use faceflow::operators::web::{Response, Want, Web};
 use faceflow::parts::{Outside, Parts};
-use faceflow::sinks::ledger::SqliteLedger;
+use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
@@ -81,7 +81,7 @@ impl Detector for Failing {
 }
 
 /// The real ledger. Its writer is a thread that the virtual clock knows nothing of, so time stands still while it writes.
-struct Still(SqliteLedger);
+struct Still(StateLedger);
 
 impl Ledger for Still {
     fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
@@ -138,7 +138,7 @@ fn run(
         let outside = Outside {
             web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
             store: Arc::new(Objects::open("memory://").expect("a store in memory")),
-            ledger: Arc::new(Still(SqliteLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
             detector: Arc::new(Failing { left: Mutex::new(failures), times: seen, clock: clock() }),
             sources: vec![Box::new(List::new([start]))],
             sinks: vec![],

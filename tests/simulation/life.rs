@@ -17,7 +17,7 @@ use faceflow::core::record::{ContentId, Fate, Image, Key, Work};
 use faceflow::core::sink::{Sink, Store};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::operators::web::{Response, Want, Web};
-use faceflow::sinks::ledger::SqliteLedger;
+use faceflow::sinks::ledger::StateLedger;
 use url::Url;
 
 use crate::script::{Mood, Place, World, dice, lock};
@@ -226,7 +226,7 @@ impl Sink for ScriptedSink {
 /// The real ledger, written on this thread: time stands still meanwhile. Facts are written in the order of their appends.
 pub struct ScriptedLedger {
     pub life: Arc<Life>,
-    pub ledger: Arc<SqliteLedger>,
+    pub ledger: Arc<StateLedger>,
     pub turn: Arc<tokio::sync::Mutex<usize>>,
 }
 

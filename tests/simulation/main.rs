@@ -22,7 +22,7 @@ use faceflow::core::ledger::Ledger;
 use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::graph;
 use faceflow::parts::{Outside, Parts};
-use faceflow::sinks::ledger::SqliteLedger;
+use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use life::{Life, ScriptedEngine, ScriptedLedger, ScriptedSink, ScriptedStore, ScriptedWeb};
@@ -49,7 +49,7 @@ fn live(world: &Arc<World>, folder: &Path, epoch: Time, kill_at: u64) -> (u64, b
     let (told, state, world) = (Arc::clone(&lived), folder.join("state"), Arc::clone(world));
     let end = simulate_from(epoch, LIMIT_MS, move |scope, bridge| {
         let settings = support::settings(&SETTINGS);
-        let ledger = Arc::new(SqliteLedger::open(&state, "default", &settings.ledger).expect("a ledger"));
+        let ledger = Arc::new(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"));
         let (pages, images) = ledger.tally().expect("a tally");
         assert_eq!(conserved(&pages).and(conserved(&images)), Ok(()), "conservation after a restart");
         let sources = List::new(world.starts.iter().cloned());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
+use tokio_postgres::error::Severity;
 
 use super::client::{Client, Wire};
 use crate::ledger::{LedgerSettings, OpenError};
@@ -122,11 +123,15 @@ impl Server {
     }
 }
 
-/// The server's words, with those of the causes.
+/// What to do where a connection could not be made or is gone.
+const ADVICE: &str = "; see that the server is up, then run the same command again: it goes on from here";
+
+/// The server's words, with those of the causes, and what to do where it is gone.
 pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
     if let Some(theirs) = error.as_db_error() {
         let detail = theirs.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        return format!("the server says: {}{detail}", theirs.message());
+        let advice = if theirs.parsed_severity() == Some(Severity::Error) { "" } else { ADVICE };
+        return format!("the server says: {}{detail}{advice}", theirs.message());
     }
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -137,10 +142,7 @@ pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
         }
         cause = next.source();
     }
-    if error.is_closed() || error.as_db_error().is_none() {
-        words.push_str("; see that the server is up, then run the same command again: it goes on from here");
-    }
-    words
+    words + ADVICE
 }
 
 #[cfg(test)]

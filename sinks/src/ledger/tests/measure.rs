@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
+use super::place::{Database, on};
 use super::*;
+use crate::ledger::Place;
+use crate::ledger::database::Row;
 
 const PAGES: usize = 2_000;
 const IMAGES: usize = 50;
@@ -20,13 +23,26 @@ fn rounds(n: usize) -> [Vec<Fact>; 3] {
     [vec![read(listing, vec![], images)], kept, delivered]
 }
 
-#[test]
-#[ignore = "a measurement; see the head of this file"]
+mod sqlite {
+    #[test]
+    #[ignore = "a measurement; see the head of this file"]
+    fn facts_per_second() {
+        super::on(super::Database::Sqlite, super::facts_per_second);
+    }
+}
+
+mod postgres {
+    #[test]
+    #[ignore = "a measurement; see the head of this file"]
+    fn facts_per_second() {
+        super::on(super::Database::Postgres, super::facts_per_second);
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
-fn facts_per_second_and_bytes_per_url() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let settings = LedgerSettings::default();
-    let ledger = Arc::new(StateLedger::open(dir.path(), "default", &settings).expect("opens"));
+fn facts_per_second() {
+    let home = Home::new();
+    let ledger = Arc::new(home.open());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let pages = (0..PAGES).map(|n| page(&format!("/page/{n}"), 1)).collect();
     runtime.block_on(ledger.append(Fact::Admitted(Admitted { visit: None, pages, images: vec![] }))).expect("is legal");
@@ -55,20 +71,12 @@ fn facts_per_second_and_bytes_per_url() {
     });
     let took = started.elapsed().as_secs_f64();
     drop(ledger);
-    let size = std::fs::metadata(dir.path().join("ledger.sqlite")).expect("is there").len();
-    let urls = PAGES * IMAGES + PAGES;
-    println!(
-        "{facts} facts in {took:.2} s: {:.0} facts/s; {:.0} bytes per URL",
-        facts as f64 / took,
-        size as f64 / urls as f64
-    );
-    let reader = Reader::open(dir.path(), "default", &settings).expect("opens");
-    let log = "SELECT sum(pgsize) FROM dbstat WHERE name = 'facts'";
-    let log: i64 = reader.read(|moment| moment.one(log, &[], |row| row.get(0))).expect("reads").expect("a row");
-    println!("of which the log: {:.0} bytes per URL", log as f64 / urls as f64);
+    println!("{facts} facts in {took:.2} s: {:.0} facts/s", facts as f64 / took);
+    groups(&home);
+    sizes(&home);
     let started = Instant::now();
     let mut count = 0;
-    let ledger = StateLedger::open(dir.path(), "default", &settings).expect("opens");
+    let ledger = home.open();
     ledger.known_pages(&mut |_, _| count += 1).expect("reads");
     ledger.known_images(&mut |_| count += 1).expect("reads");
     ledger.known_pictures(&mut |_| count += 1).expect("reads");
@@ -76,4 +84,22 @@ fn facts_per_second_and_bytes_per_url() {
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");
     println!("results of {} images: {:.2} s", PAGES * IMAGES, started.elapsed().as_secs_f64());
+}
+
+/// Lines of one group have one time.
+fn groups(home: &Home) {
+    let sql = "SELECT count(*), count(DISTINCT at_ms) FROM facts";
+    let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+    let (lines, groups) = home.reader().read(|moment| moment.one(sql, &[], read)).expect("reads").expect("a row");
+    println!("{groups} groups of {:.0} lines of the log", lines as f64 / groups as f64);
+}
+
+fn sizes(home: &Home) {
+    let Place::Folder(dir) = home.place() else { return };
+    let size = std::fs::metadata(dir.join("ledger.sqlite")).expect("is there").len();
+    let urls = (PAGES * IMAGES + PAGES) as f64;
+    let log = "SELECT sum(pgsize) FROM dbstat WHERE name = 'facts'";
+    let log: Option<i64> = home.reader().read(|moment| moment.one(log, &[], |row| row.get(0))).expect("reads");
+    let log = log.expect("a row") as f64 / urls;
+    println!("{:.0} bytes per URL, of which the log: {log:.0}", size as f64 / urls);
 }

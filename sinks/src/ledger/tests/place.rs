@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::ledger::postgres::server::{Address, Server as Known};
+use crate::ledger::postgres::client::Client;
+use crate::ledger::postgres::server::{Address, Server as Known, said};
 use crate::ledger::{LedgerSettings, OpenError, Place, Reader, StateLedger};
 
 /// Which database a test is about.
@@ -83,6 +84,27 @@ impl Home {
 
     pub fn reader(&self) -> Reader {
         Reader::open(self.place(), "default", &LedgerSettings::default()).expect("opens")
+    }
+
+    /// Runs statements beside every ledger; only on a server.
+    pub fn sql(&self, statements: &str) {
+        self.try_sql(statements).expect("runs");
+    }
+
+    pub fn try_sql(&self, statements: &str) -> Result<(), String> {
+        self.connect().batch(statements).map_err(|error| said(&error))
+    }
+
+    /// A connection that has every row of a table locked for as long as it lives.
+    pub(in crate::ledger) fn locked(&self, table: &str) -> Client {
+        let client = self.connect();
+        client.batch(&format!("BEGIN; SELECT * FROM {table} FOR UPDATE")).expect("locks");
+        client
+    }
+
+    fn connect(&self) -> Client {
+        let server = Known::new(Address::new(&self.name), &LedgerSettings::default()).expect("an address");
+        server.connect().expect("connects")
     }
 }
 
@@ -155,19 +177,16 @@ impl Server {
 
     /// A schema of its own.
     pub fn home(&self) -> Home {
-        let name = format!("t{}", self.homes.fetch_add(1, Ordering::Relaxed));
-        self.sql(&format!("CREATE SCHEMA {name}"));
-        Home { name: format!("{}&options=-csearch_path%3D{name}", self.url("postgres")), _dir: None }
+        self.home_as("postgres")
     }
 
-    pub fn url(&self, login: &str) -> String {
-        format!("postgres://{login}@/postgres?host={}", self.folder.display())
-    }
-
-    /// Runs statements beside every ledger.
-    pub fn sql(&self, statements: &str) {
-        let known = Known::new(Address::new(&self.url("postgres")), &LedgerSettings::default()).expect("an address");
-        known.connect().expect("connects").batch(statements).expect("runs");
+    /// The same with this login.
+    pub fn home_as(&self, login: &str) -> Home {
+        let schema = format!("t{}", self.homes.fetch_add(1, Ordering::Relaxed));
+        let url = format!("postgres://{login}@/postgres?host={}", self.folder.display());
+        let home = Home { name: format!("{url}&options=-csearch_path%3D{schema}"), _dir: None };
+        home.sql(&format!("CREATE SCHEMA {schema}"));
+        home
     }
 }
 

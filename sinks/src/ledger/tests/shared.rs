@@ -1,1 +1,304 @@
-//! Runs that share a state on a server.
+//! Runs that share a state on a server: who gets which work, who may speak about it, and what a dying server leaves.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+
+use faceflow_core::Time;
+use faceflow_core::record::Key;
+
+use super::place::Server;
+use super::*;
+use crate::ledger::{OpenError, Place, Selection};
+
+fn home() -> Option<Home> {
+    Server::shared().map(Server::home)
+}
+
+/// A state whose start page shows `images`, with nobody at work on it.
+fn showing(home: &Home, images: usize) {
+    let ledger = home.open();
+    let images = (0..images).map(|n| image(&format!("/{n}"))).collect();
+    wait(ledger.append(start())).expect("is legal");
+    wait(ledger.append(read(page("/", 0), vec![page("/p", 1)], images))).expect("is legal");
+}
+
+/// Everything a ledger is given, a few at a time.
+fn taken(ledger: &StateLedger) -> Vec<Work> {
+    let (mut taken, mut after) = (Vec::new(), 0);
+    loop {
+        let work: Vec<(u64, Time, Work)> = ledger.open_work(after, 7).expect("reads");
+        let Some((last, ..)) = work.last() else { return taken };
+        after = *last;
+        taken.extend(work.into_iter().map(|(_, _, work)| work));
+    }
+}
+
+fn key(work: &Work) -> Key {
+    match work {
+        Work::Page(page) => page.key(),
+        Work::Image(image) => image.key(),
+        Work::Frame(frame) => panic!("{frame:?} is not owed"),
+    }
+}
+
+/// Lets the lease of every run expire: the server's clock is the one that counts, so its notes are changed.
+fn expire(home: &Home) {
+    home.sql("UPDATE runs SET beat_at = beat_at - interval '1 day'");
+}
+
+fn storage(answer: Result<Vec<Image>, LedgerError>) -> String {
+    match answer {
+        Err(LedgerError::Storage { place, reason }) => format!("{place}: {reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_runs_never_receive_the_same_work() {
+    let Some(home) = home() else { return };
+    showing(&home, 300);
+    let ledgers = [home.open(), home.open(), home.open()];
+    let together = Barrier::new(ledgers.len());
+    let shares: Vec<Vec<Key>> = std::thread::scope(|scope| {
+        let threads = ledgers.each_ref().map(|ledger| {
+            scope.spawn(|| {
+                together.wait();
+                taken(ledger).iter().map(key).collect()
+            })
+        });
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let all: Vec<Key> = shares.concat();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "nothing twice");
+    assert_eq!(all.len(), 301, "and nothing left out");
+    assert_eq!(
+        ledgers.each_ref().map(|ledger| taken(ledger).len()).iter().sum::<usize>(),
+        301,
+        "a run keeps what it has"
+    );
+}
+
+#[test]
+fn a_run_that_ends_gives_its_work_back_and_new_work_is_its_own() {
+    let Some(home) = home() else { return };
+    showing(&home, 3);
+    let (first, second) = (home.open(), home.open());
+    assert_eq!(taken(&first).len(), 4);
+    assert_eq!(taken(&second), []);
+    wait(first.append(read(page("/p", 1), vec![], vec![image("/new")]))).expect("it has the page");
+    let late = home.open();
+    assert_eq!(taken(&late), [], "what a run admits is its own");
+    drop(first);
+    assert_eq!(taken(&late).len(), 4, "three images and the new one");
+    assert_eq!(taken(&second), []);
+}
+
+#[test]
+fn an_expired_lease_is_taken_over_and_the_late_run_is_refused() {
+    let Some(home) = home() else { return };
+    showing(&home, 2);
+    let old = home.open();
+    assert_eq!(taken(&old).len(), 3);
+    let new = home.open();
+    expire(&home);
+    drop(home.open());
+    let newer = home.open();
+    assert_eq!(taken(&newer).len(), 3, "nobody living has it");
+    let late = storage(wait(old.append(kept(image("/0"), "one"))));
+    assert!(late.contains("lost its lease") && late.contains("postgres://"), "{late}");
+    assert!(old.open_work(0, 9).is_err() && wait(old.redrive(Selection::default())).is_err());
+    // Nor does one speak again from which nothing was taken.
+    let late = storage(wait(new.append(start())));
+    assert!(late.contains("lost its lease"), "{late}");
+    wait(newer.append(kept(image("/0"), "one"))).expect("it has the image");
+    drop(old);
+    let rig = Rig { ledger: Some(newer), home };
+    rig.check();
+    assert_eq!(rig.statuses(), ["open", "open"]);
+}
+
+#[test]
+fn a_fact_about_what_a_living_run_has_is_refused_alone() {
+    let Some(home) = home() else { return };
+    showing(&home, 2);
+    let (owner, other) = (home.open(), home.open());
+    assert_eq!(taken(&owner).len(), 3);
+    for fact in
+        [kept(image("/0"), "one"), dead(image("/0")), retry(page("/p", 1), 5), read(page("/p", 1), vec![], vec![])]
+    {
+        let answers = [other.append(fact.clone()), other.append(start())];
+        let [refused, fine] = answers.map(wait);
+        let refused = storage(refused);
+        assert!(refused.contains("is with run") && refused.contains("http://a.example/"), "{refused}");
+        assert_eq!(fine, Ok(vec![]), "{fact:?}");
+    }
+    // What it is shown again is no news, and what it finds itself is its own.
+    wait(other.append(Fact::Admitted(Admitted { visit: None, pages: vec![page("/q", 0)], images: vec![] })))
+        .expect("new");
+    wait(other.append(read(page("/q", 0), vec![], vec![image("/0"), image("/own")]))).expect("it has the page");
+    wait(other.append(kept(image("/own"), "own"))).expect("it has the image");
+    wait(owner.append(kept(image("/0"), "own"))).expect("it has the image");
+    // Who fails to look at a picture says nothing about another's; who looked, does.
+    assert!(storage(wait(owner.append(dead(Work::Frame(frame("own")))))).contains("is with run"));
+    wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
+    wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
+    let rig = Rig { ledger: Some(owner), home };
+    rig.check();
+    assert_eq!(rig.statuses(), ["done", "open", "duplicate"]);
+}
+
+#[test]
+fn another_runs_pages_pictures_and_retries_are_left_to_it() {
+    let Some(home) = home() else { return };
+    showing(&home, 2);
+    let owner = home.open();
+    let sites = |ledger: &StateLedger| {
+        let mut turns = Vec::new();
+        ledger.open_sites(&mut |site| turns.extend(site.turns)).expect("reads");
+        turns
+    };
+    let pictures = |ledger: &StateLedger| {
+        let mut pictures = Vec::new();
+        ledger.known_pictures(&mut |picture| pictures.push(picture.content)).expect("reads");
+        pictures
+    };
+    assert_eq!(sites(&owner), [page("/p", 1).key()]);
+    assert_eq!(taken(&owner).len(), 3);
+    wait(owner.append(kept(image("/0"), "one"))).expect("it has the image");
+    wait(owner.append(retry(image("/1"), 9))).expect("it has the image");
+    let other = home.open();
+    assert_eq!((sites(&other), pictures(&other), taken(&other)), (vec![], vec![], vec![]));
+    assert_eq!(wait(other.redrive(Selection { dead: true, waiting: true, urls: vec![] })), Ok(0), "it waits elsewhere");
+    assert_eq!(pictures(&owner), [content("one")]);
+    drop(owner);
+    assert_eq!((sites(&other), pictures(&other)), (vec![page("/p", 1).key()], vec![content("one")]));
+    let third = home.open();
+    assert_eq!((sites(&third), pictures(&third)), (vec![], vec![]), "they were taken with the asking");
+    assert_eq!(wait(third.redrive(Selection { dead: true, waiting: true, urls: vec![] })), Ok(1), "nobody has it");
+}
+
+#[test]
+fn a_run_that_cannot_give_a_sign_of_life_writes_nothing_more() {
+    let Some(home) = home() else { return };
+    let settings = LedgerSettings { lease_ms: 300, ..LedgerSettings::default() };
+    let ledger = StateLedger::open(home.place(), "default", &settings).expect("opens");
+    wait(ledger.append(start())).expect("it lives");
+    let locked = home.locked("runs");
+    let refused = (0..).find_map(|_| wait(ledger.append(start())).err()).expect("in the end");
+    assert!(refused.to_string().contains("lost its lease of 300 ms"), "{refused}");
+    drop(locked);
+    assert!(wait(ledger.append(start())).is_err(), "and it does not come back");
+}
+
+#[test]
+fn openers_at_once_make_one_schema() {
+    let Some(home) = home() else { return };
+    let together = Barrier::new(6);
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let (home, together) = (&home, &together);
+            scope.spawn(move || {
+                together.wait();
+                let ledger = home.open_for(&format!("tenant{n}")).expect("opens");
+                wait(ledger.append(start())).expect("is legal");
+            });
+        }
+    });
+    let formats =
+        home.open().reader().read(|moment| moment.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
+    assert_eq!(formats, Ok(Some(1_i64)));
+}
+
+#[test]
+fn a_newer_format_a_missing_state_and_changed_facts_are_refused() {
+    let Some(home) = home() else { return };
+    let missing = Reader::open(home.place(), "default", &LedgerSettings::default()).err().expect("is not there");
+    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+    let ledger = home.open();
+    wait(ledger.append(start())).expect("is legal");
+    for statement in ["UPDATE facts SET at_ms = 1", "DELETE FROM facts", "TRUNCATE facts"] {
+        assert!(home.try_sql(statement).expect_err("is refused").contains("never"), "{statement}");
+    }
+    home.sql("INSERT INTO migrations (format) VALUES (99)");
+    let reader = Reader::open(home.place(), "default", &LedgerSettings::default()).err();
+    for refused in [home.open_for("default").err(), reader] {
+        let refused = refused.expect("is refused");
+        assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused}");
+    }
+}
+
+#[test]
+fn both_databases_have_the_same_columns() {
+    let Some(home) = home() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = |place: Place, sql: &str| -> BTreeSet<(String, String)> {
+        let ledger = StateLedger::open(place, "default", &LedgerSettings::default()).expect("opens");
+        let columns = ledger.reader().read(|moment| moment.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
+        columns.expect("reads").into_iter().collect()
+    };
+    let file = "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table'";
+    let server = "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind = 'r' AND a.attnum > 0 AND c.relnamespace = current_schema()::regnamespace
+        AND c.relname NOT IN ('runs', 'migrations') AND a.attname <> 'run'";
+    assert_eq!(list(folder.path().into(), file), list(home.place(), server));
+}
+
+#[test]
+fn text_with_a_character_that_a_server_does_not_store_is_written_without_it() {
+    let Some(home) = home() else { return };
+    showing(&home, 1);
+    let rig = Rig { ledger: Some(home.open()), home };
+    let fault = Fault::permanent(Class::Refused, "http_404", "a\0b");
+    rig.tell(Fact::Fate(Fate::Rejected { work: image("/0").into(), fault }));
+    let detail = "SELECT detail FROM entries WHERE state = 'rejected'";
+    let detail = rig.reader().read(|moment| moment.one(detail, &[], |row| row.get::<String>(0)));
+    assert_eq!(detail, Ok(Some("a\u{fffd}b".to_owned())));
+}
+
+#[test]
+fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_all() {
+    let Some(server) = Server::start() else { return };
+    let home = server.home_as("postgres:secret");
+    showing(&home, 2_000);
+    let ledger = home.open();
+    assert_eq!(taken(&ledger).len(), 2_001);
+    let appends: Vec<_> = (0..2_000).map(|n| ledger.append(kept(image(&format!("/{n}")), &format!("{n}")))).collect();
+    let (mut answered, mut failed) = (Vec::new(), Vec::new());
+    for (n, append) in appends.into_iter().enumerate() {
+        match wait(append) {
+            Ok(_) => answered.push(n),
+            Err(error) => failed.push(error.to_string()),
+        }
+        if n == 0 {
+            server.kill();
+        }
+    }
+    assert!(!answered.is_empty(), "the first was");
+    let unclear =
+        failed.iter().find(|said| !said.contains("postgres:***@") || !said.contains("the same command again"));
+    assert!(!failed.is_empty() && unclear.is_none(), "{} failed: {unclear:?}", failed.len());
+    drop(ledger);
+    // Those that served us leave when they notice; until then it does not start.
+    assert!((0..60).any(|_| server.up()), "it starts again");
+    expire(&home);
+    let rig = Rig { ledger: Some(home.open()), home };
+    rig.check();
+    let line = |n: usize| {
+        rig.reader().read(|moment| {
+            moment.one(&format!("SELECT picture FROM entries WHERE url = 'http://a.example/{n}'"), &[], |row| {
+                row.get::<Option<i64>>(0)
+            })
+        })
+    };
+    assert!(answered.iter().all(|n| matches!(line(*n), Ok(Some(Some(_))))));
+    let counts = "SELECT (SELECT count(*) FROM facts WHERE kind = 'kept'), (SELECT count(*) FROM entries WHERE picture IS NOT NULL),
+        (SELECT count(*) FROM pictures)";
+    let counts =
+        rig.reader().read(|moment| moment.one(counts, &[], |row| Ok([row.get::<i64>(0)?, row.get(1)?, row.get(2)?])));
+    let [logged, settled, pictures] = counts.expect("reads").expect("a row");
+    assert!(
+        logged == settled && settled == pictures && logged >= answered.len() as i64,
+        "{logged} {settled} {pictures}"
+    );
+    assert_eq!(taken(rig.ledger()).len() as i64, 2_001 - settled, "the rest is owed");
+}
