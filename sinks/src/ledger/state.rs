@@ -35,14 +35,22 @@ impl StateLedger {
         check_tenant(tenant)?;
         let backend = Backend::new(&place.into(), settings)?;
         let storage = |reason: String| OpenError::Storage { place: backend.name(), reason };
-        let writer = Writer::open(&backend, tenant)?;
-        let (run, place) = (writer.run(), backend.storage());
-        let reader = Reader::of(backend.clone(), tenant)?;
         let (jobs, queue) = mpsc::channel();
+        let (opened, opening) = mpsc::channel();
+        let (whose, theirs) = (tenant.to_owned(), backend.clone());
+        let work = move || match Writer::open(&theirs, &whose) {
+            Ok(writer) => {
+                drop(opened.send(Ok(writer.run())));
+                writer.work(&queue);
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        };
         let thread = std::thread::Builder::new().name("faceflow-ledger".to_owned());
-        let writer = thread.spawn(move || writer.work(&queue)).map_err(|error| storage(error.to_string()))?;
+        let writer = thread.spawn(work).map_err(|error| storage(error.to_string()))?;
+        let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
+        let reader = Reader::of(backend.clone(), tenant)?;
         let owed = reader.open_positions().map_err(|error| storage(error.to_string()))?;
-        Ok(Self { reader, owed, run, place, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { reader, owed, run, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.

@@ -1,6 +1,8 @@
-//! A connection to a server, as blocking calls that may be made from any thread, inside a runtime or not.
+//! A connection to a server, as blocking calls.
 //!
-//! The socket lives on one I/O thread per opened state. Statements whose answer nobody needs are sent without waiting for
+//! The writer's socket is served by the writer's own thread while it waits, which saves two changes of thread per answer;
+//! those of readers live on one I/O thread per opened state, so that one may read from any thread, inside a runtime or not.
+//! Statements whose answer nobody needs are sent without waiting for
 //! those before them, because the way to a server and back is what costs; their answers are read, in order, before the
 //! next answer that is needed and before the commit. So a refused one always fails its transaction.
 
@@ -54,45 +56,70 @@ impl Drop for Wire {
     }
 }
 
+/// Who serves a socket.
+enum Drive {
+    /// The I/O thread.
+    Wire(#[allow(dead_code, reason = "lives as long as its connections")] Arc<Wire>),
+    /// Whoever waits.
+    Own(Runtime),
+}
+
+impl Drive {
+    fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+        match self {
+            Self::Wire(_) => block_on(answer),
+            Self::Own(runtime) => runtime.block_on(answer),
+        }
+    }
+}
+
 /// A connection with its prepared statements.
 pub(in crate::ledger) struct Client {
     client: tokio_postgres::Client,
     statements: RefCell<HashMap<String, Statement>>,
-    _wire: Arc<Wire>,
+    drive: Drive,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects; the I/O thread serves it.
     pub fn connect(wire: &Arc<Wire>, config: &Config) -> Result<Self, Error> {
         let config = config.clone();
         let client = wire.run(async move { open(&config).await })?;
-        Ok(Self { client, statements: RefCell::default(), _wire: Arc::clone(wire) })
+        Ok(Self { client, statements: RefCell::default(), drive: Drive::Wire(Arc::clone(wire)) })
+    }
+
+    /// Connects; this thread serves it, which must have no other runtime.
+    pub fn connect_here(config: &Config) -> Result<Self, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Trouble::Lost(format!("no socket can be served: {error}")))?;
+        let client = runtime.block_on(open(config))?;
+        Ok(Self { client, statements: RefCell::default(), drive: Drive::Own(runtime) })
     }
 
     /// Runs statements without values, separated by semicolons.
     pub fn batch(&self, sql: &str) -> Result<(), Error> {
-        block_on(self.client.batch_execute(sql))
+        self.drive.wait(self.client.batch_execute(sql))
     }
 
     /// Reads in one transaction, which sees what was there when it began.
     pub fn read<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let transaction = block_on(begin.start())?;
-        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements)))?;
-        block_on(transaction.commit())?;
+        let transaction = self.drive.wait(begin.start())?;
+        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive)))?;
+        self.drive.wait(transaction.commit())?;
         Ok(read)
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
     pub fn write<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        let transaction = block_on(self.client.transaction())?;
-        let moment = Moment::Postgres(Window::new(&transaction, &self.statements));
+        let transaction = self.drive.wait(self.client.transaction())?;
+        let moment = Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive));
         let written = work(&moment)?;
         if let Moment::Postgres(window) = &moment {
             window.catch_up()?;
         }
         drop(moment);
-        block_on(transaction.commit())?;
+        self.drive.wait(transaction.commit())?;
         Ok(written)
     }
 }
@@ -112,13 +139,18 @@ type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + 'c>>;
 pub(crate) struct Window<'c> {
     transaction: &'c Transaction<'c>,
     statements: &'c RefCell<HashMap<String, Statement>>,
+    drive: &'c Drive,
     /// Statements that were sent and not answered yet, in order.
     sent: RefCell<VecDeque<Sent<'c>>>,
 }
 
 impl<'c> Window<'c> {
-    fn new(transaction: &'c Transaction<'c>, statements: &'c RefCell<HashMap<String, Statement>>) -> Self {
-        Self { transaction, statements, sent: RefCell::default() }
+    fn new(
+        transaction: &'c Transaction<'c>,
+        statements: &'c RefCell<HashMap<String, Statement>>,
+        drive: &'c Drive,
+    ) -> Self {
+        Self { transaction, statements, drive, sent: RefCell::default() }
     }
 
     pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
@@ -185,7 +217,7 @@ impl<'c> Window<'c> {
     pub fn catch_up(&self) -> Result<(), Trouble> {
         let mut sent = self.sent.borrow_mut();
         while let Some(next) = sent.pop_front() {
-            block_on(next)?;
+            self.drive.wait(next)?;
         }
         Ok(())
     }
@@ -204,7 +236,7 @@ impl<'c> Window<'c> {
     fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
         let mut sent = self.sent.borrow_mut();
         let mut answer = pin!(answer);
-        let waited = block_on(poll_fn(|context| {
+        let waited = self.drive.wait(poll_fn(|context| {
             while let Some(next) = sent.front_mut() {
                 match next.as_mut().poll(context) {
                     Poll::Pending => break,

@@ -13,9 +13,9 @@ const STEPS: [&str; 1] = [include_str!("../schema/postgres/001_ledger.sql")];
 const LOCK: i64 = 0x6661_6365_666c_6f77;
 
 impl Server {
-    /// A connection that writes. Tables are made if they are not there, and brought to our format.
+    /// A connection that writes, served by this thread. Tables are made if they are not there, and brought to our format.
     pub fn connect_writer(&self) -> Result<Client, OpenError> {
-        let mut client = self.connect()?;
+        let mut client = self.connect_here()?;
         // A commit that was answered is on the server's disk; one that sleeps while others wait for it is ended.
         let lease = self.settings.lease_ms;
         let session = format!(
@@ -34,7 +34,7 @@ impl Server {
             version if version == STEPS.len() as i64 => Ok(client),
             version if version > STEPS.len() as i64 => Err(self.newer(version)),
             _ => {
-                drop(self.connect_writer()?);
+                self.migrate(&mut client, STEPS.len())?;
                 Ok(client)
             }
         }

@@ -110,6 +110,11 @@ impl Server {
         Client::connect(&self.wire, &self.config).map_err(|error| self.refused(said(&error)))
     }
 
+    /// A connection that is served by this thread, which must have no other runtime.
+    pub fn connect_here(&self) -> Result<Client, OpenError> {
+        Client::connect_here(&self.config).map_err(|trouble| self.refused(trouble.to_string()))
+    }
+
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
