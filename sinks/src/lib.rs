@@ -1,4 +1,4 @@
-//! Where results go: the ledger in SQLite, the object store, results lines, sidecars, the report, and JSON lines of detections.
+//! Where results go: the ledger in SQLite or PostgreSQL, the object store, results lines, sidecars, the report, and JSON lines of detections.
 //!
 //! Everything here but the ledger is a view of the ledger: it can be written again at any time and says the same.
 

@@ -4,6 +4,7 @@
 //! schema of its own, and leases in place of the file's lock.
 
 pub(super) mod client;
+mod codec;
 mod dialect;
 pub(super) mod lease;
 pub(super) mod schema;
