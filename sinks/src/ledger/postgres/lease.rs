@@ -4,10 +4,9 @@
 //! for its lease, may be claimed by another, which first declares that run over. One that was declared over, or could not
 //! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::server::{Server, said};
 use crate::ledger::OpenError;
@@ -32,36 +31,34 @@ pub(in crate::ledger) enum Claim {
 pub(in crate::ledger) struct Lease {
     id: i64,
     lease: Duration,
-    heart: Arc<Heart>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-struct Heart {
-    beat_at: Mutex<Instant>,
-    over: AtomicBool,
 }
 
 impl Lease {
     /// Begins a run on the writer's connection.
     pub fn begin(server: &Server, connection: &mut Connection) -> Result<Self, OpenError> {
-        let beaten = now();
         let begun = connection.write(|moment| {
             let lease_ms = server.settings.lease_ms as i64;
             let id = moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?;
             moment.one("SELECT set_config('faceflow.run', ?1, false)", values![&id.to_string()], |_| Ok(()))?;
-            Ok(id)
+            let others = format!("SELECT count(*) FROM runs WHERE {LIVING} AND id <> ?1");
+            Ok((id, moment.one(&others, values![id], |row| row.get::<i64>(0))?.unwrap_or(0)))
         });
-        let id = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
-        let heart = Arc::new(Heart { beat_at: Mutex::new(beaten), over: AtomicBool::new(false) });
+        let (id, others) = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
+        if others > 0 {
+            let place = &server.address;
+            tracing::warn!(
+                "{place}: shared with {others} runs that live or died just now; what they have is left to them"
+            );
+        }
         let (stop, stopped) = mpsc::channel();
         let lease = Duration::from_millis(server.settings.lease_ms);
-        let (server, beating) = (server.clone(), Arc::clone(&heart));
         let refused = |error: std::io::Error| server.refused(error.to_string());
         let place = server.clone();
         let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
-        let thread = thread.spawn(move || beat(&place, id, lease, &beating, &stopped)).map_err(refused)?;
-        Ok(Self { id, lease, heart, stop: Some(stop), thread: Some(thread) })
+        let thread = thread.spawn(move || beat(&place, id, lease, &stopped)).map_err(refused)?;
+        Ok(Self { id, lease, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The run's number.
@@ -71,13 +68,9 @@ impl Lease {
 
     /// Whether the run may still write, and which others live. To be asked with the tenant's books locked.
     pub fn living(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
-        let elapsed = now().duration_since(*self.heart.beat_at.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut living = Vec::new();
-        if !self.heart.over.load(Ordering::Relaxed) && elapsed <= self.lease {
-            living = moment.list(&format!("SELECT id FROM runs WHERE {LIVING}"), &[], |row| row.get::<i64>(0))?;
-        }
+        let sql = format!("SELECT id FROM runs WHERE {LIVING}");
+        let mut living = moment.list(&sql, &[], |row| row.get::<i64>(0))?;
         let Some(own) = living.iter().position(|run| *run == self.id) else {
-            self.heart.over.store(true, Ordering::Relaxed);
             let why = format!("run {} lost its lease of {} ms", self.id, self.lease.as_millis());
             return Err(Trouble::Lost(format!("{why}: its work may be with another run; run the same command again")));
         };
@@ -133,15 +126,14 @@ impl Drop for Lease {
 }
 
 /// Beats until it is told to stop, or finds that it is too late.
-fn beat(server: &Server, id: i64, lease: Duration, heart: &Heart, stopped: &mpsc::Receiver<()>) {
+fn beat(server: &Server, id: i64, lease: Duration, stopped: &mpsc::Receiver<()>) {
     let mut connection = None;
     while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(lease / 3) {
-        let began = now();
         match beat_once(server, id, lease, &mut connection) {
-            Ok(true) => *heart.beat_at.lock().unwrap_or_else(PoisonError::into_inner) = began,
+            Ok(true) => {}
             Ok(false) => {
                 tracing::error!("{}: run {id} lost its lease; it writes nothing any more", server.address);
-                return heart.over.store(true, Ordering::Relaxed);
+                return;
             }
             Err(why) => {
                 connection = None;
@@ -174,9 +166,4 @@ fn beat_once(
     })?;
     *connection = Some(client);
     Ok(alive)
-}
-
-#[allow(clippy::disallowed_methods, reason = "a lease is about the machine's own time, which no virtual clock moves")]
-fn now() -> Instant {
-    Instant::now()
 }

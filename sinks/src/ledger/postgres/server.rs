@@ -90,7 +90,8 @@ pub(in crate::ledger) struct Server {
 impl Server {
     pub fn new(address: Address, settings: &LedgerSettings) -> Result<Self, OpenError> {
         let refused = |reason: String| OpenError::Storage { place: address.to_string(), reason };
-        let mut config: Config = address.url.parse().map_err(|error| refused(said(&error)))?;
+        // The parser's words may hold a piece of the password.
+        let mut config: Config = address.url.parse().map_err(|_| refused(NO_ADDRESS.to_owned()))?;
         let lease = Duration::from_millis(settings.lease_ms);
         config.connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
         // A peer that is gone without a word is noticed within about a lease.
@@ -127,6 +128,10 @@ impl Server {
         OpenError::Storage { place: self.address.to_string(), reason }
     }
 }
+
+/// What an address is.
+const NO_ADDRESS: &str = "it is no address of a database; expected postgres://USER@HOST/DATABASE, with the special \
+    characters of a password written as %XX";
 
 /// What to do where a connection could not be made or is gone.
 const ADVICE: &str = "; see that the server is up, then run the same command again: it goes on from here";
@@ -173,6 +178,9 @@ mod tests {
             let server = Server::new(address, &LedgerSettings::default());
             assert!(!format!("{server:?}").contains("secret"), "{server:?}");
         }
+        let wrong = Address::new("postgres://u:secret@host:none/db");
+        let refused = Server::new(wrong, &LedgerSettings::default()).expect_err("has no port").to_string();
+        assert!(refused.contains("expected postgres://") && !refused.contains("secret"), "{refused}");
     }
 
     #[test]
