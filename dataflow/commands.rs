@@ -1,5 +1,6 @@
 //! The commands: each turns its arguments into a job or a query, and its outcome into an exit status.
 
+use std::collections::HashSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use faceflow::cluster::{ClusterError, Membership};
 use faceflow::config::{Layers, Settings};
 use faceflow::core::pulse::Pulse;
 use faceflow::core::source::Source;
@@ -39,6 +41,8 @@ pub const UNFINISHED: u8 = 3;
 /// Interrupted, state kept.
 pub const INTERRUPTED: u8 = 130;
 
+/// Where processes listen that no hosts file names, one port after the other.
+const FIRST_PORT: usize = 2101;
 /// More workers than any machine has use for.
 const WORKERS_MAX: usize = 64;
 
@@ -102,7 +106,8 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         job.folders.push(folder.root().to_owned());
         job.sources.push(Box::new(folder));
     }
-    if let Some(address) = &args.listen {
+    let first = job.cluster.as_ref().is_none_or(|membership| membership.process == 0);
+    if let Some(address) = args.listen.as_ref().filter(|_| first) {
         let inbox = inbox(common).map_err(|error| Usage(format!("--state {}: {error}", Place::new(&common.state))))?;
         let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
@@ -136,10 +141,9 @@ fn inbox(common: &Common) -> io::Result<PathBuf> {
 
 /// A job as the flags say, with nothing to do yet.
 fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
-    if args.processes != 1 || args.process != 0 || args.hosts.is_some() {
-        let why =
-            "-n -p -h: a ledger in SQLite belongs to one process; this version runs one process with -w N workers";
-        return Err(Usage(why.to_owned()).into());
+    let cluster = membership(args)?;
+    if cluster.is_some() && matches!(Place::new(&common.state), Place::Folder(_)) {
+        return Err(Usage(JobError::Lonely.to_string()).into());
     }
     if !matches!(args.method.as_str(), "smart" | "all") {
         let why = format!("--method {}: this version finds images by every embedding (smart or all)", args.method);
@@ -153,21 +157,57 @@ fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
     job.tenant = common.tenant.clone();
     job.engine = Engine::Named(common.detector.clone());
     job.drive.workers = args.workers;
+    job.cluster = cluster;
     Ok(job)
+}
+
+/// Which process of which cluster the flags `-n -p -h` speak of; `None` for a single process.
+fn membership(args: &CrawlArgs) -> Result<Option<Membership>, Usage> {
+    let (processes, process) = (args.processes, args.process);
+    if process >= processes {
+        return Err(Usage(format!("-p {process}: the processes of -n {processes} are 0 to {}", processes.max(1) - 1)));
+    }
+    let addresses: Vec<String> = match &args.hosts {
+        None => (0..processes).map(|process| format!("localhost:{}", FIRST_PORT + process)).collect(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text = text.map_err(|error| Usage(format!("-h {}: {error}", file.display())))?;
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
+    };
+    let file = || args.hosts.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    if addresses.len() != processes {
+        let why = format!("-h {}: {} addresses for -n {processes} processes", file(), addresses.len());
+        return Err(Usage(why));
+    }
+    let known: HashSet<&String> = addresses.iter().collect();
+    if known.len() < processes {
+        return Err(Usage(format!("-h {}: two processes have the same address", file())));
+    }
+    if let Some(bad) = addresses.iter().find(|address| !address.contains(':')) {
+        return Err(Usage(format!("-h {}: {bad:?} is not like host:port", file())));
+    }
+    Ok((processes > 1).then_some(Membership { process, addresses }))
 }
 
 /// Runs a job to its end, with progress on a terminal and a summary.
 fn finish(job: Job, bars: &MultiProgress) -> Result<Summary> {
+    let first = job.cluster.as_ref().is_none_or(|membership| membership.process == 0);
     let progress = io::stderr().is_terminal().then(|| Progress::start(job.pulse.clone(), bars));
     let summary = job.run();
     drop(progress);
     let summary = summary.map_err(|error| match error {
-        JobError::Engine(_) | JobError::Objects(_) | JobError::Store(_) | JobError::Client(_) => {
+        JobError::Engine(_) | JobError::Objects(_) | JobError::Store(_) | JobError::Client(_) | JobError::Lonely => {
+            Usage(error.to_string()).into()
+        }
+        JobError::Cluster(ClusterError::Differs { .. } | ClusterError::Listen { .. }) => {
             Usage(error.to_string()).into()
         }
         other => anyhow::Error::new(other),
     })?;
-    print_summary(&summary)?;
+    if first {
+        print_summary(&summary)?;
+    }
     Ok(summary)
 }
 

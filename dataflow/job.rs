@@ -7,10 +7,12 @@ use std::time::Duration;
 use faceflow_config::Settings;
 use faceflow_core::bridge::Bridge;
 use faceflow_core::clock::RuntimeClock;
-use faceflow_core::detector::Detector;
+use faceflow_core::cluster::Peers;
+use faceflow_core::detector::{Detector, EngineInfo};
 use faceflow_core::kill::kill_point;
 use faceflow_core::ledger::{Ledger, LedgerError, Tally};
 use faceflow_core::pulse::Pulse;
+use faceflow_core::record::ContentId;
 use faceflow_core::sink::Sink;
 use faceflow_core::source::Source;
 use faceflow_engine::EngineError;
@@ -21,6 +23,7 @@ use faceflow_sinks::objects::{Objects, ObjectsError};
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::{SinkError, report, sidecar};
 
+use crate::cluster::{ClusterError, Links, Membership, Terms};
 use crate::parts::{Outside, Parts};
 use crate::run::{Drive, Ending, RunError, run};
 
@@ -55,6 +58,8 @@ pub struct Job {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Workers and patience.
     pub drive: Drive,
+    /// Which process of a cluster this is, if it is one.
+    pub cluster: Option<Membership>,
     /// Progress to read, and the way to ask for a stop.
     pub pulse: Pulse,
 }
@@ -101,6 +106,12 @@ pub enum JobError {
     /// The I/O threads.
     #[error("the I/O threads could not be started: {0}")]
     Runtime(#[from] std::io::Error),
+    /// The processes of the cluster did not come together.
+    #[error("the cluster: {0}")]
+    Cluster(#[from] ClusterError),
+    /// A folder cannot be the state of a cluster.
+    #[error("--state: a cluster needs a state that every process can reach: name a postgres:// URL")]
+    Lonely,
     /// Sidecars or report.
     #[error("writing the views of the ledger: {0}")]
     Views(String),
@@ -119,6 +130,7 @@ impl Job {
             folders: vec![],
             sinks: vec![],
             drive: Drive::default(),
+            cluster: None,
             pulse: Pulse::default(),
         }
     }
@@ -136,18 +148,28 @@ impl Job {
         let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
         let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
         // What a mistake in the command line breaks comes first, so that a mistake leaves nothing behind.
-        let detector = match self.engine {
-            Engine::Own(detector) => detector,
-            Engine::Named(name) => faceflow_engine::open(&name, &self.settings.detect)?,
+        let detector = match &self.engine {
+            Engine::Own(detector) => Arc::clone(detector),
+            Engine::Named(name) => faceflow_engine::open(name, &self.settings.detect)?,
         };
         let web = Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?);
-        let web = Arc::new(Files::new(web, self.folders, self.settings.fetch.body_max_bytes));
-        let ledger = Arc::new(StateLedger::open(Place::new(&self.state), &self.tenant, &self.settings.ledger)?);
+        let web = Arc::new(Files::new(web, self.folders.clone(), self.settings.fetch.body_max_bytes));
+        let mut links = match self.cluster.clone() {
+            Some(membership) => {
+                let settings = &self.settings.cluster;
+                Some(runtime.block_on(Links::connect(membership, self.terms(&detector.info()), settings))?)
+            }
+            None => None,
+        };
+        let first = self.cluster.as_ref().is_none_or(|membership| membership.process == 0);
+        let ledger = Arc::new(self.open_ledger(runtime, links.as_mut())?);
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
             Durability::Power => Objects::open_durable(&self.out)?,
         });
-        runtime.block_on(store.check()).map_err(|fault| JobError::Store(fault.detail))?;
+        if first {
+            runtime.block_on(store.check()).map_err(|fault| JobError::Store(fault.detail))?;
+        }
         let outside = Outside {
             web,
             store: Arc::clone(&store) as _,
@@ -157,9 +179,17 @@ impl Job {
             sinks: self.sinks,
         };
         let views = Views { ledger: Arc::clone(&ledger), store, settings: self.settings.report.clone() };
+        let settings = self.settings.cluster.clone();
         let parts = Parts::new(&self.tenant, self.settings, outside, bridge)?;
-        let refresh = self.drive.endless.then(|| runtime.spawn(views.clone().refresh()));
-        let ending = run(&parts, self.drive);
+        if let Some(links) = &mut links {
+            // Whoever began before the others have read the ledger would write what they take for known.
+            runtime.block_on(links.barrier())?;
+        }
+        let links = links.zip(self.cluster).map(|(links, Membership { process, addresses })| {
+            (links, Arc::new(Peers::new(process, addresses, settings, parts.bridge.clock.now())))
+        });
+        let refresh = (first && self.drive.endless).then(|| runtime.spawn(views.clone().refresh()));
+        let ending = run(&parts, self.drive, links);
         if let Some(refresh) = refresh {
             refresh.abort();
             // It ended by itself only if it panicked; either way the views are written anew below.
@@ -167,11 +197,47 @@ impl Job {
         }
         let ending = ending?;
         kill_point("run.ended");
-        let report = runtime.block_on(views.write()).map_err(|error| JobError::Views(error.to_string()))?;
+        let report = match first {
+            true => runtime.block_on(views.write()).map_err(|error| JobError::Views(error.to_string()))?,
+            false => None,
+        };
         let report = report.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
         let (pages, images) = ledger.tally()?;
         let faces = ledger.reader().face_count()?;
         Ok(Summary { ending, pages, images, faces, report })
+    }
+}
+
+impl Job {
+    /// What the processes of a cluster must agree on.
+    fn terms(&self, engine: &EngineInfo) -> Terms {
+        let digest = |text: String| ContentId::of(text.as_bytes()).to_string()[..16].to_owned();
+        Terms {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            addresses: self.cluster.as_ref().map(|membership| membership.addresses.clone()).unwrap_or_default(),
+            workers: self.drive.workers.max(1),
+            places: format!("{} {} {}", Place::new(&self.state), self.out, self.tenant),
+            settings: digest(format!("{:?} {}", self.settings, engine.model_sha256)),
+        }
+    }
+
+    /// The ledger: of this process alone, or of the run that the first process of the cluster has begun.
+    fn open_ledger(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        links: Option<&mut Links>,
+    ) -> Result<StateLedger, JobError> {
+        let (place, settings) = (Place::new(&self.state), &self.settings.ledger);
+        let Some(links) = links else { return Ok(StateLedger::open(place, &self.tenant, settings)?) };
+        if self.cluster.as_ref().is_some_and(|membership| membership.process == 0) {
+            let ledger = StateLedger::open(place, &self.tenant, settings)?;
+            runtime.block_on(links.share(ledger.run()))?;
+            return Ok(ledger);
+        }
+        match runtime.block_on(links.share(None::<i64>))? {
+            Some(run) => Ok(StateLedger::join(run, place, &self.tenant, settings)?),
+            None => Err(JobError::Lonely),
+        }
     }
 }
 

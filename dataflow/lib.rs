@@ -3,6 +3,7 @@
 //! The whole pipeline is one chain in [`graph`]; [`parts`] makes what it runs on from settings; [`run`] drives it. The
 //! examples show how to run it, and how to bring a sink or an engine of one's own.
 
+pub mod cluster;
 pub mod graph;
 pub mod job;
 pub mod local;

@@ -5,21 +5,26 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use faceflow_core::Time;
 use faceflow_core::bridge::panicked;
+use faceflow_core::cluster::{Beat, Peers};
 use faceflow_core::invariants::conserved;
-use faceflow_core::pulse::Mode;
+use faceflow_core::pulse::{Mode, Pulse};
+use timely::communication::WorkerGuards;
 use timely::dataflow::ProbeHandle;
 use timely::worker::Worker;
 
+use crate::cluster::{self, Links};
 use crate::graph;
 use crate::parts::Parts;
 
 /// How long a worker sleeps at most when nothing wakes it.
 const NAP: Duration = Duration::from_millis(20);
+/// How long the other processes of a cluster have to close their connections at the end.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How a run is driven.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +67,29 @@ pub enum RunError {
     Failed(String),
 }
 
-/// Runs the pipeline until everything is settled, patience ends, or the pulse says stop.
-pub fn run(parts: &Parts, drive: Drive) -> Result<Ending, RunError> {
-    let watch = Arc::new(Watch::new(drive));
-    let (shared, seen) = (parts.clone(), Arc::clone(&watch));
-    let guards =
-        timely::execute(timely::Config::process(drive.workers.max(1)), move |worker| work(worker, &shared, &seen));
+/// Runs the pipeline until everything is settled, patience ends, or the pulse says stop; in a cluster, over `links`.
+pub fn run(parts: &Parts, drive: Drive, links: Option<(Links, Arc<Peers>)>) -> Result<Ending, RunError> {
+    let peers = links.as_ref().map(|(_, peers)| Arc::clone(peers));
+    let watch = Arc::new(Watch::new(drive, peers));
+    let workers = drive.workers.max(1);
+    let (shared, seen, (tell, left)) = (parts.clone(), Arc::clone(&watch), mpsc::channel());
+    let job = move |worker: &mut Worker| {
+        work(worker, &shared, &seen);
+        // Whoever listens waits for every worker.
+        tell.send(()).ok();
+    };
+    let guards = match links {
+        None => timely::execute(timely::Config::process(workers), job),
+        Some((links, peers)) => links.execute(workers, (peers, Arc::clone(&parts.bridge.clock)), job),
+    };
     let guards = guards.map_err(RunError::Start)?;
-    for ended in guards.join() {
-        ended.map_err(|panic| RunError::Failed(format!("a worker panicked: {panic}")))?;
+    left.iter().take(workers).for_each(drop);
+    if watch.peers.is_some() {
+        part(guards, parts.bridge.pulse.failure().is_some());
+    } else {
+        for ended in guards.join() {
+            ended.map_err(|panic| RunError::Failed(format!("a worker panicked: {panic}")))?;
+        }
     }
     if let Some(failure) = parts.bridge.pulse.failure() {
         return Err(RunError::Failed(failure));
@@ -88,9 +107,28 @@ pub fn run(parts: &Parts, drive: Drive) -> Result<Ending, RunError> {
     })
 }
 
+/// Lets go of the other processes. One that is gone or hangs never says goodbye, so its connections are left to the end of
+/// the process.
+fn part(guards: WorkerGuards<()>, failed: bool) {
+    if failed {
+        return std::mem::forget(guards);
+    }
+    let (tell, told) = mpsc::channel();
+    let joining = std::thread::spawn(move || {
+        guards.join().into_iter().for_each(drop);
+        tell.send(()).ok();
+    });
+    if told.recv_timeout(GOODBYE).is_ok() {
+        // It has said so as its last deed.
+        joining.join().ok();
+    }
+}
+
 /// What the workers of the process share about the end.
 struct Watch {
     drive: Drive,
+    peers: Option<Arc<Peers>>,
+    idle: AtomicBool,
     next_due: AtomicU64,
     drain: Mutex<Option<Drain>>,
     checking: Arc<AtomicBool>,
@@ -103,14 +141,21 @@ struct Drain {
 }
 
 impl Watch {
-    fn new(drive: Drive) -> Self {
-        Self { drive, next_due: AtomicU64::new(0), drain: Mutex::new(None), checking: Arc::default() }
+    fn new(drive: Drive, peers: Option<Arc<Peers>>) -> Self {
+        Self {
+            drive,
+            peers,
+            idle: AtomicBool::new(false),
+            next_due: AtomicU64::new(0),
+            drain: Mutex::new(None),
+            checking: Arc::default(),
+        }
     }
 }
 
 /// Works until the end. A panic is a failure of the process that ends all its workers: one that is gone would keep the
 /// others waiting for ever.
-fn work(worker: &mut Worker, parts: &Parts, watch: &Watch) {
+fn work(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
     let worked = catch_unwind(AssertUnwindSafe(|| step(worker, parts, watch)));
     if let Err(panic) = worked {
         parts.bridge.pulse.fail(format!("a worker panicked: {}", panicked(panic.as_ref()).detail));
@@ -120,7 +165,14 @@ fn work(worker: &mut Worker, parts: &Parts, watch: &Watch) {
     }
 }
 
-fn step(worker: &mut Worker, parts: &Parts, watch: &Watch) {
+fn step(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
+    if let Some(peers) = &watch.peers {
+        let first = worker.index().is_multiple_of(watch.drive.workers.max(1));
+        let (telling, pulse) = (Arc::clone(watch), parts.bridge.pulse.clone());
+        let process = peers.process();
+        let say = move || telling.beat(process, &pulse);
+        worker.dataflow(|scope| cluster::heart(scope, &parts.bridge, peers, say, first));
+    }
     let probe = worker.dataflow(|scope| graph::build(scope, parts));
     let mut frontier = 0;
     while !probe.done() && parts.bridge.pulse.mode() != Mode::Stopped {
@@ -130,6 +182,7 @@ fn step(worker: &mut Worker, parts: &Parts, watch: &Watch) {
             check_conservation(parts, watch);
         }
         frontier = ahead;
+        watch.listen(parts);
         watch.patience(parts, frontier);
         watch.drained(parts);
     }
@@ -143,9 +196,40 @@ impl Watch {
     /// Ends the run when everything that remains is due too late.
     fn patience(&self, parts: &Parts, frontier: Time) {
         let limit = parts.bridge.clock.now().saturating_add(self.drive.patience_ms);
-        if !self.drive.endless && frontier != Time::MAX && frontier > limit {
-            self.next_due.store(frontier, Relaxed);
-            parts.bridge.pulse.stop();
+        if self.drive.endless || frontier == Time::MAX || frontier <= limit {
+            return;
+        }
+        match &self.peers {
+            None => {
+                self.next_due.store(frontier, Relaxed);
+                parts.bridge.pulse.stop();
+            }
+            // Clocks differ, so one process says it for all, itself included.
+            Some(peers) if peers.process() == 0 => self.next_due.store(frontier, Relaxed),
+            Some(_) => {}
+        }
+    }
+
+    /// What this process tells the others.
+    fn beat(&self, process: usize, pulse: &Pulse) -> Beat {
+        let leaves_until = Some(self.next_due.load(Relaxed)).filter(|due| *due > 0);
+        Beat { process, mode: pulse.mode(), idle: self.idle.load(Relaxed), leaves_until }
+    }
+
+    /// Does what the other processes are about, and ends the run if one is missing.
+    fn listen(&self, parts: &Parts) {
+        let Some(peers) = &self.peers else { return };
+        let pulse = &parts.bridge.pulse;
+        if let Some(missing) = peers.missing(parts.bridge.clock.now()) {
+            pulse.fail(missing);
+        }
+        match peers.wish() {
+            (_, Some(due)) => {
+                self.next_due.store(due, Relaxed);
+                pulse.stop();
+            }
+            (Mode::Running, None) => {}
+            (_, None) => pulse.drain(),
         }
     }
 
@@ -161,8 +245,12 @@ impl Watch {
         if pulse.flying() > 0 {
             drain.busy = now;
         }
-        // Between two stages a record is under way nowhere, for a step or two.
-        if now > drain.busy + 3 * NAP.as_millis() as Time || now > drain.since + self.drive.grace_ms {
+        // Between two stages a record is under way nowhere, for a step or two; between two processes, for a beat or two.
+        let between = self.peers.as_ref().map_or(0, |peers| 2 * peers.beat_ms());
+        let idle = now > drain.busy + 3 * NAP.as_millis() as Time + between;
+        self.idle.store(idle, Relaxed);
+        let all_idle = idle && self.peers.as_ref().is_none_or(|peers| peers.others_are_idle());
+        if all_idle || now > drain.since + self.drive.grace_ms {
             pulse.stop();
         }
     }

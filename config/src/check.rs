@@ -25,6 +25,7 @@ pub fn check(settings: &Settings) -> Result<(), Impossible> {
         ("ledger", settings.ledger.check()),
         ("report", settings.report.check()),
         ("submit", settings.submit.check()),
+        ("cluster", settings.cluster.check()),
     ];
     for (section, verdict) in sections {
         verdict.map_err(|(key, allowed)| Impossible { key: format!("{section}.{key}"), allowed })?;

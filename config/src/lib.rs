@@ -6,6 +6,7 @@
 pub mod check;
 pub mod load;
 
+use faceflow_core::cluster::ClusterSettings;
 use faceflow_core::retry::RetrySettings;
 use faceflow_engine::DetectSettings;
 use faceflow_operators::admit::CrawlSettings;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub report: ReportSettings,
     /// Submissions over HTTP.
     pub submit: SubmitSettings,
+    /// Clusters of processes.
+    pub cluster: ClusterSettings,
 }
 
 /// The annotated reference file: every key with its default.

@@ -27,6 +27,7 @@ mod nasty;
 mod paint;
 mod photos;
 mod picture;
+pub mod postgres;
 mod process;
 mod script;
 mod server;

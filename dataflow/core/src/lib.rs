@@ -6,6 +6,7 @@
 
 pub mod bridge;
 pub mod clock;
+pub mod cluster;
 pub mod detector;
 pub mod fault;
 pub mod invariants;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 /// Counters of one stage of the pipeline, over all workers of the process.
 #[derive(Debug, Default)]
 pub struct Stage {
@@ -30,7 +32,7 @@ pub struct Pulse {
 }
 
 /// What the process is doing about its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Everything runs.
     Running,

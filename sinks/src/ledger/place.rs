@@ -100,8 +100,9 @@ impl Backend {
         }
     }
 
-    /// The connection that writes, with what keeps others away. The state is made if it is not there.
-    pub fn connect_writer(&self) -> Result<(Connection, Keeper), OpenError> {
+    /// The connection that writes, with what keeps others away. The state is made if it is not there. On a server it writes
+    /// for the run `joined`, if that is given, else for one of its own.
+    pub fn connect_writer(&self, joined: Option<i64>) -> Result<(Connection, Keeper), OpenError> {
         match self {
             Self::Folder(folder) => {
                 let refused =
@@ -113,7 +114,7 @@ impl Backend {
             }
             Self::Server(server) => {
                 let mut connection = Connection::Postgres(server.connect_writer()?);
-                let lease = Lease::begin(server, &mut connection)?;
+                let lease = Lease::begin(server, &mut connection, joined)?;
                 Ok((connection, Keeper::Lease(lease)))
             }
         }

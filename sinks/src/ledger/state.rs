@@ -32,13 +32,28 @@ pub struct StateLedger {
 impl StateLedger {
     /// Opens the state at `place` for `tenant`, and makes both if they are not there.
     pub fn open(place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+        Self::open_for(None, place, tenant, settings)
+    }
+
+    /// Opens the state for another process of the same cluster: what one of them has, all have. `run` is the first one's
+    /// [`StateLedger::run`].
+    pub fn join(run: i64, place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+        Self::open_for(Some(run), place, tenant, settings)
+    }
+
+    fn open_for(
+        joined: Option<i64>,
+        place: impl Into<Place>,
+        tenant: &str,
+        settings: &LedgerSettings,
+    ) -> Result<Self, OpenError> {
         check_tenant(tenant)?;
         let backend = Backend::new(&place.into(), settings)?;
         let storage = |reason: String| OpenError::Storage { place: backend.name(), reason };
         let (jobs, queue) = mpsc::channel();
         let (opened, opening) = mpsc::channel();
         let (whose, theirs) = (tenant.to_owned(), backend.clone());
-        let work = move || match Writer::open(&theirs, &whose) {
+        let work = move || match Writer::open(&theirs, &whose, joined) {
             Ok(writer) => {
                 drop(opened.send(Ok(writer.run())));
                 writer.work(&queue);
@@ -56,6 +71,11 @@ impl StateLedger {
     /// The reading side. It stays usable as long as the files are there.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// The number of this run, where the state is shared.
+    pub fn run(&self) -> Option<i64> {
+        self.run
     }
 
     /// Makes dead or waiting work due at once, with its attempts counted anew. Resolves to how many entries and pictures

@@ -58,8 +58,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn open(backend: &Backend, tenant: &str) -> Result<Self, OpenError> {
-        let (mut connection, keeper) = backend.connect_writer()?;
+    pub fn open(backend: &Backend, tenant: &str, joined: Option<i64>) -> Result<Self, OpenError> {
+        let (mut connection, keeper) = backend.connect_writer(joined)?;
         let known = connection.write(|moment| {
             moment.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
             let id = moment.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;

@@ -1,6 +1,7 @@
 //! Leases: which run has which open work, so that any number of runs share one state and no two do the same.
 //!
-//! A run lives while its heart beats; the clock is the server's. Work of a run that ended, or whose heart has not beaten
+//! A run lives while its heart beats; the clock is the server's. Work of a run that ended, that was
+//! killed, or whose heart has not beaten
 //! for its lease, may be claimed by another, which first declares that run over. One that was declared over, or could not
 //! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
 
@@ -14,7 +15,15 @@ use crate::ledger::database::{Connection, Moment, values};
 use crate::ledger::rows::Trouble;
 
 /// The condition of a living run.
-const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp()";
+const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp()
+    AND EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 7201 AND objid = runs.id::oid AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+/// Looks at other runs before they count as living, a tenth of a second apart.
+const LOOKS: u32 = 15;
+
+/// Each process of a run holds this for as long as it is connected, so that one that was killed is known to be dead at once.
+const PRESENCE: &str = "SELECT pg_advisory_lock_shared(7201, ?1::text::integer)";
 
 /// What a run may ask for.
 #[derive(Clone, Copy, Debug)]
@@ -30,27 +39,34 @@ pub(in crate::ledger) enum Claim {
 /// This process's run, with the thread that is its heart. Dropping it ends the run, which gives its work back.
 pub(in crate::ledger) struct Lease {
     id: i64,
+    /// Whether this process began the run, and is to end it.
+    own: bool,
     lease: Duration,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lease {
-    /// Begins a run on the writer's connection.
-    pub fn begin(server: &Server, connection: &mut Connection) -> Result<Self, OpenError> {
+    /// Begins a run on the writer's connection, or joins one that another process of the cluster has begun.
+    pub fn begin(server: &Server, connection: &mut Connection, joined: Option<i64>) -> Result<Self, OpenError> {
         let begun = connection.write(|moment| {
             let lease_ms = server.settings.lease_ms as i64;
-            let id = moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?;
+            let id = match joined {
+                Some(id) => id,
+                None => moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?,
+            };
+            moment.one(PRESENCE, values![&id.to_string()], |_| Ok(()))?;
             moment.one("SELECT set_config('faceflow.run', ?1, false)", values![&id.to_string()], |_| Ok(()))?;
-            let others = format!("SELECT count(*) FROM runs WHERE {LIVING} AND id <> ?1");
-            Ok((id, moment.one(&others, values![id], |row| row.get::<i64>(0))?.unwrap_or(0)))
+            Ok(id)
         });
-        let (id, others) = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
+        let id = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
+        let others = match joined {
+            Some(_) => 0,
+            None => others(connection, id).map_err(|trouble| server.refused(trouble.to_string()))?,
+        };
         if others > 0 {
             let place = &server.address;
-            tracing::warn!(
-                "{place}: shared with {others} runs that live or died just now; what they have is left to them"
-            );
+            tracing::warn!("{place}: shared with {others} other runs; what they have is left to them");
         }
         let (stop, stopped) = mpsc::channel();
         let lease = Duration::from_millis(server.settings.lease_ms);
@@ -58,7 +74,7 @@ impl Lease {
         let place = server.clone();
         let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
         let thread = thread.spawn(move || beat(&place, id, lease, &stopped)).map_err(refused)?;
-        Ok(Self { id, lease, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { id, own: joined.is_none(), lease, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The run's number.
@@ -107,12 +123,30 @@ impl Lease {
 
     /// Ends the run on the writer's connection: what it has is anybody's from now on.
     pub fn end(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        if !self.own {
+            return Ok(());
+        }
         connection.write(|moment| {
             moment.run(
                 "UPDATE runs SET ended_at = clock_timestamp() WHERE id = ?1 AND ended_at IS NULL",
                 values![self.id],
             )
         })
+    }
+}
+
+/// How many other runs live. The server takes a moment to notice that a process was killed, so they are looked at again for
+/// a while.
+fn others(connection: &mut Connection, id: i64) -> Result<i64, Trouble> {
+    let sql = format!("SELECT count(*) FROM runs WHERE {LIVING} AND id <> ?1");
+    let mut looks = 0;
+    loop {
+        let others = connection.write(|moment| moment.one(&sql, values![id], |row| row.get::<i64>(0)))?.unwrap_or(0);
+        if others == 0 || looks == LOOKS {
+            return Ok(others);
+        }
+        looks += 1;
+        connection.write(|moment| moment.one("SELECT pg_sleep(0.1)", &[], |_| Ok(())))?;
     }
 }
 

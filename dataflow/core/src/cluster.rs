@@ -1,0 +1,184 @@
+//! A cluster as one of its processes sees it: who was heard of when, what they are about, and who is missing.
+//!
+//! Every process tells all others how it is, again and again, through the dataflow itself, so whatever breaks the dataflow
+//! (a kill, a hang, a cut cable) also breaks the telling. Promise: a process that is missing is named within the silence
+//! that the settings allow.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Time;
+use crate::pulse::Mode;
+
+/// How long a process that has closed its connections may have been right to do so, in milliseconds: at the end of a run
+/// some notice it a moment later than others.
+const FAREWELL_MS: Time = 3_000;
+
+/// The settings `cluster.*`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSettings {
+    /// How long to wait for all processes to come together at the start, in milliseconds.
+    pub join_ms: u64,
+    /// How long a process may say nothing before the others give the run up, in milliseconds.
+    pub silence_ms: u64,
+    /// How often each process says how it is, in milliseconds.
+    pub beat_ms: u64,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self { join_ms: 60_000, silence_ms: 10_000, beat_ms: 250 }
+    }
+}
+
+impl ClusterSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.join_ms == 0 {
+            return Err(("join_ms", "1 or more".to_owned()));
+        }
+        if self.beat_ms == 0 {
+            return Err(("beat_ms", "1 or more".to_owned()));
+        }
+        if self.silence_ms < 4 * self.beat_ms {
+            return Err(("silence_ms", format!("at least four beats ({} ms)", 4 * self.beat_ms)));
+        }
+        Ok(())
+    }
+}
+
+/// What a process says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Which process.
+    pub process: usize,
+    /// What it is doing about its work.
+    pub mode: Mode,
+    /// Whether nothing is under way in it.
+    pub idle: bool,
+    /// That the run ends, because everything that remains is due at this time or later.
+    pub leaves_until: Option<Time>,
+}
+
+/// All processes of a cluster, as one of them sees them.
+pub struct Peers {
+    process: usize,
+    addresses: Vec<String>,
+    settings: ClusterSettings,
+    peers: Mutex<Vec<Peer>>,
+}
+
+struct Peer {
+    heard: Time,
+    beat: Option<Beat>,
+    gone: Option<Time>,
+}
+
+impl Peers {
+    /// The cluster of these addresses, of which `process` is this one, all of them heard of `now`.
+    pub fn new(process: usize, addresses: Vec<String>, settings: ClusterSettings, now: Time) -> Self {
+        let peers = addresses.iter().map(|_| Peer { heard: now, beat: None, gone: None }).collect();
+        Self { process, addresses, settings, peers: Mutex::new(peers) }
+    }
+
+    /// Which process this is.
+    pub fn process(&self) -> usize {
+        self.process
+    }
+
+    /// How often to beat, in milliseconds.
+    pub fn beat_ms(&self) -> u64 {
+        self.settings.beat_ms
+    }
+
+    /// Notes a beat.
+    pub fn hear(&self, beat: &Beat, now: Time) {
+        if let Some(peer) = self.lock().get_mut(beat.process) {
+            (peer.heard, peer.beat) = (now, Some(beat.clone()));
+        }
+    }
+
+    /// Notes that a process has closed its connection.
+    pub fn left(&self, process: usize, now: Time) {
+        if let Some(peer) = self.lock().get_mut(process) {
+            peer.gone.get_or_insert(now);
+        }
+    }
+
+    /// Who is missing, in words.
+    pub fn missing(&self, now: Time) -> Option<String> {
+        let peers = self.lock();
+        let others = peers.iter().enumerate().filter(|(process, _)| *process != self.process);
+        let mut missing = others.filter_map(|(process, peer)| {
+            let name = format!("process {process} ({})", self.addresses[process]);
+            let silent = now.saturating_sub(peer.heard);
+            match peer.gone {
+                Some(gone) if now > gone + FAREWELL_MS => Some(format!("{name} is gone; its own log says why")),
+                _ if silent > self.settings.silence_ms => {
+                    Some(format!("{name} was not heard of for {silent} ms (cluster.silence_ms)"))
+                }
+                _ => None,
+            }
+        });
+        let why = missing.next()?;
+        Some(format!("{why}. Start every process of the cluster again: the ledger goes on from here"))
+    }
+
+    /// What the others are about: the first that wants to stop or drain, and until when work is left, if one says so.
+    pub fn wish(&self) -> (Mode, Option<Time>) {
+        let peers = self.lock();
+        let beats = || peers.iter().filter_map(|peer| peer.beat.as_ref());
+        let mode = if beats().any(|beat| beat.mode != Mode::Running) { Mode::Draining } else { Mode::Running };
+        (mode, beats().find_map(|beat| beat.leaves_until))
+    }
+
+    /// Whether every other process drains and has nothing under way, or has left.
+    pub fn others_are_idle(&self) -> bool {
+        let peers = self.lock();
+        let mut others = peers.iter().enumerate().filter(|(process, _)| *process != self.process);
+        others.all(|(_, peer)| {
+            let idle = |beat: &Beat| beat.idle && beat.mode != Mode::Running;
+            peer.gone.is_some() || peer.beat.as_ref().is_some_and(idle)
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(process: usize, mode: Mode, idle: bool) -> Beat {
+        Beat { process, mode, idle, leaves_until: None }
+    }
+
+    #[test]
+    fn a_silent_process_and_one_that_is_gone_are_named() {
+        let addresses = ["a:1", "b:2", "c:3"].map(str::to_owned).to_vec();
+        let peers = Peers::new(1, addresses, ClusterSettings::default(), 1_000);
+        assert_eq!(peers.missing(11_000), None);
+        peers.hear(&beat(0, Mode::Running, false), 9_000);
+        let missing = peers.missing(11_001).expect("2 is silent");
+        assert!(missing.contains("process 2 (c:3)") && missing.contains("10001 ms"), "{missing}");
+        peers.hear(&beat(2, Mode::Running, false), 11_000);
+        peers.left(0, 12_000);
+        assert_eq!(peers.missing(12_000 + FAREWELL_MS), None, "it may have been right to go");
+        assert!(peers.missing(12_001 + FAREWELL_MS).is_some_and(|missing| missing.contains("process 0 (a:1) is gone")));
+    }
+
+    #[test]
+    fn one_that_drains_drains_all_and_all_must_be_idle() {
+        let addresses = ["a:1", "b:2"].map(str::to_owned).to_vec();
+        let peers = Peers::new(0, addresses, ClusterSettings::default(), 0);
+        assert_eq!((peers.wish(), peers.others_are_idle()), ((Mode::Running, None), false));
+        peers.hear(&beat(1, Mode::Draining, false), 1);
+        assert_eq!((peers.wish().0, peers.others_are_idle()), (Mode::Draining, false));
+        peers.hear(&Beat { leaves_until: Some(7), ..beat(1, Mode::Draining, true) }, 2);
+        assert_eq!((peers.wish(), peers.others_are_idle()), ((Mode::Draining, Some(7)), true));
+    }
+}

@@ -1,0 +1,205 @@
+//! Clusters: two and three processes on one machine do what one does, stop when one of them is killed or hangs, and refuse to
+//! start when they do not fit together.
+
+mod support;
+mod world;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+use world::postgres::Server;
+use world::{Faceflow, Gallery, Plan, Running};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const FLAGS: [&str; 8] = [
+    "--set",
+    "fetch.allow_networks=127.0.0.0/8",
+    "--set",
+    "detect.seeta_px=320",
+    "--set",
+    "crawl.shape=all",
+    "--set",
+    "cluster.silence_ms=3000",
+];
+
+fn web(images: usize) -> Gallery {
+    Plan { sites: 3, pages_per_site: 7, images, ..Plan::default() }.serve()
+}
+
+fn faceflow(folder: &Path) -> Faceflow {
+    Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder).deadline(Duration::from_secs(120))
+}
+
+/// A cluster: one folder, one state, and a hosts file of free ports.
+struct Cluster {
+    folder: TempDir,
+    state: String,
+    starts: Vec<String>,
+}
+
+impl Cluster {
+    fn new(server: &Server, gallery: &Gallery) -> Self {
+        let cluster =
+            Self { folder: tempdir().expect("a folder"), state: server.schema("postgres"), starts: gallery.starts() };
+        cluster.hosts(2);
+        cluster
+    }
+
+    /// Writes the hosts file: ports that are free now.
+    fn hosts(&self, count: usize) {
+        let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let lines = listeners.iter().map(|listener| format!("{}\n", listener.local_addr().expect("an address")));
+        std::fs::write(self.folder.path().join("hosts.txt"), lines.collect::<String>()).expect("writes");
+    }
+
+    fn command<'a>(&'a self, cluster: &[&'a str]) -> Vec<&'a str> {
+        let sites = self.starts.iter().map(String::as_str);
+        ["run", "--state", &self.state].into_iter().chain(sites).chain(FLAGS).chain(cluster.iter().copied()).collect()
+    }
+
+    fn start(&self, process: &str, of: &str, more: &[&str]) -> Running {
+        let cluster = ["-n", of, "-p", process, "-h", "hosts.txt"];
+        faceflow(self.folder.path()).start(&self.command(&[&cluster[..], more].concat()))
+    }
+
+    fn results(&self) -> Vec<Value> {
+        let mut lines = faceflow(self.folder.path()).results(&["--state", &self.state]);
+        lines.extend(faceflow(self.folder.path()).results(&["--state", &self.state, "--kind", "pages"]));
+        lines
+    }
+}
+
+/// What one process comes to.
+fn alone(gallery: &Gallery) -> Vec<Value> {
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    let starts = gallery.starts();
+    let command: Vec<&str> = ["run"].into_iter().chain(starts.iter().map(String::as_str)).chain(FLAGS).collect();
+    let ended = faceflow.run(&command);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    let mut lines = faceflow.results(&[]);
+    lines.extend(faceflow.results(&["--kind", "pages"]));
+    gallery.world.log().clear();
+    lines
+}
+
+fn assert_same(lines: &[Value], expected: &[Value], what: &str) {
+    assert_eq!(lines.len(), expected.len(), "{what}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert_eq!(line, expected, "{what}");
+    }
+}
+
+#[test]
+fn two_and_three_processes_do_what_one_does_and_ask_for_nothing_twice() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(90);
+    let expected = alone(&gallery);
+    for (of, workers) in [(2, "1"), (2, "2"), (3, "1")] {
+        let cluster = Cluster::new(server, &gallery);
+        cluster.hosts(of);
+        gallery.world.log().clear();
+        let names: Vec<String> = (0..of).map(|process| process.to_string()).collect();
+        let running: Vec<Running> =
+            names.iter().map(|process| cluster.start(process, &of.to_string(), &["-w", workers])).collect();
+        for running in running {
+            let ended = running.finish();
+            assert_eq!(ended.code(), Some(0), "{of} processes: {}", ended.stderr);
+        }
+        assert_same(&cluster.results(), &expected, &format!("{of} processes with {workers} workers"));
+        assert_eq!(gallery.repeats(), [], "{of} processes");
+        let crops = cluster.folder.path().join("faceflow-out");
+        assert!(crops.join("report.html").is_file());
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_or_hangs_ends_the_others_and_a_restart_of_another_shape_goes_on() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(120);
+    let expected = alone(&gallery);
+    for (signal, victim) in [("KILL", 1), ("KILL", 0), ("STOP", 1), ("STOP", 0)] {
+        let what = format!("SIG{signal} to process {victim}");
+        let cluster = Cluster::new(server, &gallery);
+        gallery.world.log().clear();
+        let mut running: Vec<Running> = ["0", "1"].map(|process| cluster.start(process, "2", &[])).into();
+        gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 20);
+        let hit = running.remove(victim);
+        hit.signal(signal);
+        let ended = running.remove(0).finish();
+        assert_eq!(ended.code(), Some(1), "{what}: {}", ended.stderr);
+        let name = format!("process {victim} (127.0.0.1:");
+        assert!(ended.stderr.contains(&name), "{what}: the others name it: {}", ended.stderr);
+        drop(hit);
+        // Another number of processes and workers goes on.
+        let again = faceflow(cluster.folder.path()).run(&cluster.command(&["-w", "2"]));
+        assert_eq!(again.code(), Some(0), "{what}: {}", again.stderr);
+        assert_same(&cluster.results(), &expected, &what);
+        for (url, count) in gallery.world.log().counts() {
+            assert!(count <= 2 || url.ends_with("/robots.txt"), "{what}: {url} was asked for {count} times");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_told_to_stop_stops_all_in_good_order() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(120);
+    let cluster = Cluster::new(server, &gallery);
+    let running = ["0", "1"].map(|process| cluster.start(process, "2", &[]));
+    gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 20);
+    running[1].signal("INT");
+    for running in running {
+        let ended = running.finish();
+        assert!(matches!(ended.code(), Some(0 | 130)), "{:?} {}", ended.code(), ended.stderr);
+    }
+    let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(cluster.results().iter().all(|line| line["status"] != "open"));
+    let repeats: Vec<_> = gallery.repeats().into_iter().filter(|(url, _)| !url.ends_with("/robots.txt")).collect();
+    assert_eq!(repeats, [], "what was under way was finished");
+}
+
+#[test]
+fn processes_that_do_not_fit_together_are_refused_with_what_they_differ_in() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(12);
+    let cluster = Cluster::new(server, &gallery);
+    let said = |first: &[&str], second: &[&str]| {
+        let running = [cluster.start("0", "2", first), cluster.start("1", "2", second)];
+        running.map(|running| {
+            let ended = running.finish();
+            assert!(matches!(ended.code(), Some(1 | 2)), "{:?} {}", ended.code(), ended.stderr);
+            ended.stderr
+        })
+    };
+    let [first, second] = said(&["-w", "1"], &["-w", "2"]);
+    assert!(first.contains("the number of workers (-w): 1 here, 2 there"), "{first}");
+    assert!(second.contains("the number of workers (-w): 2 here, 1 there"), "{second}");
+    let [first, _] = said(&[], &["--max-pages", "7"]);
+    assert!(first.contains("their settings"), "{first}");
+    let [first, _] = said(&[], &["--tenant", "other"]);
+    assert!(first.contains("--tenant"), "{first}");
+
+    let alone = |arguments: &[&str]| {
+        let ended = faceflow(cluster.folder.path()).run(&cluster.command(arguments));
+        assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+        ended.stderr
+    };
+    assert!(alone(&["-n", "3", "-h", "hosts.txt"]).contains("2 addresses for -n 3"));
+    assert!(alone(&["-n", "2", "-p", "2", "-h", "hosts.txt"]).contains("0 to 1"));
+    let here = std::fs::read_to_string(cluster.folder.path().join("hosts.txt")).expect("reads");
+    let _taken = TcpListener::bind(here.lines().next().expect("a line")).expect("binds");
+    let refused = alone(&["-n", "2", "-p", "0", "-h", "hosts.txt"]);
+    assert!(refused.contains("process 0 cannot listen at"), "{refused}");
+    let absent = cluster.start("1", "2", &["--set", "cluster.join_ms=500"]).finish();
+    assert_eq!(absent.code(), Some(1), "{}", absent.stderr);
+    assert!(absent.stderr.contains("process 0") && absent.stderr.contains("cluster.join_ms"), "{}", absent.stderr);
+    let folder = tempdir().expect("a folder");
+    let ended = faceflow(folder.path()).run(&["run", "http://a.example/", "-n", "2"]);
+    assert!(ended.code() == Some(2) && ended.stderr.contains("postgres://"), "{}", ended.stderr);
+}
