@@ -104,22 +104,38 @@ impl Client {
     pub fn read<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = self.drive.wait(begin.start())?;
-        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive)))?;
-        self.drive.wait(transaction.commit())?;
-        Ok(read)
+        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive)));
+        finish(&self.drive, transaction, read)
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
     pub fn write<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let transaction = self.drive.wait(self.client.transaction())?;
         let moment = Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive));
-        let written = work(&moment)?;
-        if let Moment::Postgres(window) = &moment {
-            window.catch_up()?;
+        let mut written = work(&moment);
+        if let (Moment::Postgres(window), Ok(_)) = (&moment, &written)
+            && let Err(trouble) = window.catch_up()
+        {
+            written = Err(trouble);
         }
         drop(moment);
-        self.drive.wait(transaction.commit())?;
-        Ok(written)
+        finish(&self.drive, transaction, written)
+    }
+}
+
+/// Ends a transaction before anything else happens: until then others may wait for what it has locked, and nobody serves
+/// the socket of a thread that does not wait.
+fn finish<T>(drive: &Drive, transaction: Transaction<'_>, done: Result<T, Trouble>) -> Result<T, Trouble> {
+    match done {
+        Ok(done) => {
+            drive.wait(transaction.commit())?;
+            Ok(done)
+        }
+        Err(trouble) => {
+            // Why it failed matters more than whether this does: a connection that is gone rolls back too.
+            drop(drive.wait(transaction.rollback()));
+            Err(trouble)
+        }
     }
 }
 

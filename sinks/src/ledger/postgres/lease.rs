@@ -5,6 +5,7 @@
 //! for its lease, may be claimed by another, which first declares that run over. One that was declared over, or could not
 //! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
 
+use std::cell::Cell;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(in crate::ledger) struct Lease {
     /// Whether this process began the run, and is to end it.
     own: bool,
     lease: Duration,
+    /// Found to be over once, and so for ever: a beat that was held up on its way may still arrive.
+    over: Cell<bool>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,7 +77,8 @@ impl Lease {
         let place = server.clone();
         let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
         let thread = thread.spawn(move || beat(&place, id, lease, &stopped)).map_err(refused)?;
-        Ok(Self { id, own: joined.is_none(), lease, stop: Some(stop), thread: Some(thread) })
+        let own = joined.is_none();
+        Ok(Self { id, own, lease, over: Cell::new(false), stop: Some(stop), thread: Some(thread) })
     }
 
     /// The run's number.
@@ -86,7 +90,9 @@ impl Lease {
     pub fn living(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
         let sql = format!("SELECT id FROM runs WHERE {LIVING}");
         let mut living = moment.list(&sql, &[], |row| row.get::<i64>(0))?;
-        let Some(own) = living.iter().position(|run| *run == self.id) else {
+        let own = living.iter().position(|run| *run == self.id).filter(|_| !self.over.get());
+        let Some(own) = own else {
+            self.over.set(true);
             let why = format!("run {} lost its lease of {} ms", self.id, self.lease.as_millis());
             return Err(Trouble::Lost(format!("{why}: its work may be with another run; run the same command again")));
         };

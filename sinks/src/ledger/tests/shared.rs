@@ -107,6 +107,7 @@ fn an_expired_lease_is_taken_over_and_the_late_run_is_refused() {
     let late = storage(wait(old.append(kept(image("/0"), "one"))));
     assert!(late.contains("lost its lease") && late.contains("postgres://"), "{late}");
     assert!(old.open_work(0, 9).is_err() && wait(old.redrive(Selection::default())).is_err());
+    home.sql("BEGIN; SELECT id FROM tenants FOR NO KEY UPDATE NOWAIT; COMMIT"); // What was refused keeps nobody waiting.
     // Nor does one speak again from which nothing was taken.
     let late = storage(wait(new.append(start())));
     assert!(late.contains("lost its lease"), "{late}");
