@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use world::postgres::Server;
@@ -142,6 +143,51 @@ fn a_process_that_is_killed_or_hangs_ends_the_others_and_a_restart_of_another_sh
         for (url, count) in gallery.world.log().counts() {
             assert!(count <= 2 || url.ends_with("/robots.txt"), "{what}: {url} was asked for {count} times");
         }
+    }
+}
+
+#[test]
+fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(60);
+    let expected = alone(&gallery);
+    let rounds = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(4);
+    for round in 0..rounds {
+        let cluster = Cluster::new(server, &gallery);
+        gallery.world.log().clear();
+        let mut kills = 0;
+        for life in 0..2 {
+            let mut running: Vec<Running> = ["0", "1"].map(|process| cluster.start(process, "2", &[])).into();
+            let victim = running.remove((round + life) % 2);
+            let moment = Duration::from_millis((120 + 131 * (2 * round + life) as u64) % 1_400);
+            kills += usize::from(victim.kill9_after(moment).is_ok());
+            let ended = running.remove(0).finish();
+            assert!(matches!(ended.code(), Some(0 | 1)), "round {round}: {:?} {}", ended.code(), ended.stderr);
+        }
+        let ended = ["0", "1"].map(|process| cluster.start(process, "2", &[])).map(Running::finish);
+        for ended in ended {
+            assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
+        }
+        assert_same(&cluster.results(), &expected, &format!("round {round}, after {kills} kills"));
+        for (url, count) in gallery.world.log().counts() {
+            let most = 1 + kills;
+            assert!(count <= most || url.ends_with("/robots.txt"), "round {round}: {url} was asked for {count} times");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_dies_at_a_durable_step_of_a_shared_state_goes_on_at_once() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(60);
+    let expected = alone(&gallery);
+    for (point, time) in [("ledger.write", 1), ("ledger.commit", 1), ("ledger.commit", 9), ("ledger.committed", 5)] {
+        let (cluster, what) = (Cluster::new(server, &gallery), format!("{point}:{time}"));
+        let killed = faceflow(cluster.folder.path()).env(VARIABLE, &what).run(&cluster.command(&[]));
+        assert_eq!(killed.code(), None, "{what}: {}", killed.stderr);
+        let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+        assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+        assert_same(&cluster.results(), &expected, &what);
     }
 }
 

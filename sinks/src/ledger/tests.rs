@@ -7,6 +7,8 @@ mod facts;
 mod group;
 mod measure;
 pub(crate) mod place;
+#[path = "../../../tests/world/postgres.rs"]
+mod postgres;
 mod shared;
 
 use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};

@@ -15,16 +15,17 @@ use crate::ledger::OpenError;
 use crate::ledger::database::{Connection, Moment, values};
 use crate::ledger::rows::Trouble;
 
-/// The condition of a living run.
+/// The condition of a living run. Locks know no schemas, so the schema's name is half of their number.
 const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp()
-    AND EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 7201 AND objid = runs.id::oid AND granted
+    AND EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = runs.id::oid
+    AND classid::bigint = hashtext('faceflow ' || current_schema())::bigint & 4294967295
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
 /// Looks at other runs before they count as living, a tenth of a second apart.
 const LOOKS: u32 = 15;
 
 /// Each process of a run holds this for as long as it is connected, so that one that was killed is known to be dead at once.
-const PRESENCE: &str = "SELECT pg_advisory_lock_shared(7201, ?1::text::integer)";
+const PRESENCE: &str = "SELECT pg_advisory_lock_shared(hashtext('faceflow ' || current_schema()), ?1::text::integer)";
 
 /// What a run may ask for.
 #[derive(Clone, Copy, Debug)]

@@ -6,12 +6,13 @@ use std::sync::Barrier;
 use faceflow_core::Time;
 use faceflow_core::record::Key;
 
-use super::place::Server;
+use super::place::Home;
+use super::postgres::Server;
 use super::*;
 use crate::ledger::{OpenError, Place, Selection};
 
 fn home() -> Option<Home> {
-    Server::shared().map(Server::home)
+    Server::shared().map(|server| Home::on_server(server, "postgres"))
 }
 
 /// A state whose start page shows `images`, with nobody at work on it.
@@ -259,7 +260,7 @@ fn text_with_a_character_that_a_server_does_not_store_is_written_without_it() {
 #[test]
 fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_all() {
     let Some(server) = Server::start() else { return };
-    let home = server.home_as("postgres:secret");
+    let home = Home::on_server(&server, "postgres:secret");
     showing(&home, 2_000);
     let ledger = home.open();
     assert_eq!(taken(&ledger).len(), 2_001);
