@@ -119,7 +119,7 @@ impl World {
                 let (at, image) = (dice >> 8 & 1, dice >> 16 & 7);
                 let host = if at == 0 { base.clone() } else { "http://s0.example".to_owned() };
                 html += &match dice % 4 {
-                    0 => format!("<img src=/a{page}-{shown} srcset='{host}/i{image} 2x, {host}/i{} 1x'>", image ^ 1),
+                    0 => format!("<img src=/a srcset='{host}/i{image} 2x, {host}/i{} 1x'>", image ^ 1),
                     _ => format!("<img src={host}/i{image}>"),
                 };
             }

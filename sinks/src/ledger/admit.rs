@@ -26,9 +26,7 @@ impl Books<'_, '_> {
             let site = self.site(admitted.visit.as_ref().map_or(&image.site, |visit| &visit.page.site).as_str())?;
             let sql = "INSERT INTO shown (site, image) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
             self.run(sql, values![site, entry.id])?;
-            for (rank, alternate) in image.alternates.iter().enumerate() {
-                opened.extend(self.offer(image, (rank, alternate), by)?);
-            }
+            opened.extend(self.offered(image, by)?);
         }
         Ok(opened)
     }

@@ -1,6 +1,9 @@
-//! Alternates: other addresses of a picture. They wait behind one image, and the best takes its place when it fails.
+//! Alternates: other addresses of a picture. They wait behind the image that offers them, and when it fails they are tried one
+//! after the other, the best first, until one stands.
 //!
-//! An alternate never stands behind an image that has failed: whoever fails hands its followers on in the same fact.
+//! An address may be offered by several images, and is tried as soon as it is the turn of one of them. Promise: which
+//! addresses are tried, and whom the others stand behind, depends on the offers and on what fails, not on the order of events;
+//! and no alternate ever stands behind an image that has failed.
 
 use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::{Image, Key};
@@ -9,71 +12,91 @@ use url::Url;
 use super::Status;
 use super::books::{Books, Entry, Line, step};
 use super::database::{Moment, values};
-use super::rows::{EntryKind, Trouble, parse_url};
+use super::rows::{EntryKind, Trouble, Word, parse_url};
 
 impl Books<'_, '_> {
-    /// Another address of `image`, the `rank`-th best. Returns an image that has to be tried now, because `image` has
-    /// failed before.
-    pub fn offer(
-        &mut self,
-        image: &Image,
-        (rank, url): (usize, &Url),
-        by: Option<i64>,
-    ) -> Result<Option<Image>, Trouble> {
-        let (key, rank) = (Key::image(url), rank as i64);
-        let Some(primary) = self.find(image.key())?.filter(|primary| primary.key != key) else { return Ok(None) };
-        let front = self.front(primary)?;
-        let known = self.find(key)?;
-        step(known.map(|entry| entry.state), Event::Offer, url)?;
-        let alternate = match known {
-            None => self.new_alternate(image, (rank, url), &front)?,
-            Some(entry) => entry,
-        };
-        self.sighted(&alternate, by)?;
-        match known {
-            Some(entry) if entry.state != State::Alternate || !self.prefers(&entry, &front, rank)? => return Ok(None),
-            Some(entry) => {
-                self.leave(&entry)?;
-                self.stand(&entry, &front, rank)?;
+    /// Takes in the other addresses of `image`, which `by` shows. Returns images that have to be tried now, because `image`
+    /// has failed before.
+    pub fn offered(&mut self, image: &Image, by: Option<i64>) -> Result<Vec<Image>, Trouble> {
+        let Some(primary) = self.find(image.key())?.filter(|_| !image.alternates.is_empty()) else { return Ok(vec![]) };
+        for (rank, url) in image.alternates.iter().enumerate() {
+            if Key::image(url) != primary.key {
+                self.offer(image, (rank as i64, url), (&primary, by))?;
             }
-            None => {}
         }
-        match front.state {
-            State::Rejected | State::Dead => self.promote(front.id),
-            _ => Ok(None),
+        match primary.state {
+            State::Rejected | State::Dead => self.hand_on(&primary),
+            _ => Ok(vec![]),
         }
     }
 
-    fn new_alternate(&mut self, image: &Image, (rank, url): (i64, &Url), front: &Entry) -> Result<Entry, Trouble> {
+    fn offer(
+        &mut self,
+        image: &Image,
+        (rank, url): (i64, &Url),
+        (primary, by): (&Entry, Option<i64>),
+    ) -> Result<(), Trouble> {
+        let known = self.find(Key::image(url))?;
+        step(known.map(|entry| entry.state), Event::Offer, url)?;
+        let alternate = match known {
+            Some(entry) => entry,
+            None => self.new_alternate(image, (rank, url), primary)?,
+        };
+        let sql = "INSERT INTO offers (image, alternate, rank) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        self.run(sql, values![primary.id, alternate.id, rank])?;
+        let sql = "UPDATE offers SET rank = ?3 WHERE image = ?1 AND alternate = ?2 AND rank > ?3";
+        self.run(sql, values![primary.id, alternate.id, rank])?;
+        self.sighted(&alternate, by)?;
+        self.restand(&alternate)
+    }
+
+    fn new_alternate(&mut self, image: &Image, (rank, url): (i64, &Url), primary: &Entry) -> Result<Entry, Trouble> {
         let site = self.site(image.site.as_str())?;
         let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank)
             VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6)";
         let key = Key::image(url);
-        let id = self.moment.insert(sql, values![self.tenant, key, site, url.as_str(), front.id, rank])?;
+        let id = self.moment.insert(sql, values![self.tenant, key, site, url.as_str(), primary.id, rank])?;
         self.tallies.discover(EntryKind::Image);
-        self.count_behind(front, 1)?;
-        self.log(Line { kind: "offered", entry: Some(id), other: Some(front.id), ..Line::default() })?;
-        Ok(Entry { id, key, state: State::Alternate, depth: None, picture: None, primary: Some(front.id), run: None })
+        self.count_behind(primary, 1)?;
+        self.log(Line { kind: "offered", entry: Some(id), other: Some(primary.id), ..Line::default() })?;
+        Ok(Entry { id, key, state: State::Alternate, depth: None, picture: None, primary: Some(primary.id), run: None })
     }
 
-    /// Whoever stands for `image` now: itself, or what was opened when it failed.
-    fn front(&self, image: Entry) -> Result<Entry, Trouble> {
-        let mut front = image;
-        while let (State::Rejected | State::Dead, Some(instead)) = (front.state, front.primary) {
-            front = self.entry(instead)?;
+    /// Puts an alternate where it belongs: behind the image with the smallest key that offers it, or, if that has failed,
+    /// behind whatever stands for it.
+    fn restand(&mut self, alternate: &Entry) -> Result<(), Trouble> {
+        if alternate.state != State::Alternate {
+            return Ok(());
         }
-        Ok(front)
+        let sql = "SELECT o.image, o.rank FROM offers o JOIN entries e ON e.id = o.image WHERE o.alternate = ?1
+            ORDER BY e.key LIMIT 1";
+        let offer = self.moment.one(sql, values![alternate.id], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
+        let Some((image, rank)) = offer else { return Ok(()) };
+        let image = self.entry(image)?;
+        let front = match image.state {
+            State::Rejected | State::Dead => self.standing(image.id)?.unwrap_or(image),
+            _ => image,
+        };
+        if alternate.primary != Some(front.id) {
+            self.leave(alternate)?;
+            self.count_behind(&front, 1)?;
+        }
+        let sql = "UPDATE entries SET primary_entry = ?2, rank = ?3 WHERE id = ?1";
+        self.run(sql, values![alternate.id, front.id, rank])
     }
 
-    /// Whether an alternate should stand behind `front` rather than where it stands: the smallest key wins, so that it
-    /// does not depend on who came first.
-    fn prefers(&self, alternate: &Entry, front: &Entry, rank: i64) -> Result<bool, Trouble> {
-        let Some(now) = alternate.primary.filter(|_| alternate.id != front.id) else { return Ok(false) };
-        if now == front.id {
-            let sql = "SELECT rank > ?2 FROM entries WHERE id = ?1";
-            return Ok(self.moment.one(sql, values![alternate.id, rank], |row| row.get(0))?.unwrap_or(false));
-        }
-        Ok(front.key < self.entry(now)?.key)
+    /// What stands for an image that has failed: the best of its alternates that is open or settled.
+    fn standing(&self, failed: i64) -> Result<Option<Entry>, Trouble> {
+        let alternates = self.alternates_of(failed)?;
+        let standing = alternates.into_iter().find(|(_, state)| matches!(state, State::Open | State::Settled));
+        standing.map(|(id, _)| self.entry(id)).transpose()
+    }
+
+    /// The alternates that an image offers, the best first.
+    fn alternates_of(&self, image: i64) -> Result<Vec<(i64, State)>, Trouble> {
+        let sql = "SELECT e.id, e.state FROM offers o JOIN entries e ON e.id = o.alternate WHERE o.image = ?1
+            ORDER BY o.rank, e.key";
+        self.moment.list(sql, values![image], |row| Ok((row.get::<i64>(0)?, row.get::<Word>(1)?.0)))
     }
 
     /// An alternate leaves its place.
@@ -81,12 +104,6 @@ impl Books<'_, '_> {
         let Some(primary) = alternate.primary else { return Ok(()) };
         let primary = self.entry(primary)?;
         self.count_behind(&primary, -1)
-    }
-
-    fn stand(&mut self, alternate: &Entry, front: &Entry, rank: i64) -> Result<(), Trouble> {
-        let sql = "UPDATE entries SET primary_entry = ?2, rank = ?3 WHERE id = ?1";
-        self.run(sql, values![alternate.id, front.id, rank])?;
-        self.count_behind(front, 1)
     }
 
     /// One alternate more or fewer stands behind `front`.
@@ -105,20 +122,41 @@ impl Books<'_, '_> {
         Ok(self.moment.one(sql, values![entry], |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// Opens the best alternate of an image that failed; the others go on behind that one.
-    pub fn promote(&mut self, failed: i64) -> Result<Option<Image>, Trouble> {
-        let sql = "SELECT e.id, e.url, s.url FROM entries e JOIN sites s ON s.id = e.site
-            WHERE e.primary_entry = ?1 AND e.state = 'alternate' ORDER BY e.rank, e.url LIMIT 1";
-        let best = self
-            .moment
-            .one(sql, values![failed], |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?, row.get::<String>(2)?)))?;
-        let Some((best, url, site)) = best else { return Ok(None) };
+    /// After an image has failed: the next alternate of everyone who relied on it is opened, and those that stood behind it
+    /// find another place. Returns what was opened.
+    pub fn hand_on(&mut self, failed: &Entry) -> Result<Vec<Image>, Trouble> {
+        let sql = "SELECT image FROM offers WHERE alternate = ?1 ORDER BY image";
+        let mut relying = self.moment.list(sql, values![failed.id], |row| row.get::<i64>(0))?;
+        relying.insert(0, failed.id);
+        let mut opened = Vec::new();
+        for image in relying {
+            if matches!(self.entry(image)?.state, State::Rejected | State::Dead) {
+                opened.extend(self.advance(image)?);
+            }
+        }
+        let sql = "SELECT id FROM entries WHERE primary_entry = ?1 AND state = 'alternate' ORDER BY id";
+        for alternate in self.moment.list(sql, values![failed.id], |row| row.get::<i64>(0))? {
+            let alternate = self.entry(alternate)?;
+            self.restand(&alternate)?;
+        }
+        Ok(opened)
+    }
+
+    /// Opens the best alternate of a failed image that has not failed itself, unless it stands already.
+    fn advance(&mut self, failed: i64) -> Result<Option<Image>, Trouble> {
+        let alternates = self.alternates_of(failed)?;
+        let next = alternates.into_iter().find(|(_, state)| !matches!(state, State::Rejected | State::Dead));
+        let Some((next, State::Alternate)) = next else { return Ok(None) };
+        let entry = self.entry(next)?;
+        self.leave(&entry)?;
+        let sql = "SELECT e.url, s.url FROM entries e JOIN sites s ON s.id = e.site WHERE e.id = ?1";
+        let urls = self.moment.one(sql, values![next], |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?)))?;
+        let Some((url, site)) = urls else { return Ok(None) };
         step(Some(State::Alternate), Event::Redrive, &url)?;
-        self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![best])?;
-        let sql = "UPDATE entries SET primary_entry = ?2 WHERE id = ?1 OR (primary_entry = ?1 AND state = 'alternate')";
-        self.run(sql, values![failed, best])?;
-        self.log(Line { kind: "opened", entry: Some(best), other: Some(failed), ..Line::default() })?;
-        let page = first_page(self.moment, best)?;
+        self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![next])?;
+        self.tallies.count(EntryKind::Image, Status::Open, 1);
+        self.log(Line { kind: "opened", entry: Some(next), other: Some(failed), ..Line::default() })?;
+        let page = first_page(self.moment, next)?;
         let (url, site) = (parse_url(&url)?, parse_url(&site)?);
         let page = page.map(|page| parse_url(&page)).transpose()?.unwrap_or_else(|| site.clone());
         Ok(Some(Image { url, page, site, attempts: 0, inline: None, alternates: vec![] }))

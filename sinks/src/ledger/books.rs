@@ -36,7 +36,7 @@ pub(super) struct Entry {
     pub state: State,
     pub depth: Option<u32>,
     pub picture: Option<i64>,
-    /// What an alternate stands behind, or what was opened instead of a failed image.
+    /// What an alternate stands behind.
     pub primary: Option<i64>,
     /// The run that has it, while it is open.
     pub run: Option<i64>,

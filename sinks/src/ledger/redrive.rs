@@ -76,8 +76,7 @@ impl Books<'_, '_> {
     fn redrive_entry(&mut self, id: i64) -> Result<(), Trouble> {
         let entry = self.entry(id)?;
         let next = step(Some(entry.state), Event::Redrive, format!("entry {id}"))?;
-        let sql = "UPDATE entries SET state = 'open', attempts = 0, due_ms = NULL, reason = NULL, detail = NULL,
-            primary_entry = NULL WHERE id = ?1";
+        let sql = "UPDATE entries SET state = 'open', attempts = 0, due_ms = NULL, reason = NULL, detail = NULL WHERE id = ?1";
         self.run(sql, values![id])?;
         if let Some(next) = next {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };

@@ -13,10 +13,11 @@ use super::{Durability, LedgerSettings, OpenError};
 pub(super) const FILE: &str = "ledger.sqlite";
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which SQLite keeps as `user_version`.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("schema/001_ledger.sql"),
     include_str!("schema/002_cursors.sql"),
     include_str!("schema/003_shown.sql"),
+    include_str!("schema/004_offers.sql"),
 ];
 
 /// Pages of the write-ahead log after which it is folded into the file: 16 MiB.
@@ -147,7 +148,7 @@ mod tests {
             assert_eq!(place.version(&reader), Ok(STEPS.len() as i64));
             let kept: i64 = reader.query_row("SELECT count(*) FROM tenants", [], |row| row.get(0)).expect("counts");
             assert_eq!(kept, i64::from(version > 0));
-            reader.query_row("SELECT count(*) FROM shown", [], |_| Ok(())).expect("the newest table is there");
+            reader.query_row("SELECT count(*) FROM offers", [], |_| Ok(())).expect("the newest table is there");
         }
     }
 

@@ -35,25 +35,25 @@ impl Books<'_, '_> {
         };
         match work {
             Work::Frame(frame) => self.frame_failed(frame, &end).map(|()| vec![]),
-            Work::Page(_) | Work::Image(_) => self.entry_failed(work, &end).map(|opened| opened.into_iter().collect()),
+            Work::Page(_) | Work::Image(_) => self.entry_failed(work, &end),
         }
     }
 
-    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<Option<Image>, Trouble> {
+    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<Vec<Image>, Trouble> {
         let (kind, key, url) = match work {
             Work::Page(page) => (EntryKind::Page, page.key(), &page.url),
             Work::Image(image) => (EntryKind::Image, image.key(), &image.url),
-            Work::Frame(_) => return Ok(None),
+            Work::Frame(_) => return Ok(vec![]),
         };
         let entry = self.find(key)?;
         // Since then it was reached on a shorter way, and that try decides.
         if let (Work::Page(page), Some(entry)) = (work, &entry)
             && entry.outdates(page)
         {
-            return Ok(None);
+            return Ok(vec![]);
         }
         let next = step(entry.map(|entry| entry.state), end.event, url)?;
-        let (Some(entry), Some(next)) = (entry, next) else { return Ok(None) };
+        let (Some(entry), Some(next)) = (entry, next) else { return Ok(vec![]) };
         self.refuse_held(entry.run, url)?;
         // A dead entry may be driven again, so it keeps what that takes.
         let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6,
@@ -63,8 +63,8 @@ impl Books<'_, '_> {
         self.recount(kind, Some(entry.state), next);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
         match (kind, next) {
-            (EntryKind::Image, State::Rejected | State::Dead) => self.promote(entry.id),
-            _ => Ok(None),
+            (EntryKind::Image, State::Rejected | State::Dead) => self.hand_on(&entry),
+            _ => Ok(vec![]),
         }
     }
 

@@ -62,7 +62,7 @@ CREATE TABLE entries (
     attempts      INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),   -- tries that failed
     due_ms        INTEGER CHECK (due_ms IS NULL OR state = 'open'),
     picture       INTEGER REFERENCES pictures (id) CHECK ((picture IS NOT NULL) = (kind = 'image' AND state = 'settled')),
-    primary_entry INTEGER REFERENCES entries (id),  -- of an alternate: what it stands behind; of a failed image: what was opened instead
+    primary_entry INTEGER REFERENCES entries (id),  -- of an alternate: what it stands behind
     rank          INTEGER,                          -- of an alternate: 0 is the best
     site          INTEGER NOT NULL REFERENCES sites (id),
     url           TEXT NOT NULL,

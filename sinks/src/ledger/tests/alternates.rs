@@ -8,7 +8,7 @@ both![
     the_best_alternate_takes_over_then_the_next,
     an_alternate_of_an_image_that_failed_long_ago_is_tried_at_once,
     an_alternate_shown_in_its_own_right_is_an_image_like_any_other,
-    an_alternate_of_two_images_stands_behind_the_same_one_in_any_order,
+    an_alternate_of_several_images_is_tried_when_the_turn_of_any_comes_whatever_happens_first,
     an_alternate_shares_the_fate_of_a_picture_whose_detection_died,
 ];
 
@@ -35,9 +35,9 @@ fn the_best_alternate_takes_over_then_the_next() {
     rig.tell_all([kept(image("/b"), "one"), delivered("one", 0)]);
     let by_url = ["rejected", "done", "duplicate", "dead"];
     assert_eq!(rig.statuses(), by_url);
-    // Seen again with another address: that one stands behind whoever took over, so nothing new is tried.
+    // Seen again with another address: a worse one than what stands is not tried.
     rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
-    assert_eq!(rig.tell(read(page("/p", 0), vec![], vec![image_with("/a", &["/y"])])), []);
+    assert_eq!(rig.tell(read(page("/p", 0), vec![], vec![image_with("/a", &["/z", "/b", "/y"])])), []);
     assert_eq!(rig.line("/y")["status"], "duplicate");
 }
 
@@ -71,16 +71,38 @@ fn an_alternate_shown_in_its_own_right_is_an_image_like_any_other() {
     }
 }
 
-fn an_alternate_of_two_images_stands_behind_the_same_one_in_any_order() {
-    let behind = |first: &str, second: &str| {
-        let rig = Rig::showing(vec![image_with(first, &["/x"]), image_with(second, &["/x"])]);
-        rig.tell(rejected(image("/a"))).len()
+fn an_alternate_of_several_images_is_tried_when_the_turn_of_any_comes_whatever_happens_first() {
+    // /x is the only other address of /a and of /c, and the last of /b.
+    let offers = [("/a", vec!["/x"]), ("/b", vec!["/y", "/x"]), ("/c", vec!["/x", "/z"])];
+    let fates = |order: [usize; 3], late: bool| {
+        let images: Vec<Image> = offers.iter().map(|(image, others)| image_with(image, others)).collect();
+        let rig = Rig::showing(if late { vec![] } else { images.clone() });
+        let mut opened = vec![];
+        for n in order {
+            if late {
+                let path = format!("/page{n}");
+                rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page(&path, 1)], images: vec![] }));
+                let shown = Image { page: url(&path), ..images[n].clone() };
+                opened.extend(rig.tell(read(page(&path, 1), vec![], vec![shown])));
+            }
+            let fact = if n == 2 { kept(image("/c"), "one") } else { rejected(image(offers[n].0)) };
+            opened.extend(rig.tell(fact));
+        }
+        opened.extend(rig.tell(rejected(image("/y"))));
+        rig.tell_all([kept(image("/x"), "two"), delivered("one", 0), delivered("two", 1)]);
+        let mut opened: Vec<String> = opened.into_iter().map(|image| image.url.path().to_owned()).collect();
+        opened.sort();
+        let lines =
+            rig.lines(Kind::Images).into_iter().map(|line| (line["status"].clone(), line["duplicate_of"].clone()));
+        (opened, lines.collect::<Vec<_>>())
     };
-    assert_eq!(behind("/a", "/b"), behind("/b", "/a"));
-    // Whichever it stands behind, it is opened when that one fails.
-    let rig = Rig::showing(vec![image_with("/a", &["/x"]), image_with("/b", &["/x"])]);
-    let opened = [rig.tell(rejected(image("/a"))), rig.tell(rejected(image("/b")))];
-    assert_eq!(opened.concat(), [image("/x")]);
+    let expected = fates([0, 1, 2], false);
+    assert_eq!(expected.0, ["/x", "/y"]);
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for late in [false, true] {
+            assert_eq!(fates(order, late), expected, "{order:?} {late}");
+        }
+    }
 }
 
 fn an_alternate_shares_the_fate_of_a_picture_whose_detection_died() {

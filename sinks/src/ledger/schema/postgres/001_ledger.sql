@@ -75,7 +75,7 @@ CREATE TABLE entries (
     attempts      BIGINT NOT NULL DEFAULT 0 CHECK (attempts >= 0),   -- tries that failed
     due_ms        BIGINT CHECK (due_ms IS NULL OR state = 'open'),
     picture       BIGINT REFERENCES pictures (id) CHECK ((picture IS NOT NULL) = (kind = 'image' AND state = 'settled')),
-    primary_entry BIGINT REFERENCES entries (id),  -- of an alternate: what it stands behind; of a failed image: what was opened instead
+    primary_entry BIGINT REFERENCES entries (id),  -- of an alternate: what it stands behind
     rank          BIGINT,                          -- of an alternate: 0 is the best
     site          BIGINT NOT NULL REFERENCES sites (id),
     url           TEXT COLLATE "C" NOT NULL,
@@ -103,6 +103,16 @@ CREATE INDEX entries_open ON entries (tenant, id) WHERE state = 'open';
 CREATE INDEX entries_pages ON entries (tenant) WHERE kind = 'page';
 CREATE INDEX entries_behind ON entries (primary_entry, rank) WHERE primary_entry IS NOT NULL;
 CREATE INDEX entries_of_picture ON entries (picture) WHERE picture IS NOT NULL;
+
+-- Which image offers which other addresses of its picture, the best (rank 0) first. An address may be offered by several.
+CREATE TABLE offers (
+    image     BIGINT NOT NULL REFERENCES entries (id),
+    alternate BIGINT NOT NULL REFERENCES entries (id),
+    rank      BIGINT NOT NULL CHECK (rank >= 0),
+    PRIMARY KEY (image, alternate)
+);
+
+CREATE INDEX offers_of ON offers (alternate);
 
 -- Which page shows which image.
 CREATE TABLE sightings (
