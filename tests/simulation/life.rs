@@ -36,7 +36,8 @@ pub struct Life {
     dead: AtomicBool,
     /// Everything that happened, in order.
     history: Mutex<DefaultHasher>,
-    /// Due times that the ledger holds, by address, and since when the graph can know them.
+    /// By address: when it is due, and the latest moment at which it may be asked for. A retry that was scheduled in this life
+    /// is asked for at its due time exactly, or as soon as the ledger has it; one of an earlier life as soon as it is read.
     dues: Mutex<HashMap<String, (Time, Time)>>,
     /// Promises that were broken. (A job that panics is a fault like any other, so an assertion there would be lost.)
     wrong: Mutex<Vec<String>>,
@@ -87,8 +88,8 @@ impl Life {
     /// Asks for a URL; whether that try fails.
     fn ask(&self, url: &str) -> (usize, bool) {
         let now = self.bridge.clock.now();
-        if let Some((due, known)) = lock(&self.dues).remove(url)
-            && !(due..=due.max(known) + LATE_MS).contains(&now)
+        if let Some((due, latest)) = lock(&self.dues).remove(url)
+            && !(due..=latest).contains(&now)
         {
             lock(&self.wrong).push(format!("{url} was due at {due} and asked for at {now}"));
         }
@@ -249,7 +250,7 @@ impl Ledger for ScriptedLedger {
             let written = futures::executor::block_on(ledger.append(fact));
             life.step(&what).await;
             let now = life.bridge.clock.now();
-            lock(&life.dues).extend(due.map(|(url, due)| (url, (due, now))));
+            lock(&life.dues).extend(due.map(|(url, due)| (url, (due, due.max(now)))));
             written
         })
     }
@@ -274,7 +275,8 @@ impl Ledger for ScriptedLedger {
                 Work::Image(image) => image.url.to_string(),
                 Work::Frame(_) => continue,
             };
-            lock(&self.life.dues).insert(url, (*due, self.life.bridge.clock.now()));
+            let latest = (*due).max(self.life.bridge.clock.now() + LATE_MS);
+            lock(&self.life.dues).insert(url, (*due, latest));
         }
         Ok(work)
     }
