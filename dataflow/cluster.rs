@@ -29,6 +29,10 @@ use tokio::net::{TcpListener, TcpStream as Connection};
 
 /// The largest message while processes come together, in bytes.
 const MESSAGE_MAX: u32 = 64 * 1024;
+/// How long a caller may take to say who it is.
+const GREETING: Duration = Duration::from_secs(2);
+/// Reading a large ledger takes longer than coming together: this many times as long is waited for it.
+const READING: u32 = 60;
 /// The pause between two tries to reach a process that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// The last bytes of a connection that ends as agreed: a header of zeros.
@@ -188,7 +192,7 @@ impl Links {
     }
 
     async fn receive<T: DeserializeOwned>(&mut self, process: usize) -> Result<T, ClusterError> {
-        let limit = Duration::from_millis(self.join_ms);
+        let limit = READING * Duration::from_millis(self.join_ms);
         let received = match self.sockets[process].as_mut() {
             Some(socket) => tokio::time::timeout(limit, receive(socket)).await.unwrap_or_else(|late| Err(late.into())),
             None => Err(io::ErrorKind::NotConnected.into()),
@@ -248,12 +252,15 @@ async fn meet(
         while after[1..].iter().any(Option::is_none) {
             // A caller that goes again, or is none of ours, is nobody.
             let Ok((mut socket, _)) = listener.accept().await else { continue };
-            let Ok(hello) = receive::<Hello>(&mut socket).await else { continue };
-            if send(&mut socket, &Hello { process: membership.process, terms: terms.clone() }).await.is_err() {
-                continue;
-            }
-            agree(terms, &hello)?;
-            if let Some(place) = hello.process.checked_sub(membership.process).and_then(|at| after.get_mut(at)) {
+            let ours = Hello { process: membership.process, terms: terms.clone() };
+            let greeted = async {
+                let hello = receive::<Hello>(&mut socket).await?;
+                send(&mut socket, &ours).await.map(|()| hello)
+            };
+            let Ok(Ok(hello)) = tokio::time::timeout(GREETING, greeted).await else { continue };
+            let place = hello.process.checked_sub(membership.process).filter(|at| *at > 0);
+            if let Some(place) = place.and_then(|at| after.get_mut(at)).filter(|place| place.is_none()) {
+                agree(terms, &hello)?;
                 *place = Some(socket);
             }
         }
@@ -326,8 +333,8 @@ struct Link {
 }
 
 impl Link {
-    fn broken(&self) {
-        self.peers.left(self.process, self.clock.now());
+    fn ended(&self, farewell: bool) {
+        self.peers.left(self.process, farewell, self.clock.now());
     }
 }
 
@@ -339,8 +346,9 @@ impl Read for Link {
             self.tail.drain(..self.tail.len().saturating_sub(LAST_BYTES));
             return Ok(read);
         }
-        self.broken();
-        if self.tail.len() == LAST_BYTES && self.tail.iter().all(|byte| *byte == 0) {
+        let farewell = self.tail.len() == LAST_BYTES && self.tail.iter().all(|byte| *byte == 0);
+        self.ended(farewell);
+        if farewell {
             return Ok(0);
         }
         // An end without a farewell would be a panic of the reading thread; the watch says it better.
@@ -353,7 +361,7 @@ impl Read for Link {
 impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(self.socket.write(bytes).unwrap_or_else(|_| {
-            self.broken();
+            self.ended(false);
             bytes.len()
         }))
     }

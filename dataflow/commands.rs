@@ -100,6 +100,10 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         true => Ok(Box::new(Lines::open(file, parse_site)?)),
         false => Ok(Box::new(Watch::open(file, parse_site)?)),
     })?;
+    if job.cluster.is_some() && !args.folders.is_empty() {
+        let why = "--images: a folder is read by one process; watch it with a stream of its own, on the same state";
+        return Err(Usage(why.to_owned()).into());
+    }
     for path in &args.folders {
         let refused = |error: io::Error| Usage(format!("--images {}: {error}", path.display()));
         let folder = Folder::open(path).map_err(refused)?;
@@ -108,7 +112,7 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
     }
     let first = job.cluster.as_ref().is_none_or(|membership| membership.process == 0);
     if let Some(address) = args.listen.as_ref().filter(|_| first) {
-        let inbox = inbox(common).map_err(|error| Usage(format!("--state {}: {error}", Place::new(&common.state))))?;
+        let inbox = inbox(common, &job.settings)?;
         let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
         let made_up = job.settings.submit.token.is_empty();
@@ -124,18 +128,23 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
     job.drive = Drive { endless: true, grace_ms: args.grace.saturating_mul(1_000), ..job.drive };
     let asked = watch_signals(job.pulse.clone())?;
     finish(job, bars)?;
-    // A supervisor's SIGTERM is the usual end of a stream.
-    Ok(if asked.load(Relaxed) { DONE } else { INTERRUPTED })
+    // A supervisor's SIGTERM is the usual end of a stream, and so is that of another process of the cluster.
+    Ok(if asked.load(Relaxed) { INTERRUPTED } else { DONE })
 }
 
-/// Where submissions are kept: beside the ledger if that is a folder, else here.
-fn inbox(common: &Common) -> io::Result<PathBuf> {
+/// Where submissions are kept: where the settings say, else beside the ledger if that is a folder.
+fn inbox(common: &Common, settings: &Settings) -> Result<PathBuf, Usage> {
     match Place::new(&common.state) {
+        _ if !settings.submit.inbox.is_empty() => Ok(PathBuf::from(&settings.submit.inbox)),
         Place::Folder(dir) => {
-            std::fs::create_dir_all(&dir)?;
+            let made = std::fs::create_dir_all(&dir);
+            made.map_err(|error| Usage(format!("--state {}: {error}", dir.display())))?;
             Ok(dir.join(format!("inbox-{}.txt", common.tenant)))
         }
-        Place::Server(_) => Ok(PathBuf::from(format!("faceflow-inbox-{}.txt", common.tenant))),
+        Place::Server(_) => {
+            let why = "--listen with a state on a server: name a file for what is accepted, on a disk that lasts, with --set submit.inbox=FILE";
+            Err(Usage(why.to_owned()))
+        }
     }
 }
 
@@ -234,10 +243,10 @@ fn sites(args: &CrawlArgs, open: impl Fn(&Path) -> io::Result<Box<dyn Source>>) 
 }
 
 /// The first signal drains, the second ends the process at once; both leave a state that resumes. What is returned turns true
-/// if the first was SIGTERM.
+/// if the first was an interrupt.
 fn watch_signals(pulse: Pulse) -> Result<Arc<AtomicBool>> {
     let asked = Arc::new(AtomicBool::new(false));
-    let terminated = Arc::clone(&asked);
+    let interrupted = Arc::clone(&asked);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("watching for signals")?;
     std::thread::Builder::new().name("faceflow-signals".to_owned()).spawn(move || {
         runtime.block_on(async {
@@ -247,8 +256,8 @@ fn watch_signals(pulse: Pulse) -> Result<Arc<AtomicBool>> {
                     return tracing::warn!(%error, "signals cannot be caught; an interrupt ends the process at once");
                 }
             };
-            let terminate = signals.next().await;
-            terminated.store(terminate, Relaxed);
+            let interrupt = signals.next().await;
+            interrupted.store(interrupt, Relaxed);
             eprintln!("faceflow: finishing what is under way; once more stops at once");
             pulse.drain();
             signals.next().await;
@@ -269,11 +278,11 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for a signal; whether it was SIGTERM.
+    /// Waits for a signal; whether it was an interrupt.
     async fn next(&mut self) -> bool {
         tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => true,
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => false,
         }
     }
 }

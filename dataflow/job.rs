@@ -24,7 +24,7 @@ use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::{SinkError, report, sidecar};
 
 use crate::cluster::{ClusterError, Links, Membership, Terms};
-use crate::parts::{Outside, Parts};
+use crate::parts::{Outside, Parts, Share};
 use crate::run::{Drive, Ending, RunError, run};
 
 /// How long calls that are still running at the end may take to return before they are left behind.
@@ -152,7 +152,7 @@ impl Job {
             Engine::Own(detector) => Arc::clone(detector),
             Engine::Named(name) => faceflow_engine::open(name, &self.settings.detect)?,
         };
-        let web = Arc::new(Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?);
+        let web = Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?;
         let web = Arc::new(Files::new(web, self.folders.clone(), self.settings.fetch.body_max_bytes));
         let mut links = match self.cluster.clone() {
             Some(membership) => {
@@ -180,7 +180,12 @@ impl Job {
         };
         let views = Views { ledger: Arc::clone(&ledger), store, settings: self.settings.report.clone() };
         let settings = self.settings.cluster.clone();
-        let parts = Parts::new(&self.tenant, self.settings, outside, bridge)?;
+        let share = self.cluster.as_ref().map(|membership| Share {
+            process: membership.process,
+            processes: membership.addresses.len(),
+            workers: self.drive.workers.max(1),
+        });
+        let parts = Parts::of_process(&self.tenant, self.settings, outside, (bridge, share.unwrap_or_default()))?;
         if let Some(links) = &mut links {
             // Whoever began before the others have read the ledger would write what they take for known.
             runtime.block_on(links.barrier())?;

@@ -78,11 +78,21 @@ pub struct StageLimits {
 impl Parts {
     /// Joins what comes from outside with the settings, going on from what the ledger holds.
     pub fn new(tenant: &str, settings: Settings, outside: Outside, bridge: Bridge) -> Result<Self, LedgerError> {
+        Self::of_process(tenant, settings, outside, (bridge, Share::default()))
+    }
+
+    /// The same for one process of a cluster, which remembers its share of what the ledger holds.
+    pub fn of_process(
+        tenant: &str,
+        settings: Settings,
+        outside: Outside,
+        (bridge, share): (Bridge, Share),
+    ) -> Result<Self, LedgerError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let per_host = settings.fetch.per_host.max(1);
         Ok(Self {
             shelf: Shelf { store: outside.store, tenant: tenant.into() },
-            earlier: Arc::new(Earlier::load(outside.ledger.as_ref())?),
+            earlier: Arc::new(Earlier::load(outside.ledger.as_ref(), share)?),
             looker: Looker {
                 detector: outside.detector,
                 slots: Arc::new(Slots::new(settings.detect.concurrency())),
@@ -115,6 +125,32 @@ impl Parts {
     }
 }
 
+/// Which part of a cluster's workers is in this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Which process, from 0.
+    pub process: usize,
+    /// Processes in all.
+    pub processes: usize,
+    /// Workers in each.
+    pub workers: usize,
+}
+
+impl Default for Share {
+    /// All workers are here, however many.
+    fn default() -> Self {
+        Self { process: 0, processes: 1, workers: 1 }
+    }
+}
+
+impl Share {
+    /// Whether what has this route belongs to a worker of this process.
+    fn has(self, route: u64) -> bool {
+        let worker = route % (self.processes * self.workers) as u64;
+        worker / self.workers as u64 == self.process as u64
+    }
+}
+
 /// What the ledger knew when the process started. Each worker takes its share.
 #[derive(Default)]
 pub struct Earlier {
@@ -126,7 +162,7 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    fn load(ledger: &dyn Ledger) -> Result<Self, LedgerError> {
+    fn load(ledger: &dyn Ledger, mine: Share) -> Result<Self, LedgerError> {
         let (mut pages, mut sites) = (HashMap::new(), HashMap::new());
         ledger.known_pages(&mut |key, depth| {
             pages.insert(key, depth);
@@ -134,10 +170,13 @@ impl Earlier {
         ledger.open_sites(&mut |site| {
             sites.insert(site.site.clone(), site);
         })?;
-        let (mut images, mut pictures) = (Vec::new(), Vec::new());
-        ledger.known_images(&mut |key| images.push(key))?;
-        ledger.known_pictures(&mut |picture| pictures.push(picture))?;
-        let contents = pictures.iter().map(|picture| picture.content.id).collect();
+        let (mut images, mut contents, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+        ledger.known_images(&mut |key| images.extend(Some(key).filter(|key| mine.has(key.route()))))?;
+        ledger.known_pictures(&mut |picture| {
+            contents.extend(Some(picture.content.id).filter(|id| mine.has(id.route())));
+            // The worker that clusters them is the first.
+            pictures.extend(Some(picture).filter(|_| mine.process == 0));
+        })?;
         Ok(Self {
             frontier: Arc::new(admit::Earlier { pages, sites: Mutex::new(sites) }),
             images: Mutex::new(images),

@@ -45,10 +45,9 @@ impl Lines {
         Ok(Self::new(&path.display().to_string(), Box::new(BufReader::new(File::open(path)?)), parse))
     }
 
-    /// The lines of a file that only ever grows, and those that will be added to it. A line counts once its end is there.
-    pub fn follow(path: &Path, parse: ParseSite) -> io::Result<Self> {
-        let lines = Self::new(&path.display().to_string(), Box::new(BufReader::new(File::open(path)?)), parse);
-        Ok(Self { follow: true, ..lines })
+    /// The lines of a reader that has more to say after its end. A line counts once its end is there.
+    pub fn following(name: &str, reader: Box<dyn BufRead + Send>, parse: ParseSite) -> Self {
+        Self { follow: true, ..Self::new(name, reader, parse) }
     }
 
     /// The lines of `reader`, called `name` in reports.
@@ -209,7 +208,8 @@ mod tests {
             io::Write::write_all(&mut file, text.as_bytes()).expect("writes");
         };
         add("http://a.example/\nhttp://b.exa");
-        let mut lines = Lines::follow(&path, parse).expect("opens");
+        let file = File::open(&path).expect("opens");
+        let mut lines = Lines::following("inbox.txt", Box::new(BufReader::new(file)), parse);
         let next = |lines: &mut Lines| match lines.poll(0) {
             Poll::Site(url) => url.to_string(),
             other => format!("{other:?}"),

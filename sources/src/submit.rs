@@ -1,28 +1,38 @@
 //! Sites submitted over HTTP: `POST /v1/sites`, with a bearer token.
 //!
 //! What is accepted is appended to the inbox, a file of sites that only grows, before the answer is given; the pipeline
-//! follows that file. So a submission survives a kill, and resuming is reading the inbox again. Promise: what was answered
-//! with 202 is on its way, and nothing else is.
+//! follows that file as far as it is on disk. So a submission survives a kill, and resuming is reading the inbox again. Nobody
+//! without the token is read further than the head, and every connection has its time. Promise: what was answered with 202 is
+//! on its way, and nothing else is.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use faceflow_core::Time;
 use faceflow_core::source::{Poll, Source};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
-use tower_http::timeout::TimeoutLayer;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
 
 use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite};
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
 
 /// The settings `[submit]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +40,8 @@ use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite};
 pub struct SubmitSettings {
     /// The token that `Authorization: Bearer …` must carry. Empty: one is made up and printed when the server starts.
     pub token: String,
+    /// The file that keeps what is accepted, on a disk that lasts. Empty: beside the ledger, where that is a folder.
+    pub inbox: String,
     /// Sites in one submission, at most.
     pub sites_max: usize,
     /// Size of one submission, in bytes.
@@ -40,7 +52,13 @@ pub struct SubmitSettings {
 
 impl Default for SubmitSettings {
     fn default() -> Self {
-        Self { token: String::new(), sites_max: 10_000, body_max_bytes: 4 << 20, timeout_ms: 10_000 }
+        Self {
+            token: String::new(),
+            inbox: String::new(),
+            sites_max: 10_000,
+            body_max_bytes: 4 << 20,
+            timeout_ms: 10_000,
+        }
     }
 }
 
@@ -92,6 +110,8 @@ struct Refusal {
 
 struct Desk {
     inbox: Mutex<File>,
+    /// How much of the inbox is on disk, whole lines all of it.
+    kept: Arc<AtomicU64>,
     parse: ParseSite,
     token: [u8; 32],
     sites_max: usize,
@@ -103,7 +123,13 @@ impl Submissions {
     /// Listens at `address` and keeps what comes in the file `inbox`.
     pub fn open(address: &str, inbox: &Path, settings: &SubmitSettings, parse: ParseSite) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other(format!("another process keeps {}", inbox.display())),
+            TryLockError::Error(error) => error,
+        })?;
         cut_to_lines(&mut file)?;
+        let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
+        let follow = Kept { file: File::open(inbox)?, read: 0, kept: Arc::clone(&kept) };
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -112,32 +138,32 @@ impl Submissions {
             token => token.to_owned(),
         };
         let digest = Sha256::digest(&token).into();
-        let desk = Desk { inbox: Mutex::new(file), parse, token: digest, sites_max: settings.sites_max };
-        let timeout =
-            TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(settings.timeout_ms));
+        let desk =
+            Arc::new(Desk { inbox: Mutex::new(file), kept, parse, token: digest, sites_max: settings.sites_max });
         let routes = Router::new()
             .route("/v1/sites", post(submit))
             .layer(DefaultBodyLimit::max(settings.body_max_bytes))
-            .layer(timeout)
-            .with_state(Arc::new(desk));
+            .layer(from_fn_with_state(Arc::clone(&desk), admit))
+            .with_state(desk);
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let limit = Duration::from_millis(settings.timeout_ms);
         std::thread::Builder::new().name("faceflow-submit".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let served = match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => tokio::select! {
-                        served = axum::serve(listener, routes) => served,
-                        // Nobody waits for the end of a submission that is not answered yet.
-                        _ = stopped => Ok(()),
-                    },
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = served {
-                    tracing::error!("no more submissions are taken: {error}");
+                tokio::select! {
+                    served = serve(listener, routes, limit) => {
+                        if let Err(error) = served {
+                            tracing::error!("no more submissions are taken: {error}");
+                        }
+                    }
+                    // Nobody waits for the end of a submission that is not answered yet.
+                    _ = stopped => {}
                 }
             });
         })?;
-        Ok(Self { inbox: Lines::follow(inbox, parse)?, address, token, _stop: stop })
+        let name = inbox.display().to_string();
+        let inbox = Lines::following(&name, Box::new(BufReader::new(follow)), parse);
+        Ok(Self { inbox, address, token, _stop: stop })
     }
 
     /// Where it listens.
@@ -175,12 +201,52 @@ fn made_up() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The inbox as far as it is on disk.
+struct Kept {
+    file: File,
+    read: u64,
+    kept: Arc<AtomicU64>,
+}
+
+impl Read for Kept {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let left = self.kept.load(SeqCst).saturating_sub(self.read);
+        let read = (&mut self.file).take(left).read(room)?;
+        self.read += read as u64;
+        Ok(read)
+    }
+}
+
+/// Answers connections: so many at once, one request each, each within `limit`.
+async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        // A connection that broke before it was accepted is the caller's affair.
+        let Ok((socket, _)) = listener.accept().await else { continue };
+        let service = TowerToHyperService::new(routes.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(limit).keep_alive(false);
+            // Whoever is late or breaks off gets no answer.
+            let _ = tokio::time::timeout(limit, http.serve_connection(TokioIo::new(socket), service)).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Lets requests with the token through, before anything of their body is read.
+async fn admit(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Result<Response, Problem> {
+    desk.admit(request.headers())?;
+    Ok(next.run(request).await)
+}
+
 async fn submit(
     State(desk): State<Arc<Desk>>,
-    headers: HeaderMap,
     Json(submission): Json<Submission>,
 ) -> Result<(StatusCode, Json<Receipt>), Problem> {
-    desk.admit(&headers)?;
     if submission.sites.len() > desk.sites_max {
         let why = format!("{} sites; at most {} at once (submit.sites_max)", submission.sites.len(), desk.sites_max);
         return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
@@ -205,6 +271,9 @@ impl Desk {
         let (mut lines, mut refused, mut accepted) = (String::new(), vec![], 0);
         for site in sites {
             match (self.parse)(&site) {
+                Ok(url) if url.as_str().len() as u64 >= LINE_MAX_BYTES => {
+                    refused.push(Refusal { site: site.chars().take(80).collect(), why: "too long".to_owned() });
+                }
                 Ok(url) => {
                     accepted += 1;
                     lines += &format!("{url}\n");
@@ -213,12 +282,14 @@ impl Desk {
             }
         }
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = inbox.metadata()?.len();
         let written = inbox.write_all(lines.as_bytes()).and_then(|()| inbox.sync_data());
         if let Err(error) = written {
-            // The beginning of a line would spoil the next one.
-            cut_to_lines(&mut inbox)?;
+            // What is not answered for is not kept.
+            inbox.set_len(before)?;
             return Err(error);
         }
+        self.kept.store(before + lines.len() as u64, SeqCst);
         Ok(Receipt { accepted, refused })
     }
 }
@@ -261,7 +332,8 @@ mod tests {
     fn what_is_accepted_is_in_the_inbox_and_comes_again_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let inbox = folder.path().join("inbox.txt");
-        let settings = SubmitSettings { sites_max: 2, body_max_bytes: 1_000, ..SubmitSettings::default() };
+        let settings =
+            SubmitSettings { sites_max: 2, body_max_bytes: 1_000, timeout_ms: 500, ..SubmitSettings::default() };
         let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).expect("opens");
         let token = submissions.token().to_owned();
         assert_eq!(token.len(), 32);
@@ -285,11 +357,25 @@ mod tests {
         }
         assert_eq!(next(&mut submissions), "Later");
 
+        let second = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).err().expect("it is kept");
+        assert!(second.to_string().contains("another process"), "{second}");
+        // Who is silent, or has no token and much to say, is not waited for.
+        let mut silent = TcpStream::connect(submissions.address()).expect("connects");
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).expect("is closed");
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+
         let address = submissions.address();
         drop(submissions);
         let mut torn = OpenOptions::new().append(true).open(&inbox).expect("opens");
         torn.write_all(b"http://torn.exam").expect("writes");
-        let mut again = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).expect("opens");
+        // The server's thread lets go of the inbox in a moment.
+        let mut again = loop {
+            match Submissions::open("127.0.0.1:0", &inbox, &settings, parse) {
+                Ok(again) => break again,
+                Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
+            }
+        };
         assert_eq!([next(&mut again), next(&mut again)], ["http://a.example/", "Later"]);
         assert_ne!(again.address(), address);
     }

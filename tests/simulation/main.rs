@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use faceflow::core::Time;
 use faceflow::core::invariants::conserved;
 use faceflow::core::ledger::Ledger;
+use faceflow::core::record::ContentId;
 use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::graph;
 use faceflow::parts::{Outside, Parts};
@@ -26,7 +27,7 @@ use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use life::{Life, ScriptedEngine, ScriptedLedger, ScriptedSink, ScriptedStore, ScriptedWeb};
-use script::{World, dice, lock};
+use script::{Place, World, dice, lock};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -106,7 +107,12 @@ fn check(world: &World, folder: &Path, kills: usize) {
     for (url, asked) in &*lock(&world.asked) {
         let failed = asked.iter().filter(|(_, failed)| *failed).count();
         // A picture that could not be kept is asked for again.
-        let unkept = lock(&world.store_failures).iter().filter(|(key, _)| key.contains("/images/")).count();
+        let content = match world.places.get(url) {
+            Some(Place::Picture(bytes)) => ContentId::of(bytes).to_string(),
+            _ => "no picture".to_owned(),
+        };
+        let unkept = |(key, failures): (&String, &u32)| if key.contains(&content) { *failures as usize } else { 0 };
+        let unkept: usize = lock(&world.store_failures).iter().map(unkept).sum();
         let most = 1 + failed + unkept + kills;
         assert!(asked.len() <= most, "{url} was asked for {} times, at most {most} were due", asked.len());
     }

@@ -74,12 +74,14 @@ struct Peer {
     heard: Time,
     beat: Option<Beat>,
     gone: Option<Time>,
+    /// Whether it went as agreed.
+    farewell: bool,
 }
 
 impl Peers {
     /// The cluster of these addresses, of which `process` is this one, all of them heard of `now`.
     pub fn new(process: usize, addresses: Vec<String>, settings: ClusterSettings, now: Time) -> Self {
-        let peers = addresses.iter().map(|_| Peer { heard: now, beat: None, gone: None }).collect();
+        let peers = addresses.iter().map(|_| Peer { heard: now, beat: None, gone: None, farewell: false }).collect();
         Self { process, addresses, settings, peers: Mutex::new(peers) }
     }
 
@@ -100,9 +102,10 @@ impl Peers {
         }
     }
 
-    /// Notes that a process has closed its connection.
-    pub fn left(&self, process: usize, now: Time) {
+    /// Notes that a process has closed its connection, as agreed or not.
+    pub fn left(&self, process: usize, farewell: bool, now: Time) {
         if let Some(peer) = self.lock().get_mut(process) {
+            peer.farewell |= farewell;
             peer.gone.get_or_insert(now);
         }
     }
@@ -126,21 +129,22 @@ impl Peers {
         Some(format!("{why}. Start every process of the cluster again: the ledger goes on from here"))
     }
 
-    /// What the others are about: the first that wants to stop or drain, and until when work is left, if one says so.
+    /// What the others are about: whether one drains, and until when work is left, if one says so. One that has stopped will be
+    /// gone in a moment, for better or worse.
     pub fn wish(&self) -> (Mode, Option<Time>) {
         let peers = self.lock();
         let beats = || peers.iter().filter_map(|peer| peer.beat.as_ref());
-        let mode = if beats().any(|beat| beat.mode != Mode::Running) { Mode::Draining } else { Mode::Running };
+        let mode = if beats().any(|beat| beat.mode == Mode::Draining) { Mode::Draining } else { Mode::Running };
         (mode, beats().find_map(|beat| beat.leaves_until))
     }
 
-    /// Whether every other process drains and has nothing under way, or has left.
+    /// Whether every other process drains and has nothing under way, or has left as agreed.
     pub fn others_are_idle(&self) -> bool {
         let peers = self.lock();
         let mut others = peers.iter().enumerate().filter(|(process, _)| *process != self.process);
         others.all(|(_, peer)| {
-            let idle = |beat: &Beat| beat.idle && beat.mode != Mode::Running;
-            peer.gone.is_some() || peer.beat.as_ref().is_some_and(idle)
+            let idle = |beat: &Beat| beat.idle && beat.mode != Mode::Running && peer.gone.is_none();
+            peer.farewell || peer.beat.as_ref().is_some_and(idle)
         })
     }
 
@@ -166,7 +170,7 @@ mod tests {
         let missing = peers.missing(11_001).expect("2 is silent");
         assert!(missing.contains("process 2 (c:3)") && missing.contains("10001 ms"), "{missing}");
         peers.hear(&beat(2, Mode::Running, false), 11_000);
-        peers.left(0, 12_000);
+        peers.left(0, false, 12_000);
         assert_eq!(peers.missing(12_000 + FAREWELL_MS), None, "it may have been right to go");
         assert!(peers.missing(12_001 + FAREWELL_MS).is_some_and(|missing| missing.contains("process 0 (a:1) is gone")));
     }
@@ -180,5 +184,9 @@ mod tests {
         assert_eq!((peers.wish().0, peers.others_are_idle()), (Mode::Draining, false));
         peers.hear(&Beat { leaves_until: Some(7), ..beat(1, Mode::Draining, true) }, 2);
         assert_eq!((peers.wish(), peers.others_are_idle()), ((Mode::Draining, Some(7)), true));
+        peers.left(1, false, 3);
+        assert!(!peers.others_are_idle(), "who died in a drain was not done");
+        peers.left(1, true, 3);
+        assert!(peers.others_are_idle());
     }
 }

@@ -34,7 +34,7 @@ struct Inner {
     hosts: Hosts,
     robots: Robots,
     opt_outs: OptOuts,
-    memory: BodyMemory,
+    memory: Arc<BodyMemory>,
 }
 
 /// Why there is no client.
@@ -84,9 +84,16 @@ impl Client {
             .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
             .build()?;
         let (hosts, robots) = (Hosts::new(settings), Robots::new(settings));
-        let (opt_outs, memory) = (OptOuts::new(settings), BodyMemory::new(settings.memory_max_bytes));
+        let (opt_outs, memory) = (OptOuts::new(settings), Arc::new(BodyMemory::new(settings.memory_max_bytes)));
         let settings = settings.clone();
         Ok(Self(Arc::new(Inner { settings, clock, http, guard, hosts, robots, opt_outs, memory })))
+    }
+}
+
+impl Client {
+    /// The memory that its bodies are held in.
+    pub(super) fn memory(&self) -> Arc<BodyMemory> {
+        Arc::clone(&self.0.memory)
     }
 }
 

@@ -3,27 +3,34 @@
 //! Pages never lead here: the miner keeps http and https addresses only, and redirects are refused by the client. Promise: no
 //! file outside the named folders is read, whatever links lie in them.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use faceflow_core::bridge::blocking;
 use faceflow_core::{Class, Fault, Future};
+use rustix::fs::OFlags;
 use url::Url;
 
-use super::{Response, Want, Web, faults};
+use super::memory::BodyMemory;
+use super::{Client, Response, Want, Web, faults};
 
 /// A web whose `file:` addresses are files in some folders.
 pub struct Files {
     web: Arc<dyn Web>,
+    memory: Arc<BodyMemory>,
     roots: Arc<[PathBuf]>,
     bytes_max: usize,
 }
 
 impl Files {
-    /// `web`, and the files in `roots` (canonical paths), each of at most `bytes_max`.
-    pub fn new(web: Arc<dyn Web>, roots: Vec<PathBuf>, bytes_max: usize) -> Self {
-        Self { web, roots: roots.into(), bytes_max }
+    /// The web of `client`, whose memory for bodies it shares, and the files in `roots` (canonical paths), each of at most
+    /// `bytes_max`.
+    pub fn new(client: Client, roots: Vec<PathBuf>, bytes_max: usize) -> Self {
+        Self { memory: client.memory(), web: Arc::new(client), roots: roots.into(), bytes_max }
     }
 }
 
@@ -32,28 +39,54 @@ impl Web for Files {
         if url.scheme() != "file" {
             return self.web.get(url, want);
         }
-        let (url, roots, bytes_max) = (url.clone(), Arc::clone(&self.roots), self.bytes_max);
-        Box::pin(blocking(move || read(url, &roots, bytes_max)))
+        let (url, roots, bytes_max, memory) =
+            (url.clone(), Arc::clone(&self.roots), self.bytes_max, Arc::clone(&self.memory));
+        Box::pin(async move {
+            let mut held = memory.share().await;
+            let named = url.clone();
+            let (file, bytes) = blocking(move || open(&named, &roots)).await?;
+            if bytes > bytes_max as u64 {
+                return Err(faults::too_large(bytes, bytes_max));
+            }
+            memory.grow(&mut held, bytes as usize).await;
+            let named = url.clone();
+            let body = blocking(move || {
+                let mut body = Vec::with_capacity(bytes as usize);
+                // It may have grown since; what was promised is what is read.
+                file.take(bytes).read_to_end(&mut body).map_err(|error| refused(&named, &error))?;
+                Ok(body)
+            });
+            let body = held.with(body.await?.into());
+            Ok(Response { final_url: url, status: 200, headers: vec![], body })
+        })
     }
 }
 
-fn read(url: Url, roots: &[PathBuf], bytes_max: usize) -> Result<Response, Fault> {
+/// Opens a regular file and tells its size. Whatever is swapped for it meanwhile, what is open lies in a named folder.
+fn open(url: &Url, roots: &[PathBuf]) -> Result<(File, u64), Fault> {
     let inside = |path: &PathBuf| roots.iter().any(|root| path.starts_with(root));
     let path = url.to_file_path().ok().filter(inside).ok_or_else(|| {
         let detail = format!("{url} is in no folder that this run was told of: name it with faceflow stream --images");
         Fault::transient(Class::Policy, "folder_not_named", detail)
     })?;
-    let path = path.canonicalize().map_err(|error| refused(&url, &error))?;
-    if !inside(&path) {
-        return Err(Fault::permanent(Class::Policy, "forbidden_file", format!("{url} leads out of its folder")));
+    let forbidden = |why: &str| Fault::permanent(Class::Policy, "forbidden_file", format!("{url} {why}"));
+    // A named pipe must not keep us waiting for its other end.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file =
+        File::options().read(true).custom_flags(flags).open(&path).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => forbidden("is a link"),
+            _ => refused(url, &error),
+        })?;
+    let metadata = file.metadata().map_err(|error| refused(url, &error))?;
+    if !metadata.is_file() {
+        return Err(forbidden("is no file"));
     }
-    let file = std::fs::File::open(&path).map_err(|error| refused(&url, &error))?;
-    let mut body = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut body).map_err(|error| refused(&url, &error))?;
-    if body.len() > bytes_max {
-        return Err(faults::too_large("more", bytes_max));
+    // Where the system tells what an open file really is (Linux), folders on the way cannot be links either.
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| path.canonicalize());
+    if !real.as_ref().is_ok_and(inside) {
+        return Err(forbidden("leads out of its folder"));
     }
-    Ok(Response { final_url: url, status: 200, headers: vec![], body: body.into() })
+    Ok((file, metadata.len()))
 }
 
 fn refused(url: &Url, error: &std::io::Error) -> Fault {
@@ -68,12 +101,10 @@ fn refused(url: &Url, error: &std::io::Error) -> Fault {
 mod tests {
     use super::*;
 
-    struct Nothing;
-
-    impl Web for Nothing {
-        fn get(&self, _: &Url, _: Want) -> Future<Result<Response, Fault>> {
-            Box::pin(async { Err(Fault::transient(Class::Dns, "no_web", "")) })
-        }
+    fn client() -> Client {
+        let runtime = tokio::runtime::Handle::current();
+        let clock = Arc::new(faceflow_core::clock::RuntimeClock::wall(runtime));
+        Client::new(&super::super::FetchSettings::default(), clock).expect("a client")
     }
 
     #[tokio::test]
@@ -84,7 +115,7 @@ mod tests {
                 .expect("writes");
         }
         std::os::unix::fs::symlink(outside.path().join("secret.jpg"), inside.path().join("link.jpg")).expect("links");
-        let files = Files::new(Arc::new(Nothing), vec![inside.path().canonicalize().expect("is there")], 20);
+        let files = Files::new(client(), vec![inside.path().canonicalize().expect("is there")], 20);
         let get = async |folder: &tempfile::TempDir, name: &str| {
             let url = Url::from_file_path(folder.path().join(name)).expect("a path");
             files.get(&url, Want::Image).await.map(|response| response.body).map_err(|fault| fault.reason)
@@ -94,7 +125,15 @@ mod tests {
         assert_eq!(get(&inside, "none.jpg").await, Err("file_missing".into()));
         assert_eq!(get(&inside, "link.jpg").await, Err("forbidden_file".into()));
         assert_eq!(get(&outside, "secret.jpg").await, Err("folder_not_named".into()));
-        let web = Url::parse("http://a.example/").expect("a URL");
-        assert_eq!(files.get(&web, Want::Page).await.map_err(|fault| fault.reason), Err("no_web".into()));
+        let deep = inside.path().join("deep");
+        std::os::unix::fs::symlink(outside.path(), &deep).expect("links");
+        assert_eq!(
+            get(&inside, "deep/secret.jpg").await,
+            Err("forbidden_file".into()),
+            "a folder on the way is a link"
+        );
+        let made = std::process::Command::new("mkfifo").arg(inside.path().join("pipe.jpg")).status();
+        assert!(made.expect("mkfifo runs").success());
+        assert_eq!(get(&inside, "pipe.jpg").await, Err("forbidden_file".into()), "and it does not wait");
     }
 }

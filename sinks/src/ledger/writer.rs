@@ -130,6 +130,7 @@ impl Writer {
                     (Task::Claim(claim), Keeper::Lease(lease)) => {
                         lease.claim(moment, tenant, *claim).map(|()| Outcome::Claimed)
                     }
+                    (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
                     _ => books.carry_out(task),
                 };
                 outcomes.push(match outcome {

@@ -101,13 +101,15 @@ impl Lease {
         Ok(living)
     }
 
+    /// Declares over whoever is dead: a heart that beats again meanwhile either comes before this or finds that it is too late.
+    pub fn bury(&self, moment: &Moment<'_>) -> Result<(), Trouble> {
+        let sql = format!("UPDATE runs SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND NOT ({LIVING})");
+        moment.run(&sql, &[])
+    }
+
     /// Claims open work that nobody living has.
     pub fn claim(&self, moment: &Moment<'_>, tenant: i64, claim: Claim) -> Result<(), Trouble> {
-        // Declared over first: a heart that beats again meanwhile either comes before this or finds that it is too late.
-        moment.run(
-            &format!("UPDATE runs SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND NOT ({LIVING})"),
-            &[],
-        )?;
+        self.bury(moment)?;
         let take = |table: &str, which: &str| {
             format!(
                 "UPDATE {table} SET run = ?1 WHERE id IN (SELECT id FROM {table} WHERE tenant = ?2 AND state = 'open' AND {which}
