@@ -110,8 +110,7 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         job.folders.push(folder.root().to_owned());
         job.sources.push(Box::new(folder));
     }
-    let first = job.cluster.as_ref().is_none_or(|membership| membership.process == 0);
-    if let Some(address) = args.listen.as_ref().filter(|_| first) {
+    if let Some(address) = args.listen.as_ref().filter(|_| job.is_first()) {
         let inbox = inbox(common, &job.settings)?;
         let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
@@ -201,7 +200,7 @@ fn membership(args: &CrawlArgs) -> Result<Option<Membership>, Usage> {
 
 /// Runs a job to its end, with progress on a terminal and a summary.
 fn finish(job: Job, bars: &MultiProgress) -> Result<Summary> {
-    let first = job.cluster.as_ref().is_none_or(|membership| membership.process == 0);
+    let first = job.is_first();
     let progress = io::stderr().is_terminal().then(|| Progress::start(job.pulse.clone(), bars));
     let summary = job.run();
     drop(progress);

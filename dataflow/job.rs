@@ -135,6 +135,11 @@ impl Job {
         }
     }
 
+    /// Whether this process is the first of its cluster, or the only one: it reads the sources and writes the views.
+    pub fn is_first(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|membership| membership.process == 0)
+    }
+
     /// Runs it: to the end, to the end of its patience, or until its pulse says stop.
     pub fn run(self) -> Result<Summary, JobError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
@@ -161,7 +166,7 @@ impl Job {
             }
             None => None,
         };
-        let first = self.cluster.as_ref().is_none_or(|membership| membership.process == 0);
+        let first = self.is_first();
         let ledger = Arc::new(self.open_ledger(runtime, links.as_mut())?);
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
@@ -234,7 +239,7 @@ impl Job {
     ) -> Result<StateLedger, JobError> {
         let (place, settings) = (Place::new(&self.state), &self.settings.ledger);
         let Some(links) = links else { return Ok(StateLedger::open(place, &self.tenant, settings)?) };
-        if self.cluster.as_ref().is_some_and(|membership| membership.process == 0) {
+        if self.is_first() {
             let ledger = StateLedger::open(place, &self.tenant, settings)?;
             runtime.block_on(links.share(ledger.run()))?;
             return Ok(ledger);

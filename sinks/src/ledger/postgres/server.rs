@@ -168,7 +168,7 @@ mod tests {
             ("postgres://u:secret?x@host/db", "postgres://u:***@host/db"),
             ("postgres://u@host/db?password=secret&host=/run", "postgres://u@host/db?password=***&host=/run"),
             ("postgres://host/db?user=u&Password=secret", "postgres://host/db?user=u&Password=***"),
-            ("postgres://u@/db?host=/tmp/x", "postgres://u@/db?host=/tmp/x"),
+            ("postgres://u@/db?host=/run/x", "postgres://u@/db?host=/run/x"),
             ("postgres://u:secret@", "postgres://u:***@"),
         ];
         for (url, shown) in cases {
