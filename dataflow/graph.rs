@@ -16,15 +16,14 @@ use faceflow_operators::detect::Detect;
 use faceflow_operators::download::Downloads;
 use faceflow_operators::drain::Drain;
 use faceflow_operators::fetch::Fetch;
+use faceflow_operators::frontier::GiveOut;
 use faceflow_operators::intake::intake;
 use faceflow_operators::keep::Keep;
 use faceflow_operators::mine::Mine;
 use faceflow_operators::recall::Recall;
 use faceflow_operators::record::Recorded;
 use faceflow_operators::schedule::{Schedule, lost_work};
-use faceflow_operators::seen::Seen;
 use faceflow_operators::unique::{Unique, Verdict};
-use faceflow_operators::wait::{Wait, Waiting};
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Concatenate, ConnectLoop, Feedback, Probe};
@@ -38,35 +37,25 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (index, peers) = (scope.worker().index(), scope.worker().peers());
     let shelf = || parts.shelf.clone();
 
-    // What comes round again: read pages to the frontier, opened alternates, outcomes to the clusters, and due retries.
-    let (to_frontier, read) = scope.feedback(1);
-    let (to_images, opened) = scope.feedback(1);
+    // What comes round again: what the ledger has learned, to the frontier; outcomes, to the clusters.
+    let (to_frontier, news) = scope.feedback(1);
     let (to_clusters, outcomes) = scope.feedback(1);
-    let (to_work, due) = scope.feedback(1);
-    let (due_pages, due_images, due_frames) = by_kind(due);
 
-    // What enters: new sites and pictures, and what earlier runs still owe.
-    let (news, owed) = intake(scope, parts.intake(index), bridge);
+    // Everything that is open waits in the ledger; what is due there is given out.
+    let (pages, images, due_frames) = by_kind(news.give_out(parts.lender(index), bridge));
 
-    // Pages: admitted by the frontier, fetched from their host, mined for links and images.
-    let admitted = news.concat(read).admit(settings.crawl.clone(), Arc::clone(&parts.earlier.frontier));
-    let (admitted, opened_late) = admitted.record(Arc::clone(ledger), bridge);
-    let (pages, shown) = admitted.flat_map(|admitted| found(admitted.pages, admitted.images)).ok_err(|new| new);
-    let (fetched, unreachable) = pages.concat(due_pages).fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
+    // Pages: fetched from their host, mined for links and images; what they lead to is admitted, as new sites are.
+    let (fetched, unreachable) = pages.fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
     let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
-    let lost_pages = unreachable.concat(unreadable);
-    visits
-        .map(Arrival::Visit)
-        .concat(lost_pages.clone().map(|lost| Arrival::Stuck(lost.record)))
-        .connect_loop(to_frontier);
+    let arrivals = intake(scope, parts.intake(index), bridge).concat(visits.map(Arrival::Visit));
+    let (_, found) = arrivals.admit(settings.crawl.clone()).record(Arc::clone(ledger), bridge);
 
-    // Images: each URL once, downloaded from its host, decoded once, kept before anything is said about it.
-    let images = shown.concat(opened).seen(parts.earlier.images_of(index, peers)).concat(due_images);
+    // Images: downloaded from their host, decoded once, kept before anything is said about them.
     let web = Arc::clone(&parts.web);
     let (downloads, missing) = images.download(web, Arc::clone(darkroom), bridge, parts.limits.download);
     let (developed, spoiled) = downloads.decode(settings.image.clone(), Arc::clone(darkroom), bridge, parts.limits.cpu);
     let (kept, unkept) = developed.keep(shelf(), Arc::clone(darkroom), bridge);
-    let (kept, _) = kept.record(Arc::clone(ledger), bridge);
+    let (kept, settled) = kept.record(Arc::clone(ledger), bridge);
 
     // Pictures: each content once, near-duplicates clustered by hash, one of each cluster chosen.
     let verdicts = kept.map(|kept| kept.frame).unique(parts.earlier.contents_of(index, peers));
@@ -91,23 +80,18 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (detected, unseen) = frames.detect(parts.looker.clone(), Arc::clone(darkroom), bridge);
     let (delivered, undelivered) = detected.deliver(shelf(), settings.deliver.clone(), Arc::clone(darkroom), bridge);
     let delivered = parts.sinks.iter().fold(delivered, |delivered, sink| delivered.drain(Arc::clone(sink), bridge));
-    let (delivered, _) = delivered.record(Arc::clone(ledger), bridge);
+    let (delivered, answered) = delivered.record(Arc::clone(ledger), bridge);
 
-    // Every loss: a fate, recorded, then waited for or given up.
+    // Every loss: a fate, recorded. A retry waits in the ledger; the end of a picture concerns its cluster.
     let lost = scope.concatenate([
-        lost_pages.map(lost_work),
+        unreachable.concat(unreadable).map(lost_work),
         missing.concat(spoiled).concat(unkept).map(lost_work),
         unread.concat(unseen).concat(undelivered).map(lost_work),
     ]);
     let fates = lost.schedule(settings.retry, Arc::clone(&bridge.clock));
-    let (fates, opened_instead) = fates.record(Arc::clone(ledger), bridge);
-    opened_late.concat(opened_instead).connect_loop(to_images);
-    let (retries, ends) = fates.ok_err(|fate| match fate {
-        Fate::Retry { work, due, .. } => Ok(Waiting { work, due }),
-        end => Err(end),
-    });
-    retries.concat(owed).wait(bridge).connect_loop(to_work);
-    let died = ends.flat_map(|end| match end {
+    let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
+    scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
+    let died = fates.flat_map(|fate| match fate {
         Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content.id)),
         _ => None,
     });
@@ -117,11 +101,6 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     rulings.probe_with(&probe);
     outcomes.connect_loop(to_clusters);
     probe
-}
-
-/// Pages and images as one stream, to be forked again.
-fn found(pages: Vec<Page>, images: Vec<Image>) -> impl Iterator<Item = Result<Page, Image>> {
-    pages.into_iter().map(Ok).chain(images.into_iter().map(Err))
 }
 
 fn by_kind<'s>(work: Flow<'s, Work>) -> (Flow<'s, Page>, Flow<'s, Image>, Flow<'s, Frame>) {

@@ -1,19 +1,19 @@
 //! Settings to parts: everything the graph runs on, made once per process and shared by its workers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_config::Settings;
 use faceflow_core::bridge::{Bridge, Limits};
 use faceflow_core::detector::Detector;
 use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
-use faceflow_core::record::{ContentId, Key};
+use faceflow_core::record::ContentId;
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
-use faceflow_operators::admit;
 use faceflow_operators::darkroom::Darkroom;
 use faceflow_operators::detect::{Looker, Slots};
 use faceflow_operators::drain::SharedSink;
+use faceflow_operators::frontier::Lender;
 use faceflow_operators::intake::Intake;
 use faceflow_operators::keep::Shelf;
 use faceflow_operators::web::Web;
@@ -118,9 +118,17 @@ impl Parts {
     /// What the worker `index` takes in: the first one everything.
     pub fn intake(&self, index: usize) -> Option<Intake> {
         (index == 0).then(|| Intake {
-            ledger: Arc::clone(&self.ledger),
             sources: std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner)),
             ahead_max: self.settings.crawl.ahead_max,
+        })
+    }
+
+    /// What the worker `index` gives out of the ledger: the first one everything.
+    pub fn lender(&self, index: usize) -> Option<Lender> {
+        (index == 0).then(|| Lender {
+            ledger: Arc::clone(&self.ledger),
+            ahead_max: self.settings.crawl.ahead_max,
+            ahead_per_host: self.settings.crawl.ahead_per_host,
         })
     }
 }
@@ -151,43 +159,22 @@ impl Share {
     }
 }
 
-/// What the ledger knew when the process started. Each worker takes its share.
+/// The pictures that the ledger knew when the process started. Each worker takes its share.
 #[derive(Default)]
 pub struct Earlier {
-    /// For the crawl frontier.
-    pub frontier: Arc<admit::Earlier>,
-    images: Mutex<Vec<Key>>,
     contents: Mutex<Vec<ContentId>>,
     pictures: Mutex<Vec<KnownPicture>>,
 }
 
 impl Earlier {
     fn load(ledger: &dyn Ledger, mine: Share) -> Result<Self, LedgerError> {
-        let (mut pages, mut sites) = (HashMap::new(), HashMap::new());
-        ledger.known_pages(&mut |key, depth| {
-            pages.insert(key, depth);
-        })?;
-        ledger.open_sites(&mut |site| {
-            sites.insert(site.site.clone(), site);
-        })?;
-        let (mut images, mut contents, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
-        ledger.known_images(&mut |key| images.extend(Some(key).filter(|key| mine.has(key.route()))))?;
+        let (mut contents, mut pictures) = (Vec::new(), Vec::new());
         ledger.known_pictures(&mut |picture| {
             contents.extend(Some(picture.content.id).filter(|id| mine.has(id.route())));
             // The worker that clusters them is the first.
             pictures.extend(Some(picture).filter(|_| mine.process == 0));
         })?;
-        Ok(Self {
-            frontier: Arc::new(admit::Earlier { pages, sites: Mutex::new(sites) }),
-            images: Mutex::new(images),
-            contents: Mutex::new(contents),
-            pictures: Mutex::new(pictures),
-        })
-    }
-
-    /// The known images that route to worker `index` of `peers`.
-    pub fn images_of(&self, index: usize, peers: usize) -> HashSet<Key> {
-        share(&self.images, |key| key.route() % peers as u64 == index as u64)
+        Ok(Self { contents: Mutex::new(contents), pictures: Mutex::new(pictures) })
     }
 
     /// The known contents that route to worker `index` of `peers`.

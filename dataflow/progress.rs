@@ -1,4 +1,4 @@
-//! Progress bars on a terminal: pages, images, faces, retries waiting, images per second.
+//! Progress bars on a terminal: pages and images settled of those that are known, pictures looked at, all per second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -45,10 +45,10 @@ impl Drop for Progress {
 }
 
 struct Lines {
+    pulse: Pulse,
     pages: (Arc<Stage>, ProgressBar),
     images: (Arc<Stage>, ProgressBar),
     pictures: (Arc<Stage>, ProgressBar),
-    retries: (Arc<Stage>, ProgressBar),
 }
 
 impl Lines {
@@ -57,27 +57,28 @@ impl Lines {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bars.add(ProgressBar::new(0).with_style(style).with_prefix(name))
         };
-        const COUNTED: &str = "{prefix:>9} [{bar:30}] {pos}/{len} {per_sec} {msg}";
+        const SETTLED: &str = "{prefix:>9} [{bar:30}] {pos}/{len} {per_sec} ETA {eta} {msg}";
         Self {
-            pages: (pulse.stage("fetch"), bar("pages", COUNTED)),
-            images: (
-                pulse.stage("download"),
-                bar("images", "{prefix:>9} [{bar:30}] {pos}/{len} {per_sec} ETA {eta} {msg}"),
-            ),
-            pictures: (pulse.stage("detect"), bar("pictures", COUNTED)),
-            retries: (pulse.stage("retry"), bar("retries", "{prefix:>9} {msg}")),
+            pages: (pulse.stage("fetch"), bar("pages", SETTLED)),
+            images: (pulse.stage("download"), bar("images", SETTLED)),
+            pictures: (pulse.stage("detect"), bar("pictures", "{prefix:>9} {pos} {per_sec} {msg}")),
+            pulse: pulse.clone(),
         }
     }
 
     fn draw(&self) {
-        for (stage, bar) in [&self.pages, &self.images, &self.pictures] {
-            let ended = stage.ended.load(Relaxed);
-            let flying = stage.flying.load(Relaxed);
-            bar.set_length((ended + flying + stage.waiting.load(Relaxed)) as u64);
-            bar.set_position(ended as u64);
-            bar.set_message(format!("({flying} under way, {} failed tries)", stage.lost.load(Relaxed)));
+        let (pages, images) = self.pulse.tallies();
+        for ((stage, bar), tally) in [(&self.pages, pages), (&self.images, images)] {
+            bar.set_length(tally.discovered);
+            bar.set_position(tally.discovered - tally.open.min(tally.discovered));
+            bar.set_message(under_way(stage));
         }
-        let (stage, bar) = &self.retries;
-        bar.set_message(format!("{} waiting until they are due", stage.sleeping.load(Relaxed)));
+        let (stage, bar) = &self.pictures;
+        bar.set_position(stage.ended.load(Relaxed) as u64);
+        bar.set_message(under_way(stage));
     }
+}
+
+fn under_way(stage: &Stage) -> String {
+    format!("({} under way, {} failed tries)", stage.flying.load(Relaxed), stage.lost.load(Relaxed))
 }

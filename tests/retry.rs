@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
-use faceflow::core::record::{Image, Key, Work};
+use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::record::Lane;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
@@ -84,7 +84,7 @@ impl Detector for Failing {
 struct Still(StateLedger);
 
 impl Ledger for Still {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
         let written = self.0.append(fact);
         Box::pin(async move {
             let runtime = tokio::runtime::Handle::current();
@@ -93,24 +93,16 @@ impl Ledger for Still {
         })
     }
 
-    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
-        self.0.known_pages(each)
+    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
+        self.0.lanes(each)
     }
 
-    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
-        self.0.known_images(each)
+    fn claim(&self, now: u64, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+        self.0.claim(now, asks)
     }
 
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
         self.0.known_pictures(each)
-    }
-
-    fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, u64, Work)>, LedgerError> {
-        self.0.open_work(after, max)
-    }
-
-    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        self.0.open_sites(each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

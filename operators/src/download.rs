@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use faceflow_core::bridge::{Bridge, Cross, Limits};
-use faceflow_core::record::Image;
+use faceflow_core::record::{Image, lane};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::core::OkErr;
 use url::Url;
 
 use crate::darkroom::{Darkroom, Place};
-use crate::fetch::host_route;
 use crate::web::{Want, Web};
 
 /// An image with its bytes. Stays on its worker.
@@ -52,7 +51,7 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
         bridge: &Bridge,
         limits: Limits,
     ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>) {
-        let by_host = Exchange::new(|image: &Image| host_route(&image.url));
+        let by_host = Exchange::new(|image: &Image| lane(&image.url));
         let job = move |image: Image| {
             let (web, darkroom) = (Arc::clone(&web), Arc::clone(&darkroom));
             async move {
@@ -66,6 +65,6 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
                 Ok(Download { image, final_url, headers, body, place: darkroom.place().await })
             }
         };
-        self.cross(by_host, "download", bridge, (limits, |image| host_route(&image.url), job)).ok_err(|answer| answer)
+        self.cross(by_host, "download", bridge, (limits, |image| lane(&image.url), job)).ok_err(|answer| answer)
     }
 }

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use faceflow_core::bridge::{Bridge, Cross, Limits};
-use faceflow_core::record::Page;
+use faceflow_core::record::{Page, lane};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::core::OkErr;
-use url::Url;
 
 use crate::web::{Response, Want, Web};
 
@@ -31,7 +30,7 @@ pub trait Fetch<'s> {
 
 impl<'s> Fetch<'s> for Flow<'s, Page> {
     fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
-        let by_host = Exchange::new(|page: &Page| host_route(&page.url));
+        let by_host = Exchange::new(|page: &Page| lane(&page.url));
         let job = move |page: Page| {
             let web = Arc::clone(&web);
             async move {
@@ -39,17 +38,6 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
                 Ok(Fetched { page, response })
             }
         };
-        self.cross(by_host, "fetch", bridge, (limits, |page| host_route(&page.url), job)).ok_err(|answer| answer)
+        self.cross(by_host, "fetch", bridge, (limits, |page| lane(&page.url), job)).ok_err(|answer| answer)
     }
-}
-
-/// Where a host's work is routed: the same worker for pages and images of one host. Files of this machine need no manners.
-pub fn host_route(url: &Url) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    match url.scheme() {
-        "file" => url.hash(&mut hasher),
-        _ => (url.host_str(), url.port_or_known_default()).hash(&mut hasher),
-    }
-    hasher.finish()
 }

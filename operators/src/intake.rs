@@ -1,25 +1,24 @@
-//! `intake`: where work enters: what earlier runs still owe, then the sources' sites and pictures.
+//! `intake`: where the sources' sites and pictures enter.
 //!
-//! Both are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten
-//! million sites takes no more memory than a short one. A source is read until it has nothing for now, then the next one.
-//! Promise: the frontier follows the clock until every source has ended.
+//! They are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten million
+//! sites takes no more memory than a short one. A source is read until it has nothing for now, then the next one. Promise:
+//! the frontier follows the clock until every source has ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
-use faceflow_core::ledger::Ledger;
 use faceflow_core::pulse::Mode;
 use faceflow_core::record::Image;
 use faceflow_core::source::{Poll, Source};
-use faceflow_core::{Class, Fault, Flow, Time};
+use faceflow_core::{Flow, Time};
 use timely::dataflow::Scope;
-use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::operator::source;
 use url::Url;
 
 use crate::admit::Arrival;
-use crate::wait::Waiting;
+use crate::frontier;
 
 /// Entries read at once.
 const CHUNK: usize = 64;
@@ -30,27 +29,19 @@ const IDLE_MS: u64 = 200;
 
 /// What a worker takes in: everything on one worker, nothing on the others.
 pub struct Intake {
-    /// The ledger whose open work goes first.
-    pub ledger: Arc<dyn Ledger>,
     /// The sources.
     pub sources: VecDeque<Box<dyn Source>>,
-    /// Load of the process above which nothing more is read.
+    /// Pages, images and retries in memory at once; when half of it is in use, nothing more is read.
     pub ahead_max: usize,
 }
 
-enum Chunk {
-    Owed(Vec<(u64, Time, Waiting)>),
-    Sites(Box<dyn Source>, Vec<Poll>),
-}
+/// A source with what it said.
+type Chunk = (Box<dyn Source>, Vec<Poll>);
 
-/// The flows of what is new and of owed work. `intake` is `None` on workers that take nothing in.
-pub fn intake<'s>(
-    scope: Scope<'s, Time>,
-    intake: Option<Intake>,
-    bridge: &Bridge,
-) -> (Flow<'s, Arrival>, Flow<'s, Waiting>) {
+/// The flow of what is new. `intake` is `None` on workers that take nothing in.
+pub fn intake<'s>(scope: Scope<'s, Time>, intake: Option<Intake>, bridge: &Bridge) -> Flow<'s, Arrival> {
     let bridge = bridge.clone();
-    let entries: Flow<'s, Result<Arrival, Waiting>> = source(scope, "intake", move |capability, info| {
+    source(scope, "intake", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut alarm = Alarm::new(&bridge, Arc::clone(&operator));
         let mut open = intake.map(|intake| (capability, Reader::new(intake, &bridge, operator)));
@@ -63,17 +54,14 @@ pub fn intake<'s>(
                 open = None;
                 return;
             }
-            let again = reader.read_on(&bridge);
+            let again = reader.read_on();
             alarm.wake_at(now + again);
         }
-    });
-    entries.ok_err(|entry| entry)
+    })
 }
 
-/// Reads the ledger's open work, then the sources.
+/// Reads the sources.
 struct Reader {
-    ledger: Arc<dyn Ledger>,
-    owed_after: Option<u64>,
     sources: VecDeque<Box<dyn Source>>,
     ahead_max: usize,
     flight: Flight<(), Chunk>,
@@ -84,59 +72,59 @@ struct Reader {
 
 impl Reader {
     fn new(intake: Intake, bridge: &Bridge, operator: Arc<timely::scheduling::activate::SyncActivator>) -> Self {
-        let Intake { ledger, sources, ahead_max } = intake;
+        let Intake { sources, ahead_max } = intake;
         let flight = Flight::new(bridge, "intake", operator);
-        Self { ledger, owed_after: Some(0), sources, ahead_max, flight, idle: 0, bridge: bridge.clone() }
+        Self { sources, ahead_max, flight, idle: 0, bridge: bridge.clone() }
     }
 
     fn ended(&self) -> bool {
-        self.owed_after.is_none() && self.sources.is_empty() && self.flight.count() == 0
+        self.sources.is_empty() && self.flight.count() == 0
+    }
+
+    /// Whether what is under way leaves no room for more.
+    fn is_full(&self) -> bool {
+        let pulse = &self.bridge.pulse;
+        let lent = frontier::stage(pulse).lent.load(Relaxed);
+        lent.max(pulse.load()) >= self.ahead_max.div_ceil(2)
     }
 
     /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.
-    fn read_on(&mut self, bridge: &Bridge) -> u64 {
-        if self.flight.count() > 0 || bridge.pulse.load() >= self.ahead_max {
+    fn read_on(&mut self) -> u64 {
+        if self.flight.count() > 0 || self.is_full() {
             return FULL_MS;
         }
         if self.idle >= self.sources.len().max(1) {
             self.idle = 0;
             return IDLE_MS;
         }
-        let now = bridge.clock.now();
-        if let Some(after) = self.owed_after {
-            let ledger = Arc::clone(&self.ledger);
-            self.flight.start((), 1, blocking(move || owed(ledger.as_ref(), after)));
-        } else if let Some(source) = self.sources.pop_front() {
-            self.flight.start((), 1, blocking(move || Ok(sites(source, now))));
+        let now = self.bridge.clock.now();
+        if let Some(source) = self.sources.pop_front() {
+            self.flight.start((), 1, blocking(move || Ok(read(source, now))));
         }
         FULL_MS
     }
 
     /// What has been read since.
-    fn landed(&mut self) -> Vec<Result<Arrival, Waiting>> {
-        let mut entries = Vec::new();
+    fn landed(&mut self) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
         while let Some(((), chunk)) = self.flight.land() {
             match chunk {
-                Ok(Chunk::Owed(owed)) => {
-                    self.owed_after = owed.last().map(|(position, ..)| *position);
-                    entries.extend(owed.into_iter().map(|(_, _, waiting)| Err(waiting)));
-                }
-                Ok(Chunk::Sites(source, polls)) => self.take_sites(source, polls, &mut entries),
+                Ok((source, polls)) => self.take_in(source, polls, &mut arrivals),
                 Err(fault) => self.bridge.pulse.fail(format!("reading the input: {}", fault.detail)),
             }
         }
-        entries
+        arrivals
     }
 
-    fn take_sites(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, entries: &mut Vec<Result<Arrival, Waiting>>) {
+    fn take_in(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
         let (mut ended, mut paused) = (false, false);
         for poll in polls {
             match poll {
-                Poll::Site(url) => entries.push(Ok(Arrival::Start(url))),
-                Poll::Picture(url) => entries.push(Ok(Arrival::Picture(picture(url)))),
+                Poll::Site(url) => arrivals.push(Arrival::Start(url)),
+                Poll::Picture(url) => arrivals.push(Arrival::Picture(picture(url))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");
-                    self.bridge.pulse.stage("bad input").lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    self.bridge.pulse.stage("bad input").lost.fetch_add(1, Relaxed);
                 }
                 Poll::Failed(why) => self.bridge.pulse.fail(why),
                 Poll::Later => paused = true,
@@ -159,12 +147,7 @@ fn picture(url: Url) -> Image {
     Image { url, page: folder.clone(), site: folder, attempts: 0, inline: None, alternates: vec![] }
 }
 
-fn owed(ledger: &dyn Ledger, after: u64) -> Result<Chunk, Fault> {
-    let owed = ledger.open_work(after, CHUNK).map_err(|e| Fault::transient(Class::Store, "ledger", e.to_string()))?;
-    Ok(Chunk::Owed(owed.into_iter().map(|(position, due, work)| (position, due, Waiting { work, due })).collect()))
-}
-
-fn sites(mut source: Box<dyn Source>, now: Time) -> Chunk {
+fn read(mut source: Box<dyn Source>, now: Time) -> Chunk {
     let mut polls = Vec::new();
     while polls.len() < CHUNK {
         let poll = source.poll(now);
@@ -174,5 +157,5 @@ fn sites(mut source: Box<dyn Source>, now: Time) -> Chunk {
             break;
         }
     }
-    Chunk::Sites(source, polls)
+    (source, polls)
 }

@@ -8,29 +8,32 @@ use std::sync::Arc;
 use faceflow_core::Flow;
 use faceflow_core::bridge::{Bridge, Cross, Limits, caught};
 use faceflow_core::ledger::{AsFact, Ledger};
-use faceflow_core::record::Image;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
+
+use crate::frontier::News;
 
 /// Facts awaiting their commit on one worker; a commit takes the whole group.
 const WRITES_MAX: usize = 4_096;
 
 /// Writes facts.
 pub trait Recorded<'s, R> {
-    /// Appends each record's fact to `ledger`. The first flow has the records, the second the images that their facts
-    /// opened: another address of a picture whose expected one failed.
-    fn record(self, ledger: Arc<dyn Ledger>, bridge: &Bridge) -> (Flow<'s, R>, Flow<'s, Image>);
+    /// Appends each record's fact to `ledger`. The first flow has the records, the second what the frontier has to know.
+    fn record(self, ledger: Arc<dyn Ledger>, bridge: &Bridge) -> (Flow<'s, R>, Flow<'s, News>);
 }
 
 impl<'s, R: AsFact + Clone + Send + 'static> Recorded<'s, R> for Flow<'s, R> {
-    fn record(self, ledger: Arc<dyn Ledger>, bridge: &Bridge) -> (Flow<'s, R>, Flow<'s, Image>) {
+    fn record(self, ledger: Arc<dyn Ledger>, bridge: &Bridge) -> (Flow<'s, R>, Flow<'s, News>) {
         let pulse = bridge.pulse.clone();
         let job = move |record: R| {
             let (written, pulse) = (ledger.append(record.fact()), pulse.clone());
             async move {
                 match caught(async { Ok(written.await) }).await {
-                    Ok(Ok(opened)) => return Ok((record, opened)),
+                    Ok(Ok(opened)) => {
+                        let news = News { ended: record.ends(), opened };
+                        return Ok((record, news));
+                    }
                     Ok(Err(error)) => pulse.fail(error.to_string()),
                     Err(panic) => pulse.fail(format!("writing to the ledger: {panic}")),
                 }
@@ -41,8 +44,8 @@ impl<'s, R: AsFact + Clone + Send + 'static> Recorded<'s, R> for Flow<'s, R> {
         let crossed = self.cross(Pipeline, "record", bridge, (limits, |_| 0, job));
         // A job either succeeds or never ends.
         let written = crossed.flat_map(Result::ok);
-        written
-            .flat_map(|(record, opened)| std::iter::once(Ok(record)).chain(opened.into_iter().map(Err)))
-            .ok_err(|r| r)
+        let is_news = |news: &News| news.ended.is_some() || !news.opened.is_empty();
+        let both = move |(record, news)| [Some(Ok(record)), Some(news).filter(is_news).map(Err)];
+        written.flat_map(move |written| both(written).into_iter().flatten()).ok_err(|written| written)
     }
 }

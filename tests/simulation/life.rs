@@ -3,7 +3,6 @@
 //! Every touch of the outside is a step before and a step after, and the world changes only between the two. From the step of
 //! the kill on nothing is ever answered, so nothing changes any more: that is what SIGKILL leaves behind.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -12,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
-use faceflow::core::record::{ContentId, Fate, Image, Key, Work};
+use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::record::{ContentId, Fate, Lane, Work};
 use faceflow::core::sink::{Sink, Store};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::operators::web::{Response, Want, Web};
@@ -22,9 +21,6 @@ use url::Url;
 
 use crate::script::{Mood, Place, World, dice, lock};
 use crate::support::markers;
-
-/// How much later than it is due something owed from an earlier life may be asked for: it is read in chunks.
-const LATE_MS: u64 = 25;
 
 /// A life of the process.
 pub struct Life {
@@ -36,9 +32,7 @@ pub struct Life {
     dead: AtomicBool,
     /// Everything that happened, in order.
     history: Mutex<DefaultHasher>,
-    /// By address: when it is due, and the latest moment at which it may be asked for. A retry that was scheduled in this life
-    /// is asked for at its due time exactly, or as soon as the ledger has it; one of an earlier life as soon as it is read.
-    dues: Mutex<HashMap<String, (Time, Time)>>,
+    began: Time,
     /// Promises that were broken. (A job that panics is a fault like any other, so an assertion there would be lost.)
     wrong: Mutex<Vec<String>>,
 }
@@ -53,7 +47,7 @@ impl Life {
             steps: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             history: Mutex::default(),
-            dues: Mutex::default(),
+            began: bridge.clock.now(),
             wrong: Mutex::default(),
         }
     }
@@ -88,8 +82,8 @@ impl Life {
     /// Asks for a URL; whether that try fails.
     fn ask(&self, url: &str) -> (usize, bool) {
         let now = self.bridge.clock.now();
-        if let Some((due, latest)) = lock(&self.dues).remove(url)
-            && !(due..=latest).contains(&now)
+        if let Some(due) = lock(&self.world.dues).remove(url)
+            && now != due.max(self.began)
         {
             lock(&self.wrong).push(format!("{url} was due at {due} and asked for at {now}"));
         }
@@ -232,7 +226,7 @@ pub struct ScriptedLedger {
 }
 
 impl Ledger for ScriptedLedger {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
         let (life, ledger, turn) = (Arc::clone(&self.life), Arc::clone(&self.ledger), Arc::clone(&self.turn));
         Box::pin(async move {
             let mut turn = turn.lock().await;
@@ -250,39 +244,21 @@ impl Ledger for ScriptedLedger {
             let written = futures::executor::block_on(ledger.append(fact));
             life.step(&what).await;
             let now = life.bridge.clock.now();
-            lock(&life.dues).extend(due.map(|(url, due)| (url, (due, due.max(now)))));
+            lock(&life.world.dues).extend(due.map(|(url, due)| (url, due.max(now))));
             written
         })
     }
 
-    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
-        self.ledger.known_pages(each)
+    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
+        self.ledger.lanes(each)
     }
 
-    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
-        self.ledger.known_images(each)
+    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+        self.ledger.claim(now, asks)
     }
 
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
         self.ledger.known_pictures(each)
-    }
-
-    fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, u64, Work)>, LedgerError> {
-        let work = self.ledger.open_work(after, max)?;
-        for (_, due, work) in &work {
-            let url = match work {
-                Work::Page(page) => page.url.to_string(),
-                Work::Image(image) => image.url.to_string(),
-                Work::Frame(_) => continue,
-            };
-            let latest = (*due).max(self.life.bridge.clock.now() + LATE_MS);
-            lock(&self.life.dues).insert(url, (*due, latest));
-        }
-        Ok(work)
-    }
-
-    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        self.ledger.open_sites(each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -73,6 +73,8 @@ pub struct World {
     pub told: Mutex<BTreeSet<String>>,
     /// Failures of the object store, by operation and key.
     pub store_failures: Mutex<HashMap<String, u32>>,
+    /// By address: when its retry is due. It is asked for then, exactly, or as soon as the ledger has it or a life begins.
+    pub dues: Mutex<HashMap<String, u64>>,
 }
 
 /// Everyone who locks these maps is on one thread.
@@ -92,6 +94,7 @@ impl World {
             objects: Mutex::default(),
             told: Mutex::default(),
             store_failures: Mutex::default(),
+            dues: Mutex::default(),
         };
         for site in 0..1 + dice((seed, "sites")) % 3 {
             world.add_site(site);

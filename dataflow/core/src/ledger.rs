@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Future;
 use crate::clock::Time;
-use crate::record::{Admitted, Content, ContentId, Delivered, Fate, Image, Kept, Key, Ruling, Work};
+use crate::record::{Admitted, Content, ContentId, Delivered, Fate, Kept, Key, Lane, Ruling, Work};
 
 /// Something that happened and stays true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,18 +29,31 @@ pub enum Fact {
 pub trait AsFact {
     /// The fact.
     fn fact(&self) -> Fact;
+
+    /// The work that came to an end with it, for now or for good.
+    fn ends(&self) -> Option<Key>;
 }
 
 macro_rules! carries {
-    ($($record:ident as $variant:ident),*) => {$(
+    ($($record:ident as $variant:ident, $self:ident ends $key:expr;)*) => {$(
         impl AsFact for $record {
             fn fact(&self) -> Fact {
                 Fact::$variant(self.clone())
             }
+
+            fn ends(&$self) -> Option<Key> {
+                $key
+            }
         }
     )*};
 }
-carries!(Admitted as Admitted, Fate as Fate, Kept as Kept, Delivered as Delivered, Ruling as Ruled);
+carries! {
+    Admitted as Admitted, self ends self.visit.as_ref().map(|visit| visit.page.key());
+    Fate as Fate, self ends Some(self.work().key());
+    Kept as Kept, self ends Some(self.image.key());
+    Delivered as Delivered, self ends Some(self.frame.key());
+    Ruling as Ruled, self ends None;
+}
 
 /// The state of one discovered URL, page or image, or of one picture's detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -146,17 +159,35 @@ pub struct KnownPicture {
     pub representative: Option<ContentId>,
 }
 
-/// A site whose crawl is not finished, as the frontier needs it to go on where it was.
+/// Work that is open in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Where it waits.
+    pub lane: Lane,
+    /// When the first of it is due; 0 for at once.
+    pub due: Time,
+}
+
+/// What is wanted of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The lane.
+    pub lane: Lane,
+    /// Work to give out, at most.
+    pub max: usize,
+    /// What was given out before and has not come to an end: it is not given out again.
+    pub held: Vec<Key>,
+}
+
+/// What a lane gives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpenSite {
-    /// Its entry in the site list.
-    pub site: url::Url,
-    /// Pages admitted for it so far.
-    pub pages: u64,
-    /// The images that its pages showed so far and that count towards its budget.
-    pub images: Vec<Key>,
-    /// Its open pages that have not failed yet, in the order in which they were admitted.
-    pub turns: Vec<Key>,
+pub struct Claimed {
+    /// The lane.
+    pub lane: Lane,
+    /// Work that is due: retries first, the longest due before the others, then what is new in the order of its discovery.
+    pub work: Vec<Work>,
+    /// When the first of the rest is due, if there is any; 0 for at once.
+    pub next: Option<Time>,
 }
 
 /// How many entries are in each state, as users see them.
@@ -188,26 +219,18 @@ impl std::fmt::Display for Tally {
 
 /// The durable truth of one tenant.
 pub trait Ledger: Send + Sync {
-    /// Appends a fact; resolves once it is durable. Returns images that the fact opened: another address of a picture
-    /// whose expected one failed.
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>>;
+    /// Appends a fact; resolves once it is durable, to what is open now because of it, each lane once. Facts are written in
+    /// the order of their appends.
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>>;
 
-    /// Calls `each` with the key and depth of every known page.
-    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError>;
+    /// Calls `each` with every lane that may have open work of ours: pages, images, and frames whose retry is scheduled.
+    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError>;
 
-    /// Calls `each` with the key of every known image that is more than an alternate.
-    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError>;
+    /// What lanes have to give that is due by `now`.
+    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError>;
 
     /// Calls `each` with every known picture.
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError>;
-
-    /// Up to `max` open entries after the position `after` (0 at first): position, due time (0 for at once) and work.
-    /// Pages, images, and frames whose retry is scheduled; entries opened later than the first call may or may not be
-    /// included.
-    fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError>;
-
-    /// Calls `each` with every site that has open pages.
-    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError>;
 
     /// Pages and images by state: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;

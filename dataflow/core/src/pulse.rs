@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Tally;
+
 /// Counters of one stage of the pipeline, over all workers of the process.
 #[derive(Debug, Default)]
 pub struct Stage {
@@ -15,8 +17,8 @@ pub struct Stage {
     pub waiting: AtomicUsize,
     /// Records whose work is under way.
     pub flying: AtomicUsize,
-    /// Records held until they are due.
-    pub sleeping: AtomicUsize,
+    /// Records given out and not back yet; each of them counts at another stage too.
+    pub lent: AtomicUsize,
     /// Records whose work ended, well or badly.
     pub ended: AtomicUsize,
     /// Those that ended badly.
@@ -29,6 +31,7 @@ pub struct Pulse {
     stages: Arc<Mutex<BTreeMap<&'static str, Arc<Stage>>>>,
     mode: Arc<AtomicU8>,
     failure: Arc<Mutex<Option<String>>>,
+    tallies: Arc<Mutex<(Tally, Tally)>>,
 }
 
 /// What the process is doing about its work.
@@ -55,7 +58,7 @@ impl Pulse {
         stages.iter().map(|(name, stage)| (*name, Arc::clone(stage))).collect()
     }
 
-    /// Records that wait or are under way in this process. Retries that are not due yet do not count.
+    /// Records that wait or are under way in this process. What waits in the ledger does not count.
     pub fn load(&self) -> usize {
         self.stages().iter().map(|(_, stage)| stage.waiting.load(Relaxed) + stage.flying.load(Relaxed)).sum()
     }
@@ -63,6 +66,16 @@ impl Pulse {
     /// Records under way in this process.
     pub fn flying(&self) -> usize {
         self.stages().iter().map(|(_, stage)| stage.flying.load(Relaxed)).sum()
+    }
+
+    /// Pages and images by state, as the ledger had them a moment ago: `(pages, images)`.
+    pub fn tallies(&self) -> (Tally, Tally) {
+        *self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what the ledger has.
+    pub fn count(&self, tallies: (Tally, Tally)) {
+        *self.tallies.lock().unwrap_or_else(PoisonError::into_inner) = tallies;
     }
 
     /// What the process is doing.

@@ -194,6 +194,36 @@ pub struct Frame {
     pub attempts: u32,
 }
 
+impl Frame {
+    /// The identity of its detection.
+    pub fn key(&self) -> Key {
+        Key(u128::from_be_bytes(std::array::from_fn(|i| self.content.id.0[i])))
+    }
+}
+
+/// The queue that work waits in: one for each host of the web, so that none stands in another's way. Equal in every process
+/// and for ever, since ledgers hold it.
+pub type Lane = u64;
+
+/// The lane of pictures whose detection is to be repeated.
+pub const FRAMES: Lane = 0;
+
+/// Lanes of what no host has to be asked for.
+const OWN_LANES: u64 = 64;
+
+/// The lane of a page or image: its host's, and for files and `data:` URIs one of a few.
+pub fn lane(url: &Url) -> Lane {
+    let number = |text: &str| {
+        let digest = Sha256::digest(text);
+        u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
+    };
+    match url.host_str().filter(|host| !host.is_empty()) {
+        // A ledger keeps it as a signed number, and 0 is taken.
+        Some(host) => (number(&format!("{host}:{}", url.port_or_known_default().unwrap_or(0))) >> 1) | (1 << 32),
+        None => 1 + number(url.as_str()) % OWN_LANES,
+    }
+}
+
 /// Anything that can fail and come back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Work {
@@ -206,6 +236,15 @@ pub enum Work {
 }
 
 impl Work {
+    /// Its identity.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Page(page) => page.key(),
+            Self::Image(image) => image.key(),
+            Self::Frame(frame) => frame.key(),
+        }
+    }
+
     /// Tries that failed so far.
     pub fn attempts(&self) -> u32 {
         match self {
@@ -228,7 +267,7 @@ impl Work {
         self
     }
 
-    /// A stable number for the work, the seed of its jitter and the route of its retries.
+    /// A stable number for the work, the seed of its jitter.
     pub fn route(&self) -> u64 {
         match self {
             Self::Page(page) => page.key().route(),
@@ -271,15 +310,31 @@ pub struct Visit {
     pub images: Vec<Image>,
 }
 
-/// What became of one visit: which of its links and images the crawl takes up. With no visit, new start pages.
+/// What was found: by a page that was read, or, with no visit, by a source.
+///
+/// The ledger takes it up within the bounds, page by page in the order in which the pages were admitted, so that a budget
+/// cuts the same pages and images whatever overtakes whatever.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Admitted {
-    /// The page that was read; `None` for a start page.
+    /// The page that was read, without its images.
     pub visit: Option<Visit>,
-    /// Pages to fetch that were not known before.
+    /// Pages to fetch, known ones included.
     pub pages: Vec<Page>,
-    /// Images the page shows, within the budget; known ones included, for the record of who shows what.
+    /// Every image the page shows, known ones included, for the record of who shows what.
     pub images: Vec<Image>,
+    /// How much of it is taken up.
+    pub bounds: Bounds,
+}
+
+/// How much of what is found is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Pages admitted per site, at most.
+    pub pages_max: u64,
+    /// Images admitted per site, at most.
+    pub images_max: u64,
+    /// Whether a page that is reached on a shorter way than before is read again: from there more is followed.
+    pub shorter_ways: bool,
 }
 
 /// An image whose bytes were downloaded, decoded and kept.
@@ -321,6 +376,15 @@ pub enum Fate {
         /// The last fault.
         fault: Fault,
     },
+}
+
+impl Fate {
+    /// What it is about.
+    pub fn work(&self) -> &Work {
+        match self {
+            Self::Retry { work, .. } | Self::Rejected { work, .. } | Self::Dead { work, .. } => work,
+        }
+    }
 }
 
 /// Which picture stands for another.

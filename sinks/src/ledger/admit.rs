@@ -1,93 +1,188 @@
 //! Discovery: start pages, and what a page that was read leads to.
+//!
+//! Pages of a site have turns, in the order in which they were admitted. What a page leads to is taken up when every page with
+//! an earlier turn has been tried; one that was read before its turn waits in a table of its own. So budgets cut what a
+//! sequential breadth-first search would cut. A page that failed gives up its turn: nobody waits for a retry.
 
 use std::collections::HashSet;
 
 use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Admitted, Image, Key, Page, Visit};
+use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, Visit, lane};
 
 use super::books::{Books, Entry, Line, step};
 use super::database::values;
 use super::rows::{EntryKind, Trouble, join_keys};
 
+/// A page that was read: its row and site, and its turn if it still had one.
+struct Read {
+    page: i64,
+    site: i64,
+    turn: Option<i64>,
+}
+
 impl Books<'_, '_> {
-    pub fn admitted(&mut self, admitted: &Admitted) -> Result<Vec<Image>, Trouble> {
-        let read = admitted.visit.as_ref().map(|visit| self.visited(visit, &admitted.images)).transpose()?;
-        for page in &admitted.pages {
-            self.admit_page(page, read)?;
+    pub fn admitted(&mut self, admitted: &Admitted) -> Result<(), Trouble> {
+        let Some(visit) = &admitted.visit else {
+            self.take_up(admitted, None)?;
+            return self.pass_turns();
+        };
+        let read = self.visited(visit, admitted)?;
+        let early = match read.turn {
+            Some(turn) => self.first_turn(read.site)?.filter(|first| *first < turn).map(|_| turn),
+            None => None,
+        };
+        match early {
+            Some(turn) => self.wait_for_turn(admitted, &read, turn)?,
+            None => self.take_up(admitted, Some((read.page, read.site)))?,
         }
-        let mut opened = Vec::new();
-        for image in &admitted.images {
-            let by = match read {
-                Some(page) => Some(page),
-                None => self.find(Key::page(&image.page))?.map(|page| page.id),
-            };
-            let entry = self.admit_image(image, by)?;
-            self.sighted(&entry, by)?;
-            let site = self.site(admitted.visit.as_ref().map_or(&image.site, |visit| &visit.page.site).as_str())?;
-            let sql = "INSERT INTO shown (site, image) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            self.run(sql, values![site, entry.id])?;
-            opened.extend(self.offered(image, by)?);
+        if read.turn.is_some() {
+            self.freed.push(read.site);
         }
-        Ok(opened)
+        self.pass_turns()
     }
 
-    /// Settles the page that was read. Returns its id.
-    fn visited(&mut self, visit: &Visit, admitted: &[Image]) -> Result<i64, Trouble> {
+    /// Takes up what was found, by the page and site `by` or by a source.
+    fn take_up(&mut self, found: &Admitted, by: Option<(i64, i64)>) -> Result<(), Trouble> {
+        for page in &found.pages {
+            self.admit_page(page, by.map(|(page, _)| page), found.bounds)?;
+        }
+        for image in &found.images {
+            let (page, site) = match by {
+                Some((page, site)) => (Some(page), site),
+                None => (self.find(Key::page(&image.page))?.map(|page| page.id), self.site(image.site.as_str())?),
+            };
+            let known = self.find(image.key())?;
+            if !self.count_image(site, known.map(|entry| entry.id), found.bounds.images_max)? {
+                continue;
+            }
+            let entry = self.admit_image(image, known, page)?;
+            let sql = "INSERT INTO shown (site, image) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            self.run(sql, values![site, entry.id])?;
+            self.sighted(&entry, page)?;
+            self.offered(image, page)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an image is within its site's budget, which it uses up once.
+    fn count_image(&mut self, site: i64, known: Option<i64>, max: u64) -> Result<bool, Trouble> {
+        if let Some(image) = known {
+            let sql = "SELECT 1 FROM shown WHERE site = ?1 AND image = ?2";
+            if self.moment.one(sql, values![site, image], |_| Ok(()))?.is_some() {
+                return Ok(true);
+            }
+        }
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let sql = "UPDATE sites SET images = images + 1 WHERE id = ?1 AND images < ?2";
+        Ok(self.moment.change(sql, values![site, max])? == 1)
+    }
+
+    /// The earliest turn of a site.
+    fn first_turn(&self, site: i64) -> Result<Option<i64>, Trouble> {
+        let sql = "SELECT min(turn) FROM entries WHERE site = ?1 AND turn IS NOT NULL";
+        Ok(self.moment.one(sql, values![site], |row| row.get(0))?.flatten())
+    }
+
+    /// Keeps what a page leads to until its turn.
+    fn wait_for_turn(&mut self, found: &Admitted, read: &Read, turn: i64) -> Result<(), Trouble> {
+        let found = Admitted { visit: None, ..found.clone() };
+        let body = serde_json::to_string(&found)
+            .map_err(|error| Trouble::Damaged(format!("what page {} leads to: {error}", read.page)))?;
+        let sql = "INSERT INTO early (site, turn, page, body) VALUES (?1, ?2, ?3, ?4)";
+        self.run(sql, values![read.site, turn, read.page, &body])
+    }
+
+    /// After turns have become free: takes up what whose turn it now is leads to.
+    pub fn pass_turns(&mut self) -> Result<(), Trouble> {
+        while let Some(site) = self.freed.pop() {
+            while let Some((turn, page, body)) = self.next_turn(site)? {
+                let found = serde_json::from_str(&body)
+                    .map_err(|error| Trouble::Damaged(format!("what page {page} leads to: {error}")))?;
+                self.run("DELETE FROM early WHERE site = ?1 AND turn = ?2", values![site, turn])?;
+                self.take_up(&found, Some((page, site)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The page that was read before its turn, if the turn has come: its turn, its row, and what it leads to.
+    fn next_turn(&self, site: i64) -> Result<Option<(i64, i64, String)>, Trouble> {
+        let first = self.first_turn(site)?.unwrap_or(i64::MAX);
+        let sql = "SELECT turn, page, body FROM early WHERE site = ?1 AND turn < ?2 ORDER BY turn LIMIT 1";
+        self.moment.one(sql, values![site, first], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    }
+
+    /// Settles the page that was read.
+    fn visited(&mut self, visit: &Visit, found: &Admitted) -> Result<Read, Trouble> {
         let page = &visit.page;
         let entry = self.find(page.key())?;
         let next = step(entry.map(|entry| entry.state), Event::Settle, &page.url);
-        let entry = match (entry, next) {
-            // Since then it was reached on a shorter way, and that reading is still owed.
-            (Some(entry), _) if entry.outdates(page) => return Ok(entry.id),
-            (Some(entry), Ok(Some(_))) => entry,
-            (Some(entry), Ok(None)) => return Ok(entry.id),
+        let (entry, next) = match (entry, next) {
             (_, Err(trouble)) => return Err(trouble),
             (None, Ok(_)) => return Err(Trouble::Damaged(format!("{} was settled but is not there", page.url))),
+            (Some(entry), Ok(next)) => (entry, next),
         };
+        if next.is_none() {
+            return Ok(Read { page: entry.id, site: entry.site, turn: None });
+        }
+        if entry.outdates(page) {
+            // Since then it was reached on a shorter way, and that reading is still owed.
+            self.open(entry.lane, 0);
+            return Ok(Read { page: entry.id, site: self.site(page.site.as_str())?, turn: None });
+        }
         self.refuse_held(entry.run, &page.url)?;
-        let shown: HashSet<Key> = visit.images.iter().chain(admitted).map(Image::key).collect();
+        let shown: HashSet<Key> = found.images.iter().map(Image::key).collect();
         let final_url = (visit.final_url != page.url).then(|| visit.final_url.as_str());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
-            final_url = ?3, http_status = ?4, links = ?5, images = ?6, skip = NULL WHERE id = ?1";
+            final_url = ?3, http_status = ?4, links = ?5, images = ?6, skip = NULL, turn = NULL WHERE id = ?1";
         let (links, images) = (visit.links.len() as i64, shown.len() as i64);
         self.run(sql, values![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
         self.log(Line { kind: "visited", entry: Some(entry.id), ..Line::default() })?;
-        Ok(entry.id)
+        Ok(Read { page: entry.id, site: entry.site, turn: entry.turn })
     }
 
-    fn admit_page(&mut self, page: &Page, by: Option<i64>) -> Result<(), Trouble> {
+    fn admit_page(&mut self, page: &Page, by: Option<i64>, bounds: Bounds) -> Result<(), Trouble> {
         let known = self.find(page.key())?;
         // A page reached on a shorter way is a discovery of its own: what is known of it deeper down does not count.
-        let before = known.filter(|entry| !entry.is_deeper_than(page)).map(|entry| entry.state);
+        let again = known.filter(|entry| bounds.shorter_ways && entry.is_deeper_than(page));
+        let before = if again.is_some() { None } else { known.map(|entry| entry.state) };
         let Some(State::Open) = step(before, Event::Admit, &page.url)? else { return Ok(()) };
         let site = self.site(page.site.as_str())?;
-        let skip = join_keys(&page.skip);
+        let used = "SELECT pages, turns FROM sites WHERE id = ?1";
+        let used = self.moment.one(used, values![site], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
+        let Some((pages, turn)) = used else { return Err(Trouble::Damaged(format!("site {site} is not there"))) };
+        if known.is_none() && pages as u64 >= bounds.pages_max {
+            return Ok(());
+        }
+        let (lane, skip) = (lane(&page.url), join_keys(&page.skip));
+        let skip = skip.as_deref();
         let id = match known {
             Some(entry) => {
                 let sql =
                     "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, site = ?4, skip = ?5, due_ms = NULL,
-                    reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL
-                    WHERE id = ?1";
-                self.run(sql, values![entry.id, page.depth, page.attempts, site, skip.as_deref()])?;
+                    reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL,
+                    turn = ?6 WHERE id = ?1";
+                self.run(sql, values![entry.id, page.depth, page.attempts, site, skip, turn])?;
+                self.freed.extend(entry.turn.map(|_| entry.site));
                 entry.id
             }
             None => {
-                let sql = "INSERT INTO entries (tenant, key, kind, state, depth, attempts, site, url, skip)
-                    VALUES (?1, ?2, 'page', 'open', ?3, ?4, ?5, ?6, ?7)";
-                let (key, url, skip) = (page.key(), page.url.as_str(), skip.as_deref());
-                let id =
-                    self.moment.insert(sql, values![self.tenant, key, page.depth, page.attempts, site, url, skip])?;
-                self.run("UPDATE sites SET pages = pages + 1 WHERE id = ?1", values![site])?;
-                id
+                let sql = "INSERT INTO entries (tenant, key, kind, state, depth, attempts, site, url, skip, lane, turn)
+                    VALUES (?1, ?2, 'page', 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                let (key, url, lane) = (page.key(), page.url.as_str(), lane as i64);
+                let values = values![self.tenant, key, page.depth, page.attempts, site, url, skip, lane, turn];
+                self.moment.insert(sql, values)?
             }
         };
+        let sql = "UPDATE sites SET pages = pages + ?2, turns = turns + 1 WHERE id = ?1";
+        self.run(sql, values![site, i64::from(known.is_none())])?;
+        self.open(known.map_or(lane, |entry| entry.lane), 0);
         self.recount(EntryKind::Page, known.map(|entry| entry.state), State::Open);
         self.log(Line { kind: "admitted", entry: Some(id), other: by, ..Line::default() })
     }
 
-    fn admit_image(&mut self, image: &Image, by: Option<i64>) -> Result<Entry, Trouble> {
-        let known = self.find(image.key())?;
+    fn admit_image(&mut self, image: &Image, known: Option<Entry>, by: Option<i64>) -> Result<Entry, Trouble> {
         let next = step(known.map(|entry| entry.state), Event::Admit, &image.url)?;
         let entry = match (known, next) {
             (Some(entry), None) => return Ok(entry),
@@ -100,16 +195,18 @@ impl Books<'_, '_> {
                 Entry { state: State::Open, primary: None, ..alternate }
             }
             (None, _) => {
-                let site = self.site(image.site.as_str())?;
-                let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline)
-                    VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6)";
+                let (site, lane) = (self.site(image.site.as_str())?, lane(&image.url));
+                let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline, lane)
+                    VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6, ?7)";
                 let (key, url, inline) = (image.key(), image.url.as_str(), image.inline.as_deref());
-                let id = self.moment.insert(sql, values![self.tenant, key, image.attempts, site, url, inline])?;
+                let values = values![self.tenant, key, image.attempts, site, url, inline, lane as i64];
+                let id = self.moment.insert(sql, values)?;
                 self.tallies.discover(EntryKind::Image);
-                Entry { id, key, state: State::Open, depth: None, picture: None, primary: None, run: None }
+                Entry { id, ..Entry::new(key, State::Open, (site, lane)) }
             }
         };
         self.tallies.count(EntryKind::Image, super::Status::Open, 1);
+        self.open(entry.lane, 0);
         self.log(Line { kind: "admitted", entry: Some(entry.id), other: by, ..Line::default() })?;
         Ok(entry)
     }

@@ -6,19 +6,21 @@
 //! and no alternate ever stands behind an image that has failed.
 
 use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Image, Key};
+use faceflow_core::record::{Image, Key, lane};
 use url::Url;
 
 use super::Status;
 use super::books::{Books, Entry, Line, step};
 use super::database::{Moment, values};
-use super::rows::{EntryKind, Trouble, Word, parse_url};
+use super::rows::{EntryKind, Trouble, Word};
 
 impl Books<'_, '_> {
-    /// Takes in the other addresses of `image`, which `by` shows. Returns images that have to be tried now, because `image`
-    /// has failed before.
-    pub fn offered(&mut self, image: &Image, by: Option<i64>) -> Result<Vec<Image>, Trouble> {
-        let Some(primary) = self.find(image.key())?.filter(|_| !image.alternates.is_empty()) else { return Ok(vec![]) };
+    /// Takes in the other addresses of `image`, which `by` shows. If `image` has failed before, the next one is opened.
+    pub fn offered(&mut self, image: &Image, by: Option<i64>) -> Result<(), Trouble> {
+        if image.alternates.is_empty() {
+            return Ok(());
+        }
+        let Some(primary) = self.find(image.key())? else { return Ok(()) };
         for (rank, url) in image.alternates.iter().enumerate() {
             if Key::image(url) != primary.key {
                 self.offer(image, (rank as i64, url), (&primary, by))?;
@@ -26,7 +28,7 @@ impl Books<'_, '_> {
         }
         match primary.state {
             State::Rejected | State::Dead => self.hand_on(&primary),
-            _ => Ok(vec![]),
+            _ => Ok(()),
         }
     }
 
@@ -52,14 +54,15 @@ impl Books<'_, '_> {
 
     fn new_alternate(&mut self, image: &Image, (rank, url): (i64, &Url), primary: &Entry) -> Result<Entry, Trouble> {
         let site = self.site(image.site.as_str())?;
-        let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank)
-            VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6)";
-        let key = Key::image(url);
-        let id = self.moment.insert(sql, values![self.tenant, key, site, url.as_str(), primary.id, rank])?;
+        let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank, lane)
+            VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6, ?7)";
+        let (key, lane) = (Key::image(url), lane(url));
+        let values = values![self.tenant, key, site, url.as_str(), primary.id, rank, lane as i64];
+        let id = self.moment.insert(sql, values)?;
         self.tallies.discover(EntryKind::Image);
         self.count_behind(primary, 1)?;
         self.log(Line { kind: "offered", entry: Some(id), other: Some(primary.id), ..Line::default() })?;
-        Ok(Entry { id, key, state: State::Alternate, depth: None, picture: None, primary: Some(primary.id), run: None })
+        Ok(Entry { id, primary: Some(primary.id), ..Entry::new(key, State::Alternate, (site, lane)) })
     }
 
     /// Puts an alternate where it belongs: behind the image with the smallest key that offers it, or, if that has failed,
@@ -123,15 +126,14 @@ impl Books<'_, '_> {
     }
 
     /// After an image has failed: the next alternate of everyone who relied on it is opened, and those that stood behind it
-    /// find another place. Returns what was opened.
-    pub fn hand_on(&mut self, failed: &Entry) -> Result<Vec<Image>, Trouble> {
+    /// find another place.
+    pub fn hand_on(&mut self, failed: &Entry) -> Result<(), Trouble> {
         let sql = "SELECT image FROM offers WHERE alternate = ?1 ORDER BY image";
         let mut relying = self.moment.list(sql, values![failed.id], |row| row.get::<i64>(0))?;
         relying.insert(0, failed.id);
-        let mut opened = Vec::new();
         for image in relying {
             if matches!(self.entry(image)?.state, State::Rejected | State::Dead) {
-                opened.extend(self.advance(image)?);
+                self.advance(image)?;
             }
         }
         let sql = "SELECT id FROM entries WHERE primary_entry = ?1 AND state = 'alternate' ORDER BY id";
@@ -139,27 +141,21 @@ impl Books<'_, '_> {
             let alternate = self.entry(alternate)?;
             self.restand(&alternate)?;
         }
-        Ok(opened)
+        Ok(())
     }
 
     /// Opens the best alternate of a failed image that has not failed itself, unless it stands already.
-    fn advance(&mut self, failed: i64) -> Result<Option<Image>, Trouble> {
+    fn advance(&mut self, failed: i64) -> Result<(), Trouble> {
         let alternates = self.alternates_of(failed)?;
         let next = alternates.into_iter().find(|(_, state)| !matches!(state, State::Rejected | State::Dead));
-        let Some((next, State::Alternate)) = next else { return Ok(None) };
+        let Some((next, State::Alternate)) = next else { return Ok(()) };
         let entry = self.entry(next)?;
+        step(Some(State::Alternate), Event::Redrive, format!("entry {next}"))?;
         self.leave(&entry)?;
-        let sql = "SELECT e.url, s.url FROM entries e JOIN sites s ON s.id = e.site WHERE e.id = ?1";
-        let urls = self.moment.one(sql, values![next], |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?)))?;
-        let Some((url, site)) = urls else { return Ok(None) };
-        step(Some(State::Alternate), Event::Redrive, &url)?;
         self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![next])?;
+        self.open(entry.lane, 0);
         self.tallies.count(EntryKind::Image, Status::Open, 1);
-        self.log(Line { kind: "opened", entry: Some(next), other: Some(failed), ..Line::default() })?;
-        let page = first_page(self.moment, next)?;
-        let (url, site) = (parse_url(&url)?, parse_url(&site)?);
-        let page = page.map(|page| parse_url(&page)).transpose()?.unwrap_or_else(|| site.clone());
-        Ok(Some(Image { url, page, site, attempts: 0, inline: None, alternates: vec![] }))
+        self.log(Line { kind: "opened", entry: Some(next), other: Some(failed), ..Line::default() })
     }
 }
 

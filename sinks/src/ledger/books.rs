@@ -2,9 +2,11 @@
 //!
 //! Every fact is checked before anything of it is written, so that a refused one leaves no trace in its group.
 
-use faceflow_core::Fault;
-use faceflow_core::ledger::{Event, Fact, State, transition};
-use faceflow_core::record::{ContentId, Image, Key};
+use std::collections::BTreeMap;
+
+use faceflow_core::ledger::{Event, Fact, Opened, State, transition};
+use faceflow_core::record::{ContentId, Key, Lane};
+use faceflow_core::{Fault, Time};
 use serde_json::json;
 
 use super::database::{Moment, Row, Value, values};
@@ -26,6 +28,10 @@ pub(super) struct Books<'b, 'c> {
     pub tallies: Tallies,
     /// The site asked for last: facts come in runs of one site.
     pub last_site: Option<(String, i64)>,
+    /// What the fact opened: the lanes, and when the first of it is due.
+    pub opened: BTreeMap<Lane, Time>,
+    /// Sites of which a page has given up its turn.
+    pub freed: Vec<i64>,
 }
 
 /// An entry, as far as its next step needs it.
@@ -40,6 +46,17 @@ pub(super) struct Entry {
     pub primary: Option<i64>,
     /// The run that has it, while it is open.
     pub run: Option<i64>,
+    pub site: i64,
+    pub lane: Lane,
+    /// Of a page that was not tried yet.
+    pub turn: Option<i64>,
+}
+
+impl Entry {
+    /// One that nothing is known of yet.
+    pub fn new(key: Key, state: State, (site, lane): (i64, Lane)) -> Self {
+        Self { id: 0, key, state, depth: None, picture: None, primary: None, run: None, site, lane, turn: None }
+    }
 }
 
 /// A picture, as far as its next step needs it.
@@ -65,8 +82,10 @@ pub(super) struct Line<'a> {
 }
 
 const FIND_ENTRY: &str =
-    "SELECT id, key, state, depth, picture, primary_entry, NULL AS run FROM entries WHERE tenant = ?1 AND key = ?2";
-const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry, NULL AS run FROM entries WHERE id = ?1";
+    "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn FROM entries
+    WHERE tenant = ?1 AND key = ?2";
+const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn FROM entries
+    WHERE id = ?1";
 const FIND_PICTURE: &str =
     "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures
     WHERE tenant = ?1 AND content = ?2";
@@ -74,15 +93,22 @@ const PICTURE: &str =
     "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures WHERE id = ?1";
 
 impl Books<'_, '_> {
-    /// Writes a fact. Returns the images that it opened.
-    pub fn write(&mut self, fact: &Fact) -> Result<Vec<Image>, Trouble> {
+    /// Writes a fact. Returns what is open now because of it.
+    pub fn write(&mut self, fact: &Fact) -> Result<Vec<Opened>, Trouble> {
         match fact {
             Fact::Admitted(admitted) => self.admitted(admitted),
             Fact::Fate(fate) => self.fate(fate),
-            Fact::Kept(kept) => self.kept(kept).map(|()| vec![]),
-            Fact::Delivered(delivered) => self.delivered(delivered).map(|()| vec![]),
-            Fact::Ruled(ruling) => self.ruled(ruling).map(|()| vec![]),
-        }
+            Fact::Kept(kept) => self.kept(kept),
+            Fact::Delivered(delivered) => self.delivered(delivered),
+            Fact::Ruled(ruling) => self.ruled(ruling),
+        }?;
+        Ok(std::mem::take(&mut self.opened).into_iter().map(|(lane, due)| Opened { lane, due }).collect())
+    }
+
+    /// Notes that something is open in a lane from now on.
+    pub fn open(&mut self, lane: Lane, due: Time) {
+        let first = self.opened.entry(lane).or_insert(due);
+        *first = due.min(*first);
     }
 
     /// The entry of a key.
@@ -175,6 +201,9 @@ fn entry_at(row: &Row<'_>) -> Result<Entry, Trouble> {
         picture: row.get(4)?,
         primary: row.get(5)?,
         run: row.get(6)?,
+        site: row.get(7)?,
+        lane: row.get::<i64>(8)? as Lane,
+        turn: row.get(9)?,
     })
 }
 

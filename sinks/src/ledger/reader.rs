@@ -1,11 +1,10 @@
 //! Reading a ledger, also while another process writes it. Every read sees one state between two groups of facts.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
-use faceflow_core::ledger::{KnownPicture, LedgerError, OpenSite, Tally};
-use faceflow_core::record::{Frame, Image, Key, Page, Work};
+use faceflow_core::ledger::{Ask, Claimed, KnownPicture, LedgerError, Tally};
+use faceflow_core::record::{FRAMES, Frame, Image, Key, Lane, Page, Work};
 
 use super::alternates::first_page;
 use super::database::{Connection, Moment, Row, values};
@@ -13,9 +12,6 @@ use super::place::{Backend, Place};
 use super::rows::{CONTENT, Trouble, Word, content_at, parse_url, split_keys};
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
-
-/// Positions of frames in [`Reader::open_work`] begin here, after those of all pages and images.
-pub(super) const FRAMES: u64 = 1 << 62;
 
 /// One tenant's ledger, read only. Clones share it.
 #[derive(Clone)]
@@ -95,37 +91,14 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with the key and depth of every known page.
-    pub fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
-        let sql = "SELECT key, depth FROM entries WHERE tenant = ?1 AND kind = 'page'";
-        self.for_each(sql, |row| {
-            each(row.get(0)?, row.get(1)?);
-            Ok(())
-        })
-    }
-
-    /// Calls `each` with the key of every known image that is more than an alternate.
-    pub fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
-        let sql = "SELECT key FROM entries NOT INDEXED WHERE tenant = ?1 AND kind = 'image' AND state <> 'alternate'";
-        self.for_each(sql, |row| {
-            each(row.get(0)?);
-            Ok(())
-        })
-    }
-
-    /// Calls `each` with every known picture.
-    pub fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.pictures_for(None, each)
-    }
-
-    /// The same for a run, if one is given: without open pictures that others have.
-    pub(super) fn pictures_for(&self, run: Option<i64>, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        let open = run.map(|run| format!(" AND (p.state <> 'open' OR p.run = {run})")).unwrap_or_default();
+    /// Every known picture; where `ours` names runs, without open ones that other runs have.
+    pub(super) fn pictures_for(&self, ours: &[i64], each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        let ours = having("p", ours);
         let sql = format!(
             "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
                 CASE p.representative WHEN p.id THEN p.content ELSE r.content END
             FROM pictures p NOT INDEXED LEFT JOIN pictures r ON r.id = p.representative AND r.id <> p.id
-            WHERE p.tenant = ?1{open} ORDER BY p.id"
+            WHERE p.tenant = ?1 AND (p.state <> 'open' OR {ours}) ORDER BY p.id"
         );
         self.for_each(&sql, |row| {
             each(KnownPicture {
@@ -138,45 +111,32 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every site that has open pages.
-    pub fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        self.sites_for(None, each)
+    /// Calls `each` with every lane that has open work.
+    pub fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
+        // One look into the index for each lane, however much waits in it.
+        let sql = "WITH RECURSIVE l (lane) AS (
+                SELECT min(lane) FROM entries WHERE tenant = ?1 AND state = 'open'
+                UNION ALL
+                SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND state = 'open' AND lane > l.lane) FROM l
+                WHERE l.lane IS NOT NULL
+            ) SELECT lane FROM l WHERE lane IS NOT NULL";
+        self.for_each(sql, |row| {
+            each(row.get::<i64>(0)? as Lane);
+            Ok(())
+        })?;
+        self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
+            each(FRAMES);
+            Ok(())
+        })
     }
 
-    /// The same for a run, if one is given: with the pages that it has.
-    pub(super) fn sites_for(&self, run: Option<i64>, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        let having = having("e", run);
-        let sql = format!(
-            "SELECT id, url, pages FROM sites WHERE id IN (SELECT e.site FROM entries e INDEXED BY entries_open
-            WHERE e.tenant = ?1 AND e.state = 'open' AND e.kind = 'page'{having})"
-        );
-        let mut open: HashMap<i64, OpenSite> = HashMap::new();
-        self.for_each(&sql, |row| {
-            let (site, pages) = (parse_url(&row.get::<String>(1)?)?, row.get::<i64>(2)? as u64);
-            open.insert(row.get(0)?, OpenSite { site, pages, images: vec![], turns: vec![] });
-            Ok(())
-        })?;
-        let sql = format!(
-            "SELECT e.site, e.key FROM entries e INDEXED BY entries_open WHERE e.tenant = ?1 AND e.state = 'open'
-            AND e.kind = 'page' AND e.attempts = 0{having} ORDER BY e.id"
-        );
-        self.for_each(&sql, |row| {
-            if let Some(site) = open.get_mut(&row.get(0)?) {
-                site.turns.push(row.get(1)?);
-            }
-            Ok(())
-        })?;
-        for (id, mut site) in open {
-            let sql = "SELECT e.key FROM shown s JOIN entries e ON e.id = s.image WHERE s.site = ?1";
-            self.read(|moment| {
-                moment.each(sql, values![id], |row| {
-                    site.images.push(row.get(0)?);
-                    Ok(())
-                })
-            })?;
-            each(site);
-        }
-        Ok(())
+    /// What lanes have to give that is due by `now`; where `ours` names runs, only what those have.
+    pub fn claim(&self, ours: &[i64], now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.read(|moment| {
+            let queue = |ask: &Ask| if ask.lane == FRAMES { Queue::frames(ours) } else { Queue::entries(ours) };
+            asks.iter().map(|ask| queue(ask).claim(moment, (self.tenant_id(), now), ask)).collect()
+        })
     }
 
     /// Pages and images by status: `(pages, images)`.
@@ -198,110 +158,108 @@ impl Reader {
         Ok(faces)
     }
 
-    /// The positions of all open work, ascending, each with the depth it has if it is a page.
-    pub(super) fn open_positions(&self) -> Result<Vec<(u64, u32)>, LedgerError> {
-        let mut positions = Vec::new();
-        let queries = [
-            (
-                "SELECT id, coalesce(depth, 0) FROM entries INDEXED BY entries_open
-                WHERE tenant = ?1 AND state = 'open' ORDER BY id",
-                0,
-            ),
-            (
-                "SELECT id, 0 FROM pictures WHERE tenant = ?1 AND state = 'open' AND due_ms IS NOT NULL ORDER BY id",
-                FRAMES,
-            ),
-        ];
-        for (sql, first) in queries {
-            self.for_each(sql, |row| {
-                positions.push((first + row.get::<i64>(0)? as u64, row.get(1)?));
-                Ok(())
-            })?;
-        }
-        Ok(positions)
-    }
-
-    /// Up to `max` open entries after the position `after`; see [`Ledger::open_work`](faceflow_core::ledger::Ledger::open_work).
-    pub fn open_work(&self, after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError> {
-        self.work_for(None, after, max)
-    }
-
-    /// The same for a run, if one is given: only what it has.
-    pub(super) fn work_for(
-        &self,
-        run: Option<i64>,
-        after: u64,
-        max: usize,
-    ) -> Result<Vec<(u64, Time, Work)>, LedgerError> {
-        self.read(|moment| {
-            let mut work = if after < FRAMES { self.open_entries(moment, run, (after, max))? } else { Vec::new() };
-            let left = max - work.len();
-            work.extend(self.open_frames(moment, run, (after.saturating_sub(FRAMES), left))?);
-            Ok(work)
-        })
-    }
-
-    fn open_entries(
-        &self,
-        moment: &Moment<'_>,
-        run: Option<i64>,
-        (after, max): (u64, usize),
-    ) -> Result<Vec<(u64, Time, Work)>, Trouble> {
-        let sql = format!(
-            "SELECT e.id, e.due_ms, e.url, s.url, e.attempts, e.depth, e.skip, e.inline
-            FROM entries e INDEXED BY entries_open JOIN sites s ON s.id = e.site
-            WHERE e.tenant = ?1 AND e.state = 'open' AND e.id > ?2{} ORDER BY e.id LIMIT ?3",
-            having("e", run)
-        );
-        moment.list(&sql, values![self.tenant_id(), after as i64, max as i64], |row| {
-            let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
-            Ok((row.get::<i64>(0)? as u64, due, entry_work(moment, row)?))
-        })
-    }
-
-    fn open_frames(
-        &self,
-        moment: &Moment<'_>,
-        run: Option<i64>,
-        (after, max): (u64, usize),
-    ) -> Result<Vec<(u64, Time, Work)>, Trouble> {
-        let sql = format!(
-            "SELECT {CONTENT}, p.id, p.due_ms, p.attempts FROM pictures p INDEXED BY pictures_waiting
-            WHERE p.tenant = ?1 AND p.state = 'open' AND p.due_ms IS NOT NULL AND p.id > ?2{} ORDER BY p.id LIMIT ?3",
-            having("p", run)
-        );
-        moment.list(&sql, values![self.tenant_id(), after as i64, max as i64], |row| {
-            let content = content_at(row, 0)?;
-            let (id, due): (i64, i64) = (row.get(7)?, row.get(8)?);
-            // Its pixels are gone, so any worker is as good a home as the other.
-            let home = content.id.route() as usize;
-            let frame = Frame { content, home, ticket: None, attempts: row.get(9)? };
-            Ok((FRAMES + id as u64, due as Time, Work::Frame(frame)))
-        })
-    }
-
     fn for_each(&self, sql: &str, mut each: impl FnMut(&Row<'_>) -> Result<(), Trouble>) -> Result<(), LedgerError> {
         self.read(|moment| moment.each(sql, values![self.tenant_id()], &mut each))
     }
 }
 
-/// A condition, with its `AND`, that is true of what a run has.
-fn having(alias: &str, run: Option<i64>) -> String {
-    run.map(|run| format!(" AND {alias}.run = {run}")).unwrap_or_default()
+/// A condition that is true of what these runs have; of everything if there are none.
+fn having(alias: &str, runs: &[i64]) -> String {
+    let runs: Vec<String> = runs.iter().map(i64::to_string).collect();
+    if runs.is_empty() { "TRUE".to_owned() } else { format!("{alias}.run IN ({})", runs.join(", ")) }
 }
 
-/// The page or image whose columns these are: id, due, URL, site, attempts, depth, skip, inline.
+/// How to ask one table for the work of a lane. The columns begin with key and due time.
+struct Queue {
+    from: String,
+    columns: String,
+    work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
+    key: fn(&Row<'_>) -> Result<Key, Trouble>,
+}
+
+impl Queue {
+    fn entries(ours: &[i64]) -> Self {
+        let from = format!(
+            "FROM entries e INDEXED BY entries_open JOIN sites s ON s.id = e.site
+            WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}",
+            having("e", ours)
+        );
+        let columns = "e.key, e.due_ms, e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline".to_owned();
+        Self { from, columns, work: entry_work, key: |row| row.get(0) }
+    }
+
+    fn frames(ours: &[i64]) -> Self {
+        let from = format!(
+            "FROM pictures e INDEXED BY pictures_waiting 
+            WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
+            having("e", ours)
+        );
+        let columns = format!("e.attempts, e.due_ms, e.id, {}", CONTENT.replace("p.", "e."));
+        Self { from, columns, work: frame_work, key: |row| Ok(frame_at(row)?.key()) }
+    }
+
+    fn claim(&self, moment: &Moment<'_>, (tenant, now): (i64, i64), ask: &Ask) -> Result<Claimed, Trouble> {
+        let (lane, mut work, mut next) = (ask.lane as i64, Vec::new(), None);
+        let most = (ask.max + ask.held.len() + 1) as i64;
+        let retries = "AND e.due_ms <= ?3 ORDER BY e.due_ms, e.id LIMIT ?4";
+        let fresh = "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.id LIMIT ?4";
+        for part in [retries, fresh] {
+            if next.is_some() {
+                break;
+            }
+            let sql = format!("SELECT {} {} {part}", self.columns, self.from);
+            let found = moment.list(&sql, values![tenant, lane, now, most], |row| {
+                if ask.held.contains(&(self.key)(row)?) {
+                    return Ok(None);
+                }
+                let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
+                Ok(Some((due, (self.work)(moment, row)?)))
+            })?;
+            for (due, one) in found.into_iter().flatten() {
+                match work.len() < ask.max {
+                    true => work.push(one),
+                    false => next = next.or(Some(due)),
+                }
+            }
+        }
+        if next.is_none() {
+            let sql = format!("SELECT min(e.due_ms) {} AND e.due_ms > ?3", self.from);
+            let later = moment.one(&sql, values![tenant, lane, now], |row| row.get::<Option<i64>>(0))?;
+            next = later.flatten().map(|due| due as Time);
+        }
+        Ok(Claimed { lane: ask.lane, work, next })
+    }
+}
+
+fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
+    frame_at(row).map(Work::Frame)
+}
+
+/// The frame whose columns these are: attempts, due, id, content.
+fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
+    let content = content_at(row, 3)?;
+    // Its pixels are gone, so any worker is as good a home as the other.
+    let home = content.id.route() as usize;
+    Ok(Frame { content, home, ticket: None, attempts: row.get(0)? })
+}
+
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline.
 fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
-    let id: i64 = row.get(0)?;
-    let url = parse_url(&row.get::<String>(2)?)?;
-    let site = parse_url(&row.get::<String>(3)?)?;
-    let attempts = row.get(4)?;
-    if let Some(depth) = row.get(5)? {
-        return Ok(Work::Page(Page { url, site, depth, attempts, skip: split_keys(row.get(6)?) }));
+    let id: i64 = row.get(2)?;
+    let url = parse_url(&row.get::<String>(3)?)?;
+    let site = parse_url(&row.get::<String>(4)?)?;
+    let attempts = row.get(5)?;
+    if let Some(depth) = row.get(6)? {
+        return Ok(Work::Page(Page { url, site, depth, attempts, skip: split_keys(row.get(7)?) }));
     }
     let page = first_page(moment, id)?.map(|page| parse_url(&page)).transpose()?;
-    let inline = row.get::<Option<Vec<u8>>>(7)?.map(Into::into);
-    let sql = "SELECT url FROM entries WHERE primary_entry = ?1 AND state = 'alternate' ORDER BY rank, url";
-    let alternates = moment.list(sql, values![id], |row| parse_url(&row.get::<String>(0)?))?;
-    Ok(Work::Image(Image { page: page.unwrap_or_else(|| site.clone()), url, site, attempts, inline, alternates }))
+    let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);
+    Ok(Work::Image(Image {
+        page: page.unwrap_or_else(|| site.clone()),
+        url,
+        site,
+        attempts,
+        inline,
+        alternates: vec![],
+    }))
 }

@@ -2,7 +2,7 @@
 
 use faceflow_core::Fault;
 use faceflow_core::ledger::{Event, IllegalTransition, State};
-use faceflow_core::record::{Content, ContentId, Delivered, Fate, Frame, Image, Kept, Ruling, Work};
+use faceflow_core::record::{Content, ContentId, Delivered, FRAMES, Fate, Frame, Kept, Ruling, Work};
 use serde_json::json;
 
 use super::Status;
@@ -25,7 +25,7 @@ impl End<'_> {
 }
 
 impl Books<'_, '_> {
-    pub fn fate(&mut self, fate: &Fate) -> Result<Vec<Image>, Trouble> {
+    pub fn fate(&mut self, fate: &Fate) -> Result<(), Trouble> {
         let (work, end) = match fate {
             Fate::Retry { work, fault, due } => {
                 (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due) })
@@ -34,38 +34,45 @@ impl Books<'_, '_> {
             Fate::Dead { work, fault } => (work, End { event: Event::Die, kind: "dead", fault, due: None }),
         };
         match work {
-            Work::Frame(frame) => self.frame_failed(frame, &end).map(|()| vec![]),
+            Work::Frame(frame) => self.frame_failed(frame, &end),
             Work::Page(_) | Work::Image(_) => self.entry_failed(work, &end),
         }
     }
 
-    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<Vec<Image>, Trouble> {
-        let (kind, key, url) = match work {
-            Work::Page(page) => (EntryKind::Page, page.key(), &page.url),
-            Work::Image(image) => (EntryKind::Image, image.key(), &image.url),
-            Work::Frame(_) => return Ok(vec![]),
+    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<(), Trouble> {
+        let (kind, url) = match work {
+            Work::Page(page) => (EntryKind::Page, &page.url),
+            Work::Image(image) => (EntryKind::Image, &image.url),
+            Work::Frame(_) => return Ok(()),
         };
-        let entry = self.find(key)?;
+        let entry = self.find(work.key())?;
         // Since then it was reached on a shorter way, and that try decides.
         if let (Work::Page(page), Some(entry)) = (work, &entry)
             && entry.outdates(page)
         {
-            return Ok(vec![]);
+            if entry.state == State::Open {
+                self.open(entry.lane, 0);
+            }
+            return Ok(());
         }
         let next = step(entry.map(|entry| entry.state), end.event, url)?;
-        let (Some(entry), Some(next)) = (entry, next) else { return Ok(vec![]) };
+        let (Some(entry), Some(next)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
         // A dead entry may be driven again, so it keeps what that takes.
-        let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6,
+        let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, turn = NULL,
             inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END WHERE id = ?1";
         let (attempts, due, detail) = (work.attempts(), end.due.map(|due| due as i64), brief(&end.fault.detail));
         self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail])?;
         self.recount(kind, Some(entry.state), next);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
-        match (kind, next) {
-            (EntryKind::Image, State::Rejected | State::Dead) => self.hand_on(&entry),
-            _ => Ok(vec![]),
+        if let Some(due) = end.due {
+            self.open(entry.lane, due);
         }
+        if (kind, end.due) == (EntryKind::Image, None) {
+            self.hand_on(&entry)?;
+        }
+        self.freed.extend(entry.turn.map(|_| entry.site));
+        self.pass_turns()
     }
 
     fn frame_failed(&mut self, frame: &Frame, end: &End<'_>) -> Result<(), Trouble> {
@@ -80,6 +87,9 @@ impl Books<'_, '_> {
             let (due, detail) = (end.due.map(|due| due as i64), brief(&end.fault.detail));
             books.run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail])
         })?;
+        if let Some(due) = end.due {
+            self.open(FRAMES, due);
+        }
         self.log(Line {
             kind: end.kind,
             picture: Some(picture.id),

@@ -1,17 +1,16 @@
 //! The ledger that the pipeline writes to, wherever it is.
 
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use faceflow_core::ledger::{Fact, KnownPicture, Ledger, LedgerError, OpenSite, Tally};
-use faceflow_core::record::{Image, Key, Work};
+use faceflow_core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow_core::record::Lane;
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
 use tokio::sync::oneshot;
 
 use super::place::{Backend, Place};
-use super::postgres::lease::Claim;
-use super::reader::{FRAMES, Reader, check_tenant};
+use super::reader::{Reader, check_tenant};
 use super::redrive::Selection;
 use super::writer::{Job, Outcome, Task, Writer};
 use super::{LedgerSettings, OpenError};
@@ -20,10 +19,10 @@ use super::{LedgerSettings, OpenError};
 /// what was appended, then lets go of the state or gives back the work it has.
 pub struct StateLedger {
     reader: Reader,
-    /// Positions of the work that was open at the beginning, ascending, with the depths of pages at that time.
-    owed: Vec<(u64, u32)>,
     /// The number of this run, where the state is shared.
     run: Option<i64>,
+    /// The runs whose work is ours, where the state is shared.
+    ours: Mutex<Vec<i64>>,
     place: String,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -64,8 +63,8 @@ impl StateLedger {
         let writer = thread.spawn(work).map_err(|error| storage(error.to_string()))?;
         let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
-        let owed = reader.open_positions().map_err(|error| storage(error.to_string()))?;
-        Ok(Self { reader, owed, run, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
+        let ours = Mutex::new(run.into_iter().collect());
+        Ok(Self { reader, run, ours, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -96,12 +95,19 @@ impl StateLedger {
         Box::pin(async move { outcome.await.map(drop) })
     }
 
-    /// Takes open work that no other run has, where there may be others.
-    fn claim(&self, claim: Claim) -> Result<(), LedgerError> {
-        match self.run {
-            Some(_) => block_on(self.ask(Task::Claim(claim))).map(drop),
-            None => Ok(()),
+    /// Takes over what runs have left that are over, where there may be others.
+    fn take_over(&self) -> Result<(), LedgerError> {
+        if self.run.is_some()
+            && let Outcome::Ours(ours) = block_on(self.ask(Task::TakeOver))?
+        {
+            *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         }
+        Ok(())
+    }
+
+    /// The runs whose work is ours; empty where all work is.
+    fn ours(&self) -> Vec<i64> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Queues a task at once, so that tasks are written in the order in which they were asked for. Whoever asks holds what
@@ -130,53 +136,32 @@ impl Drop for StateLedger {
 }
 
 impl Ledger for StateLedger {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Image>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
         let outcome = self.ask(Task::Append(Box::new(fact)));
         Box::pin(async move {
             match outcome.await? {
-                Outcome::Opened(images) => Ok(images),
-                other => unreachable!("a fact is answered by the images it opened, not {other:?}"),
+                Outcome::Opened(opened) => Ok(opened),
+                other => unreachable!("a fact is answered by what it opened, not {other:?}"),
             }
         })
     }
 
-    fn known_pages(&self, each: &mut dyn FnMut(Key, u32)) -> Result<(), LedgerError> {
-        self.reader.known_pages(each)
+    /// Takes over what runs have left that are over.
+    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
+        self.take_over()?;
+        self.reader.lanes(each)
     }
 
-    fn known_images(&self, each: &mut dyn FnMut(Key)) -> Result<(), LedgerError> {
-        self.reader.known_images(each)
+    /// Only what no other run has.
+    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+        self.reader.claim(&self.ours(), now, asks)
     }
 
-    /// Without the open ones of other runs: what becomes of them is not known here.
+    /// Without the open ones of other runs: what becomes of them is not known here. Takes over what runs have left that are
+    /// over, since a duplicate waits for what becomes of its representative.
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.claim(Claim::Pictures)?;
-        self.reader.pictures_for(self.run, each)
-    }
-
-    /// Only what was open when the ledger was opened, and what no other run has: whatever opens later, or is admitted again on a shorter way, is in the
-    /// graph already.
-    fn open_work(&self, mut after: u64, max: usize) -> Result<Vec<(u64, Time, Work)>, LedgerError> {
-        loop {
-            let (entries_after, frames_after) = (after.min(FRAMES) as i64, after.saturating_sub(FRAMES) as i64);
-            self.claim(Claim::Work { entries_after, frames_after, max })?;
-            let mut work = self.reader.work_for(self.run, after, max)?;
-            let Some((last, ..)) = work.last() else { return Ok(work) };
-            after = *last;
-            work.retain(|(position, _, work)| {
-                let depth = if let Work::Page(page) = work { page.depth } else { 0 };
-                self.owed.binary_search(&(*position, depth)).is_ok()
-            });
-            if !work.is_empty() {
-                return Ok(work);
-            }
-        }
-    }
-
-    /// Only pages of this run get a turn: another's would never come.
-    fn open_sites(&self, each: &mut dyn FnMut(OpenSite)) -> Result<(), LedgerError> {
-        self.claim(Claim::Pages)?;
-        self.reader.sites_for(self.run, each)
+        self.take_over()?;
+        self.reader.pictures_for(&self.ours(), each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -13,9 +13,9 @@ mod shared;
 
 use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
 use faceflow_core::invariants::conserved;
-use faceflow_core::ledger::{Fact, Ledger, LedgerError, Tally};
+use faceflow_core::ledger::{Ask, Claimed, Fact, Ledger, LedgerError, Opened, Tally};
 use faceflow_core::record::{
-    Admitted, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work,
+    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work,
 };
 use faceflow_core::{Class, Fault};
 use serde_json::Value;
@@ -62,15 +62,27 @@ pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
     Detection::new(id, size, Answer { faces: (0..faces).map(face).collect(), scale: 1.0, degraded: false }, engine)
 }
 
+/// As good as none.
+pub const BOUNDS: Bounds = Bounds { pages_max: 1_000_000, images_max: 1_000_000, shorter_ways: true };
+
+/// These were found by a source.
+pub fn admitted(pages: Vec<Page>) -> Fact {
+    Fact::Admitted(Admitted { visit: None, pages, images: vec![], bounds: BOUNDS })
+}
+
 pub fn start() -> Fact {
-    Fact::Admitted(Admitted { visit: None, pages: vec![page("/", 0)], images: vec![] })
+    admitted(vec![page("/", 0)])
 }
 
 /// The page was read and leads to these.
 pub fn read(page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
+    read_within(BOUNDS, page, pages, images)
+}
+
+pub fn read_within(bounds: Bounds, page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
     let links = pages.iter().map(|page| page.url.clone()).collect();
-    let visit = Visit { final_url: page.url.clone(), page, http_status: 200, links, images: images.clone() };
-    Fact::Admitted(Admitted { visit: Some(visit), pages, images })
+    let visit = Visit { final_url: page.url.clone(), page, http_status: 200, links, images: vec![] };
+    Fact::Admitted(Admitted { visit: Some(visit), pages, images, bounds })
 }
 
 pub fn kept(image: Image, name: &str) -> Fact {
@@ -144,12 +156,12 @@ impl Rig {
         self.ledger().reader()
     }
 
-    pub fn try_tell(&self, fact: Fact) -> Result<Vec<Image>, LedgerError> {
+    pub fn try_tell(&self, fact: Fact) -> Result<Vec<Opened>, LedgerError> {
         wait(self.ledger().append(fact))
     }
 
     /// Appends a legal fact; everything must add up afterwards. Returns what it opened.
-    pub fn tell(&self, fact: Fact) -> Vec<Image> {
+    pub fn tell(&self, fact: Fact) -> Vec<Opened> {
         let opened = self.try_tell(fact.clone()).unwrap_or_else(|error| panic!("{error} after {fact:?}"));
         self.check();
         opened
@@ -185,16 +197,34 @@ impl Rig {
         self.lines(Kind::Images).iter().map(|line| line["status"].as_str().expect("a word").to_owned()).collect()
     }
 
-    /// The open work as URLs and content ids, with due times.
+    /// The open work as paths and content ids, with due times: what is due at once first, as it was discovered.
     pub fn owed(&self) -> Vec<(u64, String)> {
         let name = |work: Work| match work {
             Work::Page(page) => page.url.path().to_owned(),
             Work::Image(image) => image.url.path().to_owned(),
             Work::Frame(frame) => frame.content.id.to_string(),
         };
-        let work = self.reader().open_work(0, 1_000).expect("reads");
-        work.into_iter().map(|(_, due, work)| (due, name(work))).collect()
+        owed(self.ledger()).into_iter().map(|(due, work)| (due, name(work))).collect()
     }
+}
+
+/// Everything that a ledger gives out, with when it is due. Time passes as it must; a few are taken at once.
+pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
+    let (mut lanes, mut owed) = (Vec::new(), Vec::new());
+    ledger.lanes(&mut |lane| lanes.push(lane)).expect("reads");
+    for lane in lanes {
+        let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
+        while let Some(next) = due {
+            now = next.max(now);
+            let ask = Ask { lane, max: 7, held: held.clone() };
+            let Claimed { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
+            held.extend(work.iter().map(Work::key));
+            owed.extend(work.into_iter().map(|work| (now, work)));
+            due = next;
+        }
+    }
+    owed.sort_by_key(|(due, _)| *due);
+    owed
 }
 
 pub fn lines(reader: &Reader, kind: Kind) -> Vec<Value> {

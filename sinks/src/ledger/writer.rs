@@ -3,18 +3,17 @@
 //! While a group is being committed, the next one gathers; so the more is asked of it, the fewer commits it takes per fact.
 //! Nobody is answered before the commit.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 
 use faceflow_core::kill::kill_point;
-use faceflow_core::ledger::{Fact, LedgerError};
-use faceflow_core::record::Image;
+use faceflow_core::ledger::{Fact, LedgerError, Opened};
 use tokio::sync::oneshot;
 
 use super::OpenError;
 use super::books::Books;
 use super::database::{Connection, Moment, values};
 use super::place::{Backend, Keeper};
-use super::postgres::lease::Claim;
 use super::redrive::Selection;
 use super::rows::Trouble;
 use super::tallies::Tallies;
@@ -28,17 +27,18 @@ pub(super) enum Task {
         view: &'static str,
         seq: i64,
     },
-    /// Takes open work that nobody has; see [`Claim`].
-    Claim(Claim),
+    /// Takes over what runs have left that are over.
+    TakeOver,
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Opened(Vec<Image>),
+    Opened(Vec<Opened>),
     Driven(u64),
     Advanced,
-    Claimed,
+    /// The runs whose work is ours; none where all work is.
+    Ours(Vec<i64>),
 }
 
 /// A task and whoever waits for it.
@@ -123,13 +123,13 @@ impl Writer {
                 }
             };
             let before = tallies;
-            let mut books = Books { moment, tenant, others: &others, now_ms: moment.now_ms()?, tallies, last_site };
+            let now_ms = moment.now_ms()?;
+            let (opened, freed) = (BTreeMap::new(), vec![]);
+            let mut books = Books { moment, tenant, others: &others, now_ms, tallies, last_site, opened, freed };
             let mut outcomes = Vec::with_capacity(tasks.len());
             for task in tasks {
                 let outcome = match (task, keeper) {
-                    (Task::Claim(claim), Keeper::Lease(lease)) => {
-                        lease.claim(moment, tenant, *claim).map(|()| Outcome::Claimed)
-                    }
+                    (Task::TakeOver, Keeper::Lease(lease)) => lease.take_over(moment).map(Outcome::Ours),
                     (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
                     _ => books.carry_out(task),
                 };
@@ -168,7 +168,7 @@ impl Books<'_, '_> {
                 self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Advanced)
             }
             // A file belongs to this process, and all its work too.
-            Task::Claim(_) => Ok(Outcome::Claimed),
+            Task::TakeOver => Ok(Outcome::Ours(vec![])),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Sidecars say what the results say, are written when something changed, and not before.
 
 use faceflow_core::Future;
-use faceflow_core::ledger::{Fact, Ledger};
-use faceflow_core::record::{Admitted, Image};
+use faceflow_core::ledger::Ledger;
+use faceflow_core::record::Image;
 use serde_json::Value;
 
 use super::*;
 use crate::ledger::tests::place::both;
-use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, page, read, ruled, url, wait};
+use crate::ledger::tests::{Rig, admitted, content, delivered, image, image_with, kept, page, read, ruled, url, wait};
 use crate::objects::Objects;
 
 both![
@@ -53,7 +53,7 @@ fn another_page_that_shows_a_settled_image_is_added() {
     let (rig, store) = (Rig::showing(vec![image_with("/a", &["/b"])]), Objects::open("memory://").expect("opens"));
     rig.tell_all([kept(image("/a"), "one"), delivered("one", 1)]);
     assert_eq!(write(&rig, &store), 1);
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/p", 0)], images: vec![] }));
+    rig.tell(admitted(vec![page("/p", 0)]));
     rig.tell(read(page("/p", 0), vec![], vec![Image { page: url("/p"), ..image("/a") }]));
     assert_eq!(write(&rig, &store), 1);
     assert_eq!(sidecar(&store, "one")["pages"], serde_json::json!([url("/").as_str(), url("/p").as_str()]));

@@ -1,8 +1,8 @@
 //! Leases: which run has which open work, so that any number of runs share one state and no two do the same.
 //!
-//! A run lives while its heart beats; the clock is the server's. Work of a run that ended, that was
-//! killed, or whose heart has not beaten
-//! for its lease, may be claimed by another, which first declares that run over. One that was declared over, or could not
+//! A run lives while its heart beats; the clock is the server's. Work of a run that ended, that was killed, or whose heart has
+//! not beaten for its lease, is claimed by the next one that asks, which first declares that run over and then becomes its heir:
+//! one row says so, however much work it is. One that was declared over, or could not
 //! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
 
 use std::cell::Cell;
@@ -26,17 +26,6 @@ const LOOKS: u32 = 15;
 
 /// Each process of a run holds this for as long as it is connected, so that one that was killed is known to be dead at once.
 const PRESENCE: &str = "SELECT pg_advisory_lock_shared(hashtext('faceflow ' || current_schema()), ?1::text::integer)";
-
-/// What a run may ask for.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::ledger) enum Claim {
-    /// Open pages and images, and frames whose retry is scheduled: so many after a position of each.
-    Work { entries_after: i64, frames_after: i64, max: usize },
-    /// Every open page: turns are taken in order, so whoever has some of a site's pages waits for the others.
-    Pages,
-    /// Every open picture: a duplicate waits for what becomes of it.
-    Pictures,
-}
 
 /// This process's run, with the thread that is its heart. Dropping it ends the run, which gives its work back.
 pub(in crate::ledger) struct Lease {
@@ -87,7 +76,7 @@ impl Lease {
         self.id
     }
 
-    /// Whether the run may still write, and which others live. To be asked with the tenant's books locked.
+    /// Whether the run may still write; which others live, and what they have taken over. To be asked with the tenant's books locked.
     pub fn living(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
         let sql = format!("SELECT id FROM runs WHERE {LIVING}");
         let mut living = moment.list(&sql, &[], |row| row.get::<i64>(0))?;
@@ -98,6 +87,11 @@ impl Lease {
             return Err(Trouble::Lost(format!("{why}: its work may be with another run; run the same command again")));
         };
         living.swap_remove(own);
+        if living.is_empty() {
+            return Ok(living);
+        }
+        let sql = "SELECT l.id FROM runs l JOIN runs h ON h.id = l.heir WHERE h.ended_at IS NULL AND h.id <> ?1";
+        living.extend(moment.list(sql, values![self.id], |row| row.get::<i64>(0))?);
         Ok(living)
     }
 
@@ -107,27 +101,15 @@ impl Lease {
         moment.run(&sql, &[])
     }
 
-    /// Claims open work that nobody living has.
-    pub fn claim(&self, moment: &Moment<'_>, tenant: i64, claim: Claim) -> Result<(), Trouble> {
+    /// Becomes the heir of every run that is over and has no living one. Returns the runs whose work is ours.
+    pub fn take_over(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
         self.bury(moment)?;
-        let take = |table: &str, which: &str| {
-            format!(
-                "UPDATE {table} SET run = ?1 WHERE id IN (SELECT id FROM {table} WHERE tenant = ?2 AND state = 'open' AND {which}
-                AND (run IS NULL OR run IN (SELECT id FROM runs WHERE ended_at IS NOT NULL)) ORDER BY id LIMIT ?3
-                FOR UPDATE SKIP LOCKED)"
-            )
-        };
-        let all = values![self.id, tenant, i64::MAX];
-        match claim {
-            Claim::Work { entries_after, frames_after, max } => {
-                let max = max as i64;
-                moment.run(&take("entries", "id > ?4"), values![self.id, tenant, max, entries_after])?;
-                let due = "due_ms IS NOT NULL AND id > ?4";
-                moment.run(&take("pictures", due), values![self.id, tenant, max, frames_after])
-            }
-            Claim::Pages => moment.run(&take("entries", "kind = 'page'"), all),
-            Claim::Pictures => moment.run(&take("pictures", "TRUE"), all),
-        }
+        let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
+            WHERE r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL) FOR UPDATE OF r SKIP LOCKED)";
+        moment.run(sql, values![self.id])?;
+        let mut ours = moment.list("SELECT id FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
+        ours.push(self.id);
+        Ok(ours)
     }
 
     /// Ends the run on the writer's connection: what it has is anybody's from now on.

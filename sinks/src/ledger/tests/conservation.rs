@@ -1,5 +1,7 @@
 //! Random facts, legal and illegal, in a small world: whatever is told, everything adds up, and what is refused leaves no trace.
 
+use faceflow_core::record::{FRAMES, Lane, lane};
+
 use super::*;
 use crate::ledger::Selection;
 
@@ -46,7 +48,7 @@ impl Dice {
 
     fn fact(&mut self) -> Fact {
         match self.roll(12) {
-            0 => Fact::Admitted(Admitted { visit: None, pages: vec![self.page()], images: vec![] }),
+            0 => admitted(vec![self.page()]),
             1..=3 => {
                 let (pages, images) = (self.roll(2), self.roll(4));
                 let pages = (0..pages).map(|_| self.page()).collect();
@@ -60,6 +62,14 @@ impl Dice {
             9 | 10 => delivered(&self.picture(), self.roll(3)),
             _ => ruled(&self.picture(), &self.picture(), self.roll(5) as u32),
         }
+    }
+}
+
+fn lane_of(work: &Work) -> Lane {
+    match work {
+        Work::Page(page) => lane(&page.url),
+        Work::Image(image) => lane(&image.url),
+        Work::Frame(_) => FRAMES,
     }
 }
 
@@ -82,8 +92,10 @@ fn everything_adds_up_after_any_facts() {
             let fact = dice.fact();
             match rig.try_tell(fact.clone()) {
                 Ok(opened) => {
-                    let owed = rig.owed();
-                    let is_owed = |image: &Image| owed.iter().any(|(_, path)| path == image.url.path());
+                    let owed = owed(rig.ledger());
+                    let is_owed = |opened: &Opened| {
+                        owed.iter().any(|(due, work)| (*due, lane_of(work)) == (opened.due, opened.lane))
+                    };
                     assert!(opened.iter().all(is_owed), "seed {seed} step {step}: {opened:?} of {owed:?}");
                     told += 1;
                 }

@@ -1,7 +1,7 @@
 //! Every fact, every status, and what is refused.
 
-use faceflow_core::ledger::{KnownPicture, OpenSite, State};
-use faceflow_core::record::Key;
+use faceflow_core::ledger::{KnownPicture, State};
+use faceflow_core::record::{Bounds, FRAMES, Key, lane};
 
 use super::*;
 use crate::ledger::Selection;
@@ -15,10 +15,11 @@ both![
     broken_promises_are_refused_by_name,
     page_and_site_of_an_image_do_not_depend_on_who_came_first,
     the_records_of_open_work_come_back_whole,
-    a_ledger_gives_out_only_what_was_owed_when_it_was_opened,
-    an_unfinished_site_goes_on_where_it_was,
-    an_owed_page_that_is_admitted_again_on_a_shorter_way_is_not_owed_twice,
-    known_images_are_those_that_were_taken_up,
+    lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice,
+    an_owed_page_that_is_admitted_again_on_a_shorter_way_is_owed_once,
+    a_budget_cuts_the_same_pages_whatever_is_read_first_and_whoever_reads_it,
+    nobody_waits_for_a_page_that_failed,
+    an_image_that_is_shown_again_uses_no_budget,
     tenants_share_a_file_and_nothing_else,
 ];
 
@@ -81,19 +82,16 @@ fn a_page_reached_on_a_shorter_way_is_read_again() {
     rig.tell(rejected(page("/e", 2)));
     // Now all three turn up as start pages.
     let sites = ["/d", "/e", "/f"].map(|path| Page { site: url(path), ..page(path, 0) });
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages: sites.to_vec(), images: vec![] }));
+    rig.tell(admitted(sites.to_vec()));
     assert_eq!(rig.owed().len(), 3);
     // The reading that was under way when /f turned up does not settle what is now owed.
     rig.tell(read(page("/f", 2), vec![], vec![image("/f.jpg")]));
     rig.tell(retry(page("/e", 2), 7));
     assert_eq!(rig.owed().iter().filter(|(due, _)| *due == 0).count(), 4);
-    let mut depths = Vec::new();
-    rig.ledger().known_pages(&mut |key, depth| depths.push((key, depth))).expect("reads");
-    depths.sort();
-    let mut expected =
-        [("/", 0), ("/l", 1), ("/d", 0), ("/e", 0), ("/f", 0)].map(|(path, depth)| (Key::page(&url(path)), depth));
-    expected.sort();
-    assert_eq!(depths, expected);
+    let depths: Vec<_> =
+        rig.lines(Kind::Pages).iter().map(|line| (line["url"].clone(), line["depth"].clone())).collect();
+    let expected = [("/", 0), ("/d", 0), ("/e", 0), ("/f", 0), ("/l", 1)];
+    assert_eq!(depths, expected.map(|(path, depth)| (url(path).as_str().into(), depth.into())));
     for site in sites {
         rig.tell(read(site, vec![], vec![]));
     }
@@ -174,7 +172,7 @@ fn page_and_site_of_an_image_do_not_depend_on_who_came_first() {
     let run = |order: [&str; 2]| {
         let rig = Rig::new();
         let pages = ["/p", "/q"].map(|path| Page { site: url(path), ..page(path, 0) });
-        rig.tell(Fact::Admitted(Admitted { visit: None, pages: pages.to_vec(), images: vec![] }));
+        rig.tell(admitted(pages.to_vec()));
         for path in order {
             let image = Image { page: url(path), site: url(path), ..image("/i") };
             rig.tell(read(Page { site: url(path), ..page(path, 0) }, vec![], vec![image]));
@@ -189,93 +187,122 @@ fn page_and_site_of_an_image_do_not_depend_on_who_came_first() {
 fn the_records_of_open_work_come_back_whole() {
     let rig = Rig::new();
     let start = Page { skip: vec![Key(7), Key(u128::MAX)], ..page("/", 0) };
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![start.clone()], images: vec![] }));
-    assert_eq!(rig.reader().open_work(0, 9), Ok(vec![(1, 0, Work::Page(start.clone()))]));
+    rig.tell(admitted(vec![start.clone()]));
+    assert_eq!(owed(rig.ledger()), [(0, Work::Page(start.clone()))]);
     let data = Url::parse("data:sha256,00ff").expect("a URL");
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
-    let plain = image_with("/b", &["/b-small", "/b-tiny"]);
-    rig.tell(read(start, vec![], vec![inline.clone(), plain.clone()]));
-    let work = rig.reader().open_work(0, 9).expect("reads");
-    let found: Vec<_> = work.iter().map(|(_, due, work)| (*due, work.clone())).collect();
-    assert_eq!(found, [(0, Work::Image(inline.clone())), (0, Work::Image(plain.clone()))]);
-    // Position by position, one at a time.
-    let next = rig.reader().open_work(work[0].0, 1).expect("reads");
-    assert_eq!(next, work[1..]);
-    assert_eq!(rig.reader().open_work(work[1].0, 1), Ok(vec![]));
+    let opened = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
+    let mut lanes = [lane(&inline.url), lane(&url("/b"))].map(|lane| Opened { lane, due: 0 });
+    lanes.sort_by_key(|opened| opened.lane);
+    assert_eq!(opened, lanes, "a data: URI has no host");
+    // The other addresses of a picture wait in the ledger.
+    assert_eq!(owed(rig.ledger()), [Work::Image(inline.clone()), Work::Image(image("/b"))].map(|work| (0, work)));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
-    rig.tell(retry(inline.clone(), 4));
-    let again = rig.reader().open_work(0, 1).expect("reads");
-    assert_eq!(again[0].2, Work::Image(Image { attempts: 1, ..inline.clone() }));
-    rig.tell(kept(Image { attempts: 1, ..inline }, "one"));
-    rig.tell(retry(Work::Frame(frame("one")), 8));
-    let frames = rig.reader().open_work(0, 9).expect("reads");
-    let Some((position, 8, Work::Frame(waiting))) = frames.last() else { panic!("{frames:?}") };
-    assert_eq!((waiting.attempts, waiting.ticket, &waiting.content), (1, None, &content("one")));
-    assert_eq!(rig.reader().open_work(*position, 9), Ok(vec![]));
+    assert_eq!(rig.tell(retry(inline.clone(), 4)), [Opened { lane: lane(&inline.url), due: 4 }]);
+    let again = Image { attempts: 1, ..inline };
+    assert_eq!(owed(rig.ledger())[1], (4, Work::Image(again.clone())));
+    rig.tell(kept(again, "one"));
+    assert_eq!(rig.tell(retry(Work::Frame(frame("one")), 8)), [Opened { lane: FRAMES, due: 8 }]);
+    let waiting = Frame { attempts: 1, ticket: None, home: content("one").id.route() as usize, ..frame("one") };
+    assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
 }
 
-fn a_ledger_gives_out_only_what_was_owed_when_it_was_opened() {
-    let rig = Rig::showing(vec![image("/a"), image("/b")]);
-    assert_eq!(rig.ledger().open_work(0, 9), Ok(vec![]), "all of it is in the graph already");
-    rig.tell(kept(image("/a"), "one"));
-    rig.tell(retry(Work::Frame(frame("one")), 8));
-    let rig = rig.reopened();
-    rig.tell(read(page("/", 0), vec![], vec![image("/c")]));
-    let first = rig.ledger().open_work(0, 1).expect("reads");
-    let Work::Image(found) = &first[0].2 else { panic!("{first:?}") };
-    assert_eq!(found.url, url("/b"));
-    let second = rig.ledger().open_work(first[0].0, 1).expect("reads");
-    assert!(
-        matches!(&second[0].2, Work::Frame(found) if found.content == content("one")),
-        "past what is new: {second:?}"
-    );
-    assert_eq!(rig.ledger().open_work(second[0].0, 1), Ok(vec![]));
-}
-
-fn an_unfinished_site_goes_on_where_it_was() {
-    let sites = |rig: &Rig| {
-        let mut sites = Vec::new();
-        rig.ledger().open_sites(&mut |site| sites.push(site)).expect("reads");
-        sites
+fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
+    let rig = Rig::showing((0..9).map(|n| image(&format!("/{n}"))).collect());
+    rig.tell_all([retry(image("/7"), 30), retry(image("/2"), 50), retry(image("/5"), 40)]);
+    let lane = lane(&url("/"));
+    let claim = |now, max, held: &[Key]| {
+        let asks = [Ask { lane, max, held: held.to_vec() }, Ask { lane: 77, max, held: vec![] }];
+        let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
+        assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
+        let paths = claimed.work.iter().map(|work| match work {
+            Work::Image(image) => image.url.path().to_owned(),
+            other => panic!("{other:?}"),
+        });
+        (paths.collect::<Vec<_>>().join(" "), claimed.work.iter().map(Work::key).collect::<Vec<_>>(), claimed.next)
     };
-    let rig = Rig::showing(vec![image("/a"), image_with("/b", &["/c"])]);
-    assert_eq!(sites(&rig), [], "its only page is read");
-    let (again, failing, last) = (page("/again", 1), page("/failing", 1), page("/last", 1));
-    let pages = vec![again.clone(), failing.clone(), last.clone()];
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages, images: vec![] }));
-    rig.tell(retry(Page { attempts: 1, ..failing }, 9));
-    let mut open = sites(&rig);
-    open[0].images.sort();
-    let mut images = vec![Key::image(&url("/a")), Key::image(&url("/b"))];
-    images.sort();
-    let turns = vec![again.key(), last.key()];
-    assert_eq!(open, [OpenSite { site: url("/"), pages: 4, images, turns }], "a page that failed gave up its turn");
-    rig.tell(read(again, vec![], vec![image("/a"), image("/d")]));
-    let open = sites(&rig);
-    assert_eq!((open[0].images.len(), &open[0].turns[..]), (3, &[last.key()][..]), "an image counts once");
-}
-
-fn an_owed_page_that_is_admitted_again_on_a_shorter_way_is_not_owed_twice() {
-    let rig = Rig::showing(vec![]);
-    rig.tell(Fact::Admitted(Admitted {
-        visit: None,
-        pages: vec![page("/deep", 2), page("/other", 1)],
-        images: vec![],
-    }));
+    let (first, mut held, next) = claim(45, 4, &[]);
+    assert_eq!((&first[..], next), ("/7 /5 /0 /1", Some(0)), "retries that are due go first");
+    let (second, more, next) = claim(45, 9, &held);
+    assert_eq!((&second[..], next), ("/3 /4 /6 /8", Some(50)));
+    held.extend(more);
+    assert_eq!(claim(49, 9, &held), (String::new(), vec![], Some(50)));
+    assert_eq!(claim(50, 9, &held).0, "/2");
+    rig.tell(kept(image("/0"), "one"));
     let rig = rig.reopened();
-    rig.tell(Fact::Admitted(Admitted { visit: None, pages: vec![page("/deep", 1)], images: vec![] }));
-    let owed: Vec<Work> = rig.ledger().open_work(0, 9).expect("reads").into_iter().map(|(_, _, work)| work).collect();
-    assert_eq!(owed, [Work::Page(page("/other", 1))], "the shorter way is in the graph already");
+    assert_eq!(rig.owed().len(), 8, "who opens it again owes what is not settled");
 }
 
-fn known_images_are_those_that_were_taken_up() {
-    let rig = Rig::showing(vec![image("/a"), image_with("/b", &["/c"])]);
-    let mut images = Vec::new();
-    rig.ledger().known_images(&mut |key| images.push(key)).expect("reads");
-    images.sort();
-    let mut expected = [Key::image(&url("/a")), Key::image(&url("/b"))];
-    expected.sort();
-    assert_eq!(images, expected, "an alternate is not known yet");
+fn an_owed_page_that_is_admitted_again_on_a_shorter_way_is_owed_once() {
+    let rig = Rig::showing(vec![]);
+    rig.tell(admitted(vec![page("/deep", 2), page("/other", 1)]));
+    let rig = rig.reopened();
+    rig.tell(admitted(vec![page("/deep", 1)]));
+    let both = [page("/deep", 1), page("/other", 1)].map(|page| (0, Work::Page(page)));
+    assert_eq!(owed(rig.ledger()), both);
+    // The reading that was under way on the longer way leaves it owed, and says so.
+    assert_eq!(rig.tell(read(page("/deep", 2), vec![], vec![])), [Opened { lane: lane(&url("/")), due: 0 }]);
+    assert_eq!(owed(rig.ledger()), both);
+}
+
+fn a_budget_cuts_the_same_pages_whatever_is_read_first_and_whoever_reads_it() {
+    let bounds = Bounds { pages_max: 5, images_max: 3, shorter_ways: false };
+    let run = |first: usize, reopen: bool| {
+        let mut rig = Rig::new();
+        rig.tell(start());
+        rig.tell(read_within(bounds, page("/", 0), vec![page("/a", 1), page("/b", 1)], vec![image("/0.jpg")]));
+        let of = |name: &str| {
+            let (pages, images) =
+                ([1, 2].map(|n| page(&format!("/{name}{n}"), 2)), [1, 2].map(|n| image(&format!("/{name}{n}.jpg"))));
+            read_within(bounds, page(&format!("/{name}"), 1), pages.to_vec(), images.to_vec())
+        };
+        let order = if first == 0 { ["a", "b"] } else { ["b", "a"] };
+        for name in order {
+            rig.tell(of(name));
+            rig = if reopen { rig.reopened() } else { rig };
+        }
+        rig.owed().into_iter().map(|(_, path)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(run(0, false), ["/0.jpg", "/a1", "/a2", "/a1.jpg", "/a2.jpg"]);
+    for (first, reopen) in [(0, true), (1, false), (1, true)] {
+        assert_eq!(run(first, reopen), run(0, false), "{first} {reopen}");
+    }
+}
+
+fn nobody_waits_for_a_page_that_failed() {
+    for end in [retry(page("/a", 1), 9), dead(page("/a", 1)), rejected(page("/a", 1))] {
+        let rig = Rig::new();
+        rig.tell(start());
+        rig.tell(read(page("/", 0), vec![page("/a", 1), page("/b", 1), page("/c", 1)], vec![]));
+        assert_eq!(rig.tell(read(page("/c", 1), vec![page("/c1", 2)], vec![])), [], "it is a's turn");
+        assert_eq!(rig.tell(read(page("/b", 1), vec![page("/b1", 2)], vec![])), [], "still");
+        let statuses: Vec<Value> = rig.lines(Kind::Pages).iter().map(|line| line["status"].clone()).collect();
+        assert_eq!(statuses, ["done", "open", "done", "done"], "they are read, and are not read again");
+        let opened = rig.tell(end.clone());
+        assert!(opened.contains(&Opened { lane: lane(&url("/")), due: 0 }), "{opened:?}");
+        let owed: Vec<String> = rig.owed().into_iter().filter(|(due, _)| *due == 0).map(|(_, path)| path).collect();
+        assert_eq!(owed, ["/b1", "/c1"], "in the order of their turns");
+        if matches!(&end, Fact::Fate(Fate::Retry { .. })) {
+            rig.tell(read(Page { attempts: 1, ..page("/a", 1) }, vec![page("/a1", 2)], vec![]));
+            assert_eq!(rig.owed().len(), 3, "it succeeds later");
+        }
+    }
+}
+
+fn an_image_that_is_shown_again_uses_no_budget() {
+    let bounds = Bounds { images_max: 3, ..BOUNDS };
+    let rig = Rig::new();
+    rig.tell(start());
+    let show = |paths: &[&str]| paths.iter().map(|path| image(path)).collect::<Vec<_>>();
+    rig.tell(read_within(bounds, page("/", 0), vec![page("/p", 1)], show(&["/1", "/2"])));
+    rig.tell(kept(image("/1"), "one"));
+    rig.tell(read_within(bounds, page("/p", 1), vec![], show(&["/2", "/3", "/4", "/1"])));
+    assert_eq!(rig.statuses(), ["open", "open", "open"], "the fourth image is beyond the budget");
+    // Another site has a budget of its own, also for pictures that are known.
+    let other = Page { site: url("/q"), ..page("/q", 0) };
+    rig.tell(admitted(vec![other.clone()]));
+    rig.tell(read_within(Bounds { images_max: 1, ..BOUNDS }, other, vec![], show(&["/1", "/5"])));
+    assert_eq!(rig.statuses().len(), 3);
 }
 
 fn tenants_share_a_file_and_nothing_else() {
@@ -285,9 +312,9 @@ fn tenants_share_a_file_and_nothing_else() {
     let open = |tenant| rig.home.open_for(tenant);
     let other = open("other").expect("opens");
     assert_eq!(other.tally(), Ok((Tally::default(), Tally::default())));
-    assert_eq!(wait(other.append(start())), Ok(vec![]));
-    assert_eq!(wait(other.append(read(page("/", 0), vec![], vec![image("/a")]))), Ok(vec![]));
-    assert_eq!(wait(other.append(kept(image("/a"), "one"))), Ok(vec![]));
+    for fact in [start(), read(page("/", 0), vec![], vec![image("/a")]), kept(image("/a"), "one")] {
+        wait(other.append(fact)).expect("is legal");
+    }
     assert_eq!(lines(other.reader(), Kind::Images)[0]["status"], "open", "its own detection is owed");
     drop(other);
     for name in ["", "..", "a/b", "ü", &"x".repeat(65)] {

@@ -45,7 +45,7 @@ fn facts_per_second() {
     let ledger = Arc::new(home.open());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let pages = (0..PAGES).map(|n| page(&format!("/page/{n}"), 1)).collect();
-    runtime.block_on(ledger.append(Fact::Admitted(Admitted { visit: None, pages, images: vec![] }))).expect("is legal");
+    runtime.block_on(ledger.append(admitted(pages))).expect("is legal");
     let all: Vec<[Vec<Fact>; 3]> = (0..PAGES).map(rounds).collect();
     let facts: usize = all.iter().flatten().map(Vec::len).sum();
     let started = Instant::now();
@@ -77,10 +77,9 @@ fn facts_per_second() {
     let started = Instant::now();
     let mut count = 0;
     let ledger = home.open();
-    ledger.known_pages(&mut |_, _| count += 1).expect("reads");
-    ledger.known_images(&mut |_| count += 1).expect("reads");
+    ledger.lanes(&mut |_| count += 1).expect("reads");
     ledger.known_pictures(&mut |_| count += 1).expect("reads");
-    println!("open and know {count} entries and pictures: {:.3} s", started.elapsed().as_secs_f64());
+    println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");
     println!("results of {} images: {:.2} s", PAGES * IMAGES, started.elapsed().as_secs_f64());
