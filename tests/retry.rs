@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow::core::record::Lane;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
@@ -19,7 +17,7 @@ use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
-use support::{line_of, lines, markers, settings};
+use support::{Still, line_of, lines, markers, settings};
 use tempfile::tempdir;
 use url::Url;
 
@@ -77,36 +75,6 @@ impl Detector for Failing {
             return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
         }
         Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
-    }
-}
-
-/// The real ledger. Its writer is a thread that the virtual clock knows nothing of, so time stands still while it writes.
-struct Still(StateLedger);
-
-impl Ledger for Still {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
-        let written = self.0.append(fact);
-        Box::pin(async move {
-            let runtime = tokio::runtime::Handle::current();
-            let wait = tokio::task::spawn_blocking(move || runtime.block_on(written));
-            wait.await.expect("the wait does not panic")
-        })
-    }
-
-    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        self.0.lanes(each)
-    }
-
-    fn claim(&self, now: u64, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
-        self.0.claim(now, asks)
-    }
-
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.0.known_pictures(each)
-    }
-
-    fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
-        self.0.tally()
     }
 }
 

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use faceflow::config::{Layers, Settings};
-use faceflow::core::Fault;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::record::Lane;
+use faceflow::core::{Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
 use faceflow::operators::address::parse_site;
-use faceflow::sinks::ledger::Reader;
+use faceflow::sinks::ledger::{Reader, StateLedger};
 use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;
 use serde_json::Value;
@@ -83,4 +85,30 @@ pub fn lines(folder: &Path, kind: Kind) -> Vec<Value> {
 /// The line of one URL.
 pub fn line_of<'a>(lines: &'a [Value], url: &str) -> &'a Value {
     lines.iter().find(|line| line["url"] == url).unwrap_or_else(|| panic!("no line for {url}"))
+}
+
+/// The real ledger. Its writer is a thread that a virtual clock knows nothing of, so time stands still while it writes.
+pub struct Still(pub StateLedger);
+
+impl Ledger for Still {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
+        let written = self.0.append(fact);
+        Box::pin(async { futures::executor::block_on(written) })
+    }
+
+    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
+        self.0.lanes(each)
+    }
+
+    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+        self.0.claim(now, asks)
+    }
+
+    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        self.0.known_pictures(each)
+    }
+
+    fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
+        self.0.tally()
+    }
 }

@@ -1,0 +1,234 @@
+//! Memory does not grow with what was crawled, nor with what is queued: the real graph and ledger on a scripted web, days of
+//! virtual time in seconds.
+//!
+//! `FACEFLOW_SOAK=1000000 cargo test --release --test soak -- --nocapture` takes a million URLs instead of a CI-sized number.
+
+mod support;
+mod world;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use faceflow::core::bridge::Bridge;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::sink::Store;
+use faceflow::core::testing::simulate;
+use faceflow::core::{Class, Fault, Future};
+use faceflow::graph;
+use faceflow::operators::web::{Response, Want, Web};
+use faceflow::parts::{Outside, Parts};
+use faceflow::sinks::ledger::StateLedger;
+use faceflow::sources::list::List;
+use support::{Still, markers, settings};
+use tempfile::tempdir;
+use url::Url;
+use world::{picture, png};
+
+/// One test at a time: they measure the memory of the process they share.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The ledger's caches are small, so that they are full before anything is measured.
+const SETTINGS: [&str; 4] = ["image.min_side_px=16", "crawl.shape=all", "crawl.max_pages=1000000", "ledger.cache_mb=1"];
+
+const HOSTS: usize = 8;
+/// Images that a page shows.
+const SHOWN: usize = 100;
+
+/// Hosts `h0` to `h7` with pages that show numbered images, some of which are busy at first or are not there. Pictures are few,
+/// so that what is measured is the crawl and not the index of pictures, which does grow.
+struct Wide {
+    urls: usize,
+    pictures: Vec<Bytes>,
+    asked: AtomicUsize,
+    /// Resident memory, in bytes, by number of images asked for.
+    memory: Mutex<Vec<(usize, u64)>>,
+    /// Whether images are never answered.
+    stuck: bool,
+}
+
+impl Wide {
+    fn new(urls: usize, stuck: bool) -> Self {
+        let pictures = (0..20).map(|seed| png(&picture(seed, 32, 24)).into()).collect();
+        Self { urls, pictures, asked: AtomicUsize::new(0), memory: Mutex::default(), stuck }
+    }
+
+    fn pages_per_host(&self) -> usize {
+        self.urls / SHOWN / HOSTS
+    }
+
+    /// What the start page or page `n` of a host says.
+    fn page(&self, host: &str, n: usize) -> String {
+        let images = (0..SHOWN).map(|i| match self.stuck {
+            true => format!("<img src=http://stuck.example/{host}-{n}-{i}>"),
+            false => format!("<img src=/image/{n}-{i}>"),
+        });
+        let next = if n + 1 < self.pages_per_host() { format!("<a href=/page/{}>", n + 1) } else { String::new() };
+        images.collect::<String>() + &next
+    }
+}
+
+struct WideWeb {
+    wide: Arc<Wide>,
+    bridge: Bridge,
+}
+
+impl Web for WideWeb {
+    fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
+        let (wide, url, bridge) = (Arc::clone(&self.wide), url.clone(), self.bridge.clone());
+        Box::pin(async move {
+            let host = url.host_str().unwrap_or_default().to_owned();
+            if host == "stuck.example" {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            let number = |text: &str| text.parse::<usize>().unwrap_or(0);
+            let (kind, body) = match url.path().strip_prefix("/image/") {
+                None => {
+                    let n = url.path().strip_prefix("/page/").map_or(0, number);
+                    if wide.stuck {
+                        wide.note(SHOWN, &bridge);
+                    }
+                    ("text/html", wide.page(&host, n).into())
+                }
+                Some(name) => {
+                    let (page, i) = name.split_once('-').unwrap_or_default();
+                    let n = wide.note(1, &bridge) + number(page) + number(i);
+                    match n % 200 {
+                        7 => return Err(Fault::permanent(Class::Refused, "http_404", "not there")),
+                        8 => return Err(Fault::transient(Class::Busy, "http_503", "not now")),
+                        _ => ("image/png", wide.pictures[n % wide.pictures.len()].clone()),
+                    }
+                }
+            };
+            let headers = vec![("content-type".to_owned(), kind.to_owned())];
+            Ok(Response { final_url: url, status: 200, headers, body })
+        })
+    }
+}
+
+impl Wide {
+    /// Counts images; a hundred times in all, memory is looked at. The end comes when all of a stuck web is queued.
+    fn note(&self, images: usize, bridge: &Bridge) -> usize {
+        let asked = self.asked.fetch_add(images, Relaxed) + images;
+        if asked.is_multiple_of((self.urls / 100).max(SHOWN)) {
+            self.memory.lock().expect("not poisoned").push((asked, resident()));
+        }
+        if self.stuck && asked >= self.pages_per_host() * HOSTS * SHOWN {
+            bridge.pulse.stop();
+            bridge.nudge();
+        }
+        asked
+    }
+}
+
+/// Takes everything and keeps nothing.
+struct Nowhere;
+
+impl Store for Nowhere {
+    fn put(&self, _: String, _: Bytes) -> Future<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
+        Box::pin(async { Err(Fault::transient(Class::Store, "store_missing", key)) })
+    }
+}
+
+struct Quick;
+
+impl Detector for Quick {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "scripted".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width, height }
+    }
+
+    fn batch_max(&self) -> usize {
+        8
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    }
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux says how much memory a process has");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number of pages");
+    pages * 4_096
+}
+
+/// Crawls it all. Returns the memory by number of images, and how long it took in virtual milliseconds.
+fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
+    let (wide, state) = (Arc::new(wide), folder.join("state"));
+    let web = Arc::clone(&wide);
+    let end = simulate(400 * 24 * 3_600_000, move |scope, bridge| {
+        let settings = settings(&SETTINGS);
+        let starts = (0..HOSTS).map(|n| Url::parse(&format!("http://h{n}.example/")).expect("a URL"));
+        let outside = Outside {
+            web: Arc::new(WideWeb { wide: web, bridge: bridge.clone() }),
+            store: Arc::new(Nowhere),
+            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            detector: Arc::new(Quick),
+            sources: vec![Box::new(List::new(starts))],
+            sinks: vec![],
+        };
+        let parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
+        graph::build(scope, &parts)
+    });
+    let memory = wide.memory.lock().expect("not poisoned").clone();
+    (memory, end)
+}
+
+/// How many URLs to take.
+fn urls(usual: usize) -> usize {
+    std::env::var("FACEFLOW_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// The slope of memory over images, in bytes per image (least squares), and its mean.
+fn slope(memory: &[(usize, u64)]) -> (f64, f64) {
+    let n = memory.len() as f64;
+    let (x, y) =
+        memory.iter().fold((0.0, 0.0), |(x, y), (images, bytes)| (x + *images as f64 / n, y + *bytes as f64 / n));
+    let (xy, xx) = memory.iter().fold((0.0, 0.0), |(xy, xx), (images, bytes)| {
+        let (dx, dy) = (*images as f64 - x, *bytes as f64 - y);
+        (xy + dx * dy, xx + dx * dx)
+    });
+    (xy / xx, y)
+}
+
+const MB: f64 = 1_048_576.0;
+
+#[test]
+fn memory_does_not_grow_with_what_was_crawled() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (folder, urls) = (tempdir().expect("a folder"), urls(40_000));
+    let (memory, took) = crawl(Wide::new(urls, false), folder.path());
+    // The first third fills caches, pools and the index of pictures.
+    let settled = &memory[memory.len() / 3..];
+    let (slope, mean) = slope(settled);
+    let grown = slope * (settled[settled.len() - 1].0 - settled[0].0) as f64;
+    let days = took as f64 / 86_400_000.0;
+    println!("{urls} URLs, {days:.2} days: {:.1} MB, {slope:.2} bytes more for each URL", mean / MB);
+    assert!(grown < 0.05 * mean, "{:.1} MB more on {:.1} MB", grown / MB, mean / MB);
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_queued() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (folder, urls) = (tempdir().expect("a folder"), urls(100_000));
+    let (memory, _) = crawl(Wide::new(urls, true), folder.path());
+    let at = |wanted: usize| {
+        let (images, bytes) = memory.iter().find(|(images, _)| *images >= wanted).expect("so many were asked for");
+        println!("{images} queued: {:.1} MB", *bytes as f64 / MB);
+        *bytes as f64
+    };
+    let (first, last) = (at(10_000.min(urls / 4)), at(memory[memory.len() - 1].0));
+    assert!((last - first).abs() < 0.1 * first, "from {:.1} to {:.1} MB", first / MB, last / MB);
+}
