@@ -48,7 +48,9 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (fetched, unreachable) = pages.fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
     let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
     let arrivals = intake(scope, parts.intake(index), bridge).concat(visits.map(Arrival::Visit));
-    let (_, found) = arrivals.admit(settings.crawl.clone()).record(Arc::clone(ledger), bridge);
+    let (_, found) = arrivals
+        .admit(settings.crawl.clone(), settings.recrawl, Arc::clone(&bridge.clock))
+        .record(Arc::clone(ledger), bridge);
 
     // Images: downloaded from their host, decoded once, kept before anything is said about them.
     let web = Arc::clone(&parts.web);
@@ -88,7 +90,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
         missing.concat(spoiled).concat(unkept).map(lost_work),
         unread.concat(unseen).concat(undelivered).map(lost_work),
     ]);
-    let fates = lost.schedule(settings.retry, Arc::clone(&bridge.clock));
+    let fates = lost.schedule(settings.retry, settings.recrawl, Arc::clone(&bridge.clock));
     let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
     scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
     let died = fates.flat_map(|fate| match fate {

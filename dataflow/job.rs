@@ -190,7 +190,9 @@ impl Job {
             processes: membership.addresses.len(),
             workers: self.drive.workers.max(1),
         });
-        let parts = Parts::of_process(&self.tenant, self.settings, outside, (bridge, share.unwrap_or_default()))?;
+        let again = self.drive.endless && self.settings.recrawl.enabled;
+        let mut parts = Parts::of_process(&self.tenant, self.settings, outside, (bridge, share.unwrap_or_default()))?;
+        parts.again = again;
         if let Some(links) = &mut links {
             // Whoever began before the others have read the ledger would write what they take for known.
             runtime.block_on(links.barrier())?;

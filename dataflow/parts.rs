@@ -61,6 +61,8 @@ pub struct Parts {
     pub earlier: Arc<Earlier>,
     /// How much each stage takes on at once on one worker.
     pub limits: StageLimits,
+    /// Whether pages are looked at again that were read: in a run without end.
+    pub again: bool,
     sources: Arc<Mutex<VecDeque<Box<dyn Source>>>>,
 }
 
@@ -107,6 +109,7 @@ impl Parts {
                 download: Limits::starting(ASKING_MAX, per_host),
                 cpu: Limits::finishing(cores * 2),
             },
+            again: false,
             sources: Arc::new(Mutex::new(outside.sources.into())),
             settings: Arc::new(settings),
             bridge,
@@ -129,6 +132,7 @@ impl Parts {
             ledger: Arc::clone(&self.ledger),
             ahead_max: self.settings.crawl.ahead_max,
             ahead_per_host: self.settings.crawl.ahead_per_host,
+            again: self.again,
         })
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::record::Reading;
 use faceflow::core::sink::Store;
 use faceflow::core::testing::simulate;
 use faceflow::core::{Class, Fault, Future};
@@ -33,6 +34,9 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// The ledger's caches are small, so that they are full before anything is measured.
 const SETTINGS: [&str; 4] = ["image.min_side_px=16", "crawl.shape=all", "crawl.max_pages=1000000", "ledger.cache_mb=1"];
 
+/// Pages are looked at again every hour.
+const HOURLY: [&str; 2] = ["recrawl.interval_ms=3600000", "recrawl.interval_max_ms=3600000"];
+
 const HOSTS: usize = 8;
 /// Images that a page shows.
 const SHOWN: usize = 100;
@@ -45,14 +49,24 @@ struct Wide {
     asked: AtomicUsize,
     /// Resident memory, in bytes, by number of images asked for.
     memory: Mutex<Vec<(usize, u64)>>,
-    /// Whether images are never answered.
-    stuck: bool,
+    end: End,
+}
+
+/// How a crawl ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything is settled.
+    Settled,
+    /// Images are never answered: when all of them are queued.
+    Stuck,
+    /// Pages are looked at again: when that was done so often.
+    LookedAgain(usize),
 }
 
 impl Wide {
-    fn new(urls: usize, stuck: bool) -> Self {
+    fn new(urls: usize, end: End) -> Self {
         let pictures = (0..20).map(|seed| png(&picture(seed, 32, 24)).into()).collect();
-        Self { urls, pictures, asked: AtomicUsize::new(0), memory: Mutex::default(), stuck }
+        Self { urls, pictures, asked: AtomicUsize::new(0), memory: Mutex::default(), end }
     }
 
     fn pages_per_host(&self) -> usize {
@@ -61,7 +75,7 @@ impl Wide {
 
     /// What the start page or page `n` of a host says.
     fn page(&self, host: &str, n: usize) -> String {
-        let images = (0..SHOWN).map(|i| match self.stuck {
+        let images = (0..SHOWN).map(|i| match self.end == End::Stuck {
             true => format!("<img src=http://stuck.example/{host}-{n}-{i}>"),
             false => format!("<img src=/image/{n}-{i}>"),
         });
@@ -88,14 +102,15 @@ impl Web for WideWeb {
             let (kind, body) = match url.path().strip_prefix("/image/") {
                 None => {
                     let n = url.path().strip_prefix("/page/").map_or(0, number);
-                    if wide.stuck {
+                    if wide.end == End::Stuck {
                         wide.note(SHOWN, &bridge);
                     }
                     ("text/html", wide.page(&host, n).into())
                 }
                 Some(name) => {
                     let (page, i) = name.split_once('-').unwrap_or_default();
-                    let n = wide.note(1, &bridge) + number(page) + number(i);
+                    let counted = if wide.end == End::Settled { wide.note(1, &bridge) } else { 0 };
+                    let n = counted + number(page) + number(i);
                     match n % 200 {
                         7 => return Err(Fault::permanent(Class::Refused, "http_404", "not there")),
                         8 => return Err(Fault::transient(Class::Busy, "http_503", "not now")),
@@ -107,16 +122,33 @@ impl Web for WideWeb {
             Ok(Response { final_url: url, status: 200, headers, body })
         })
     }
+
+    /// One page in ten has changed; some are down.
+    fn get_again(&self, url: &Url, _: &Reading) -> Future<Result<Option<Response>, Fault>> {
+        let (visits, got) = (self.wide.note(1, &self.bridge), self.get(url, Want::Page));
+        Box::pin(async move {
+            match visits % 100 {
+                50 => Err(Fault::transient(Class::Busy, "http_503", "not now")),
+                n if n % 10 == 0 => got.await.map(Some),
+                _ => Ok(None),
+            }
+        })
+    }
 }
 
 impl Wide {
     /// Counts images; a hundred times in all, memory is looked at. The end comes when all of a stuck web is queued.
     fn note(&self, images: usize, bridge: &Bridge) -> usize {
         let asked = self.asked.fetch_add(images, Relaxed) + images;
-        if asked.is_multiple_of((self.urls / 100).max(SHOWN)) {
+        let (most, step) = match self.end {
+            End::Settled => (usize::MAX, self.urls / 100),
+            End::Stuck => (self.pages_per_host() * HOSTS * SHOWN, self.urls / 100),
+            End::LookedAgain(times) => (times, times / 100),
+        };
+        if asked.is_multiple_of(step.max(SHOWN)) {
             self.memory.lock().expect("not poisoned").push((asked, resident()));
         }
-        if self.stuck && asked >= self.pages_per_host() * HOSTS * SHOWN {
+        if asked >= most {
             bridge.pulse.stop();
             bridge.nudge();
         }
@@ -167,9 +199,9 @@ fn resident() -> u64 {
 /// Crawls it all. Returns the memory by number of images, and how long it took in virtual milliseconds.
 fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
     let (wide, state) = (Arc::new(wide), folder.join("state"));
-    let web = Arc::clone(&wide);
+    let (web, again) = (Arc::clone(&wide), matches!(wide.end, End::LookedAgain(_)));
     let end = simulate(400 * 24 * 3_600_000, move |scope, bridge| {
-        let settings = settings(&SETTINGS);
+        let settings = settings(&[SETTINGS.as_slice(), &HOURLY].concat());
         let starts = (0..HOSTS).map(|n| Url::parse(&format!("http://h{n}.example/")).expect("a URL"));
         let outside = Outside {
             web: Arc::new(WideWeb { wide: web, bridge: bridge.clone() }),
@@ -179,7 +211,8 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
             sources: vec![Box::new(List::new(starts))],
             sinks: vec![],
         };
-        let parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
+        let mut parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
+        parts.again = again;
         graph::build(scope, &parts)
     });
     let memory = wide.memory.lock().expect("not poisoned").clone();
@@ -208,22 +241,34 @@ const MB: f64 = 1_048_576.0;
 #[test]
 fn memory_does_not_grow_with_what_was_crawled() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (folder, urls) = (tempdir().expect("a folder"), urls(40_000));
-    let (memory, took) = crawl(Wide::new(urls, false), folder.path());
-    // The first third fills caches, pools and the index of pictures.
+    let (folder, urls) = (tempdir().expect("a folder"), urls(20_000));
+    let (memory, took) = crawl(Wide::new(urls, End::Settled), folder.path());
+    flat(&memory, &format!("{urls} URLs"), took);
+}
+
+#[test]
+fn memory_does_not_grow_with_time() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (folder, visits) = (tempdir().expect("a folder"), urls(20_000));
+    let (memory, took) = crawl(Wide::new(2 * HOSTS * SHOWN, End::LookedAgain(visits)), folder.path());
+    flat(&memory, &format!("{visits} visits to {} pages", 2 * HOSTS), took);
+}
+
+/// Memory has no slope after the first third, which fills caches, pools and the index of pictures.
+fn flat(memory: &[(usize, u64)], what: &str, took: u64) {
     let settled = &memory[memory.len() / 3..];
     let (slope, mean) = slope(settled);
     let grown = slope * (settled[settled.len() - 1].0 - settled[0].0) as f64;
     let days = took as f64 / 86_400_000.0;
-    println!("{urls} URLs, {days:.2} days: {:.1} MB, {slope:.2} bytes more for each URL", mean / MB);
+    println!("{what}, {days:.1} days: {:.1} MB, {slope:.2} bytes more for each", mean / MB);
     assert!(grown < 0.05 * mean, "{:.1} MB more on {:.1} MB", grown / MB, mean / MB);
 }
 
 #[test]
 fn memory_does_not_grow_with_what_is_queued() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (folder, urls) = (tempdir().expect("a folder"), urls(100_000));
-    let (memory, _) = crawl(Wide::new(urls, true), folder.path());
+    let (folder, urls) = (tempdir().expect("a folder"), urls(40_000));
+    let (memory, _) = crawl(Wide::new(urls, End::Stuck), folder.path());
     let at = |wanted: usize| {
         let (images, bytes) = memory.iter().find(|(images, _)| *images >= wanted).expect("so many were asked for");
         println!("{images} queued: {:.1} MB", *bytes as f64 / MB);

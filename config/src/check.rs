@@ -16,6 +16,7 @@ pub fn check(settings: &Settings) -> Result<(), Impossible> {
     let sections = [
         ("fetch", settings.fetch.check()),
         ("crawl", settings.crawl.check()),
+        ("recrawl", settings.recrawl.check()),
         ("mine", settings.mine.check()),
         ("image", settings.image.check()),
         ("dedupe", settings.dedupe.check()),

@@ -13,6 +13,7 @@ use faceflow_operators::admit::CrawlSettings;
 use faceflow_operators::clusters::DedupeSettings;
 use faceflow_operators::html::MineSettings;
 use faceflow_operators::pixels::{DeliverSettings, ImageSettings};
+use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::web::FetchSettings;
 use faceflow_sinks::ledger::LedgerSettings;
 use faceflow_sinks::report::ReportSettings;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub fetch: FetchSettings,
     /// How far sites are crawled.
     pub crawl: CrawlSettings,
+    /// When pages are looked at again.
+    pub recrawl: RecrawlSettings,
     /// What is read out of pages.
     pub mine: MineSettings,
     /// Which images are decoded.

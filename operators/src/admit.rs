@@ -1,13 +1,18 @@
 //! `admit`: decides which links and images of a page are taken up.
 //!
-//! A pure function of the page and its record: what other pages led to, and what is known already, is the ledger's to weigh.
+//! What is followed is a pure function of the page and its record: what other pages led to, and what is known already, is the
+//! ledger's to weigh.
 //! Promise: whatever arrives comes out again, as what was found.
 
-use faceflow_core::Flow;
+use std::sync::Arc;
+
 use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, Visit};
+use faceflow_core::{Clock, Flow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::Map;
 use url::Url;
+
+use crate::recrawl::RecrawlSettings;
 
 /// How far a site is crawled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +113,7 @@ impl CrawlSettings {
             depth: page.depth + 1,
             attempts: 0,
             skip: skip.clone(),
+            last: None,
         };
         links.into_iter().map(next).collect()
     }
@@ -122,21 +128,21 @@ pub enum Arrival {
     Picture(Image),
     /// A page that was read.
     Visit(Visit),
+    /// The page of a site that is no longer on the list.
+    Removed(Key),
 }
 
 impl Arrival {
     /// What there is to take up.
     fn found(self, settings: &CrawlSettings) -> Admitted {
-        let bounds = settings.bounds();
+        let nothing = Admitted::nothing(settings.bounds());
         match self {
-            Self::Start(url) => {
-                let page = Page { site: url.clone(), url, depth: 0, attempts: 0, skip: vec![] };
-                Admitted { visit: None, pages: vec![page], images: vec![], bounds }
-            }
-            Self::Picture(image) => Admitted { visit: None, pages: vec![], images: vec![image], bounds },
+            Self::Start(url) => Admitted { pages: vec![Page::start(url)], ..nothing },
+            Self::Picture(image) => Admitted { images: vec![image], ..nothing },
+            Self::Removed(site) => Admitted { removed: vec![site], ..nothing },
             Self::Visit(mut visit) => {
                 let (pages, images) = (settings.follow(&visit), std::mem::take(&mut visit.images));
-                Admitted { visit: Some(visit), pages, images, bounds }
+                Admitted { visit: Some(visit), pages, images, ..nothing }
             }
         }
     }
@@ -144,13 +150,19 @@ impl Arrival {
 
 /// Admits pages and images.
 pub trait Admit<'s> {
-    /// Follows `settings`.
-    fn admit(self, settings: CrawlSettings) -> Flow<'s, Admitted>;
+    /// Follows `settings`; pages are due again as `recrawl` says.
+    fn admit(self, settings: CrawlSettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Admitted>;
 }
 
 impl<'s> Admit<'s> for Flow<'s, Arrival> {
-    fn admit(self, settings: CrawlSettings) -> Flow<'s, Admitted> {
-        self.map(move |arrival| arrival.found(&settings))
+    fn admit(self, settings: CrawlSettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Admitted> {
+        self.map(move |arrival| {
+            let again = match &arrival {
+                Arrival::Visit(visit) => Some(recrawl.reading(visit, clock.now())),
+                _ => None,
+            };
+            Admitted { again, ..arrival.found(&settings) }
+        })
     }
 }
 
@@ -165,7 +177,15 @@ mod tests {
     fn visit(page: &Page, links: &[&str]) -> Arrival {
         let links = links.iter().map(|link| url(link)).collect();
         let (page, final_url) = (page.clone(), page.url.clone());
-        Arrival::Visit(Visit { page, final_url, http_status: 200, links, images: vec![] })
+        Arrival::Visit(Visit {
+            page,
+            final_url,
+            http_status: 200,
+            etag: None,
+            last_modified: None,
+            links,
+            images: vec![],
+        })
     }
 
     fn paths(found: &Admitted) -> Vec<&str> {

@@ -18,8 +18,8 @@ use crate::web::{Response, Want, Web};
 pub struct Fetched {
     /// The page.
     pub page: Page,
-    /// The answer.
-    pub response: Arc<Response>,
+    /// The answer; `None` if the page has not changed since its last reading.
+    pub response: Option<Arc<Response>>,
 }
 
 /// Fetches pages.
@@ -34,8 +34,11 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
         let job = move |page: Page| {
             let web = Arc::clone(&web);
             async move {
-                let response = Arc::new(web.get(&page.url, Want::Page).await?);
-                Ok(Fetched { page, response })
+                let response = match &page.last {
+                    Some(last) => web.get_again(&page.url, last).await?,
+                    None => Some(web.get(&page.url, Want::Page).await?),
+                };
+                Ok(Fetched { page, response: response.map(Arc::new) })
             }
         };
         self.cross(by_host, "fetch", bridge, (limits, |page| lane(&page.url), job)).ok_err(|answer| answer)

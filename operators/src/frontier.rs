@@ -48,6 +48,8 @@ pub struct Lender {
     pub ahead_max: usize,
     /// That of one lane, at most.
     pub ahead_per_host: usize,
+    /// Whether settled pages are looked at again.
+    pub again: bool,
 }
 
 /// Gives out work.
@@ -71,7 +73,7 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
             let mut flight = Flight::new(&bridge, "frontier", operator);
             let mut held = lender.is_some().then_some(capability);
             let mut lent = lender.map(|lender| {
-                let frontier = Frontier::new(lender.ahead_max, lender.ahead_per_host, stage(&bridge.pulse));
+                let frontier = Frontier::new(&lender, stage(&bridge.pulse));
                 ask(&mut flight, &lender.ledger, |ledger| {
                     let mut lanes = Vec::new();
                     ledger.lanes(&mut |lane| lanes.push(lane))?;
@@ -94,7 +96,9 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
                 while let Some(((), answer)) = flight.land() {
                     match (answer, &held) {
                         (Ok(Answer::Lanes(lanes)), _) => {
-                            lanes.into_iter().for_each(|lane| frontier.open(Opened { lane, due: 0 }, now));
+                            lanes
+                                .into_iter()
+                                .for_each(|lane| frontier.open(Opened { lane, due: 0, again: false }, now));
                         }
                         (Ok(Answer::Work(claimed)), Some(capability)) => {
                             let work = claimed.into_iter().flat_map(|claimed| frontier.lend(claimed, now));
@@ -144,6 +148,7 @@ where
 struct Frontier {
     max: usize,
     per_lane: usize,
+    again: bool,
     lanes: HashMap<Lane, LaneState>,
     lent: HashMap<Key, Lane>,
     /// Lanes that wait to be asked.
@@ -177,10 +182,11 @@ enum Place {
 }
 
 impl Frontier {
-    fn new(max: usize, per_lane: usize, stage: Arc<Stage>) -> Self {
+    fn new(lender: &Lender, stage: Arc<Stage>) -> Self {
         Self {
-            max,
-            per_lane,
+            max: lender.ahead_max,
+            per_lane: lender.ahead_per_host,
+            again: lender.again,
             lanes: HashMap::new(),
             lent: HashMap::new(),
             turns: VecDeque::new(),
@@ -202,7 +208,10 @@ impl Frontier {
         }
     }
 
-    fn open(&mut self, Opened { lane, due }: Opened, now: Time) {
+    fn open(&mut self, Opened { lane, due, again }: Opened, now: Time) {
+        if again && !self.again {
+            return;
+        }
         let state = self.lanes.entry(lane).or_insert(LaneState { held: vec![], next: None, place: Place::Idle });
         state.next = Some(state.next.map_or(due, |next| next.min(due)));
         self.put(lane, now);
@@ -278,7 +287,7 @@ impl Frontier {
             state.place = Place::Asked;
             // Whatever is opened from here on is news.
             state.next = None;
-            asks.push(Ask { lane, max, held: state.held.clone() });
+            asks.push(Ask { lane, max, held: state.held.clone(), again: self.again });
         }
         self.count();
         asks
@@ -309,7 +318,7 @@ mod tests {
 
     fn page(host: usize, n: usize) -> Work {
         let url = Url::parse(&format!("http://h{host}.example/{n}")).expect("a URL");
-        Work::Page(Page { site: url.clone(), url, depth: 0, attempts: 0, skip: vec![] })
+        Work::Page(Page::start(url))
     }
 
     fn lane_of(host: usize) -> Lane {
@@ -317,8 +326,22 @@ mod tests {
         lane(&page.url)
     }
 
+    fn opened(lane: Lane, due: Time) -> Opened {
+        Opened { lane, due, again: false }
+    }
+
     fn frontier(max: usize, per_lane: usize) -> Frontier {
-        Frontier::new(max, per_lane, Arc::default())
+        Frontier {
+            max,
+            per_lane,
+            again: false,
+            lanes: HashMap::new(),
+            lent: HashMap::new(),
+            turns: VecDeque::new(),
+            later: BTreeSet::new(),
+            full: 0,
+            stage: Arc::default(),
+        }
     }
 
     /// Hosts with as much work as anyone may ask, all due.
@@ -341,12 +364,12 @@ mod tests {
         let (hosts, mut given): (HashMap<Lane, usize>, _) =
             ((0..50).map(|host| (lane_of(host), host)).collect(), HashMap::new());
         for host in 0..40 {
-            frontier.open(Opened { lane: lane_of(host), due: 0 }, 0);
+            frontier.open(opened(lane_of(host), 0), 0);
         }
         while give(&mut frontier, &hosts, &mut given) > 0 {}
         assert!(given.len() == 40 && given.values().all(|keys| !keys.is_empty()), "all of them have some");
         assert!(frontier.is_behind() && frontier.lent.len() < 1_000, "{} of 1000", frontier.lent.len());
-        frontier.open(Opened { lane: lane_of(45), due: 0 }, 0);
+        frontier.open(opened(lane_of(45), 0), 0);
         while give(&mut frontier, &hosts, &mut given) > 0 {}
         assert!(!given[&45].is_empty());
         // Who has ended everything may have its share again.
@@ -362,7 +385,7 @@ mod tests {
     fn a_lane_has_its_limit_and_comes_back_when_something_ends() {
         let mut frontier = frontier(1_000, 4);
         let (hosts, mut given) = (HashMap::from([(lane_of(0), 0)]), HashMap::new());
-        frontier.open(Opened { lane: lane_of(0), due: 0 }, 0);
+        frontier.open(opened(lane_of(0), 0), 0);
         assert_eq!(give(&mut frontier, &hosts, &mut given), 4);
         assert_eq!((frontier.asks(), frontier.is_behind()), (vec![], true));
         frontier.hear(News { ended: Some(given[&0][1]), opened: vec![] }, 0);
@@ -375,9 +398,9 @@ mod tests {
     #[test]
     fn what_is_due_later_waits_and_the_frontier_says_when() {
         let mut frontier = frontier(10, 10);
-        frontier.open(Opened { lane: 7, due: 50 }, 10);
-        frontier.open(Opened { lane: 8, due: 90 }, 10);
-        frontier.open(Opened { lane: 7, due: 60 }, 10);
+        frontier.open(opened(7, 50), 10);
+        frontier.open(opened(8, 90), 10);
+        frontier.open(opened(7, 60), 10);
         assert_eq!((frontier.asks(), frontier.is_behind(), frontier.next_due()), (vec![], false, Some(50)));
         frontier.wake(49);
         assert_eq!(frontier.asks(), []);
@@ -385,7 +408,7 @@ mod tests {
         let asks = frontier.asks();
         assert_eq!((asks.len(), asks[0].lane, frontier.next_due()), (1, 7, Some(90)));
         // News that come while it is asked are not lost, whatever the answer knew.
-        frontier.open(Opened { lane: 7, due: 55 }, 50);
+        frontier.open(opened(7, 55), 50);
         frontier.lend(Claimed { lane: 7, work: vec![], next: Some(60) }, 51);
         assert_eq!(frontier.next_due(), Some(55));
         frontier.wake(100);

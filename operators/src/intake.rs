@@ -121,6 +121,7 @@ impl Reader {
         for poll in polls {
             match poll {
                 Poll::Site(url) => arrivals.push(Arrival::Start(url)),
+                Poll::Removed(site) => arrivals.push(Arrival::Removed(site)),
                 Poll::Picture(url) => arrivals.push(Arrival::Picture(picture(url))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");

@@ -6,6 +6,7 @@ pub mod clusters;
 pub mod darkroom;
 pub mod html;
 pub mod pixels;
+pub mod recrawl;
 pub mod web;
 
 pub mod admit;

@@ -47,6 +47,7 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
 
 fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result<Visit, Fault> {
     let Fetched { page, response } = fetched;
+    let Some(response) = response else { return Ok(unchanged(page)) };
     let content_type = response.header("content-type");
     let source = html::Source { url: &response.final_url, content_type, body: &response.body };
     let reading = html::read(&source, settings)?;
@@ -63,11 +64,20 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
         inline: found.inline,
         alternates: found.alternates,
     });
+    let header = |name| response.header(name).map(str::to_owned);
     Ok(Visit {
         images: images.collect(),
+        etag: header("etag"),
+        last_modified: header("last-modified"),
         links: reading.links,
         final_url: response.final_url.clone(),
         http_status: response.status,
         page,
     })
+}
+
+/// A visit to a page that is as it was.
+fn unchanged(page: Page) -> Visit {
+    let final_url = page.url.clone();
+    Visit { page, final_url, http_status: 304, etag: None, last_modified: None, links: vec![], images: vec![] }
 }

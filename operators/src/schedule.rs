@@ -10,20 +10,32 @@ use faceflow_core::retry::RetrySettings;
 use faceflow_core::{Class, Clock, Flow, Lost};
 use timely::dataflow::operators::vec::Map;
 
+use crate::recrawl::RecrawlSettings;
+
 /// Decides about failures.
 pub trait Schedule<'s> {
-    /// Applies `settings` to each loss, now.
-    fn schedule(self, settings: RetrySettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate>;
+    /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says.
+    fn schedule(self, settings: RetrySettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate>;
 }
 
 impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
-    fn schedule(self, settings: RetrySettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate> {
+    fn schedule(self, settings: RetrySettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate> {
         self.map(move |lost| {
             if lost.fault.class == Class::Store {
                 // It concerns everything that follows, and somebody must mend it.
                 tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
             }
-            settings.decide(lost, clock.now())
+            let now = clock.now();
+            if let Work::Page(page) = &lost.record
+                && let Some(due) = recrawl.after_failure(page, now)
+            {
+                return Fate::Retry {
+                    work: lost.record,
+                    due: due.max(now + lost.fault.retry_after_ms.unwrap_or(0)),
+                    fault: lost.fault,
+                };
+            }
+            settings.decide(lost, now)
         })
     }
 }

@@ -23,6 +23,7 @@ mod rules;
 mod tests;
 
 use bytes::Bytes;
+use faceflow_core::record::Reading;
 use faceflow_core::{Fault, Future};
 use url::Url;
 
@@ -34,6 +35,14 @@ pub use settings::{FetchSettings, Network};
 pub trait Web: Send + Sync {
     /// Asks for `url`. Only a complete 2xx answer is a [`Response`]; everything else is a [`Fault`].
     fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>>;
+
+    /// Asks for a page that was read before (RFC 9110, section 13); `None` if its server says that it has not changed.
+    fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
+        // Whoever keeps no validators gives it anew.
+        let _ = last;
+        let got = self.get(url, Want::Page);
+        Box::pin(async move { got.await.map(Some) })
+    }
 }
 
 /// What a URL is asked for: decides the `Accept` header, the size limit and which opt-outs speak about it.

@@ -1,4 +1,5 @@
-//! A file of sites that is watched: what is added to it is crawled while the process runs.
+//! A file of sites that is watched: what is added to it is crawled while the process runs, and what is removed from it is not
+//! looked at again.
 //!
 //! The file is read again whenever it has changed and then rested for a moment, so that a half-written one is not taken for
 //! the whole; editors that replace the file are followed by its name. Sites that were there before are not repeated. Promise:
@@ -22,6 +23,9 @@ pub struct Watch {
     path: PathBuf,
     parse: ParseSite,
     known: HashSet<Key>,
+    /// What the reading under way has shown so far, and what the one before showed that this one did not.
+    shown: HashSet<Key>,
+    removed: Vec<Key>,
     /// The reading under way, and the file as it was when it began.
     reading: Option<Lines>,
     read: Option<Stamp>,
@@ -42,7 +46,8 @@ impl Watch {
     pub fn open(path: &Path, parse: ParseSite) -> std::io::Result<Self> {
         drop(Lines::open(path, parse)?);
         let path = path.to_owned();
-        Ok(Self { path, parse, known: HashSet::new(), reading: None, read: None, last: None, missing: false })
+        let (known, shown, removed) = (HashSet::new(), HashSet::new(), vec![]);
+        Ok(Self { path, parse, known, shown, removed, reading: None, read: None, last: None, missing: false })
     }
 
     /// Begins to read the file again if it has changed and rests.
@@ -87,6 +92,10 @@ impl Source for Watch {
     fn poll(&mut self, now: Time) -> Poll {
         loop {
             let Some(lines) = &mut self.reading else {
+                if let Some(removed) = self.removed.pop() {
+                    self.known.remove(&removed);
+                    return Poll::Removed(removed);
+                }
                 match self.look(now) {
                     Some(poll) => return poll,
                     None if self.reading.is_some() => continue,
@@ -94,14 +103,23 @@ impl Source for Watch {
                 }
             };
             match lines.poll(now) {
-                Poll::Site(url) if self.known.insert(Key::page(&url)) => return Poll::Site(url),
-                Poll::Site(_) => {}
+                Poll::Site(url) => {
+                    self.shown.insert(Key::page(&url));
+                    if self.known.insert(Key::page(&url)) {
+                        return Poll::Site(url);
+                    }
+                }
                 Poll::Failed(why) => {
                     // From the beginning, after another rest: what came through already is known.
                     (self.reading, self.read, self.last) = (None, None, None);
+                    self.shown.clear();
                     return Poll::Bad(why);
                 }
-                Poll::End | Poll::Later => self.reading = None,
+                Poll::End | Poll::Later => {
+                    self.reading = None;
+                    let shown = std::mem::take(&mut self.shown);
+                    self.removed.extend(self.known.difference(&shown));
+                }
                 other => return other,
             }
         }
@@ -124,6 +142,7 @@ mod tests {
             match watch.poll(now) {
                 Poll::Site(url) => said.push(url.path().to_owned()),
                 Poll::Bad(why) => said.push(why),
+                Poll::Removed(key) => said.push(format!("-{key:?}")),
                 Poll::Later => return said,
                 other => panic!("{other:?}"),
             }
@@ -143,7 +162,9 @@ mod tests {
         std::fs::write(&path, "http://a.example/2\nhttp://a.example/3\n").expect("writes");
         std::fs::write(&path, "http://a.example/2\nhttp://a.example/3\nhttp://a.example/4 # new\n").expect("writes");
         assert_eq!(said(&mut watch, 20_000), [] as [&str; 0], "it may be half-written");
-        assert_eq!(said(&mut watch, 20_000 + REST_MS), ["/3", "/4"]);
+        let removed =
+            |path: &str| format!("-{:?}", Key::page(&parse(&format!("http://a.example{path}")).expect("a URL")));
+        assert_eq!(said(&mut watch, 20_000 + REST_MS), ["/3".to_owned(), "/4".to_owned(), removed("/1")]);
 
         std::fs::remove_file(&path).expect("removes");
         let missing = said(&mut watch, 30_000);
@@ -153,6 +174,14 @@ mod tests {
         std::fs::write(&other, "http://a.example/5\n").expect("writes");
         std::fs::rename(&other, &path).expect("renames");
         said(&mut watch, 40_000);
-        assert_eq!(said(&mut watch, 40_000 + REST_MS), ["/5"], "a file that takes its place is read");
+        let mut last = said(&mut watch, 40_000 + REST_MS);
+        assert_eq!(last.remove(0), "/5", "a file that takes its place is read");
+        last.sort();
+        let mut gone = ["/2", "/3", "/4"].map(removed);
+        gone.sort();
+        assert_eq!(last, gone, "while it was missing, nothing was removed");
+        std::fs::write(&path, "http://a.example/5\nhttp://a.example/1\n").expect("writes");
+        said(&mut watch, 50_000);
+        assert_eq!(said(&mut watch, 50_000 + REST_MS), ["/1"], "what comes back is new");
     }
 }

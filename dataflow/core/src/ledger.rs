@@ -166,6 +166,8 @@ pub struct Opened {
     pub lane: Lane,
     /// When the first of it is due; 0 for at once.
     pub due: Time,
+    /// Whether it is a settled page that is to be looked at again.
+    pub again: bool,
 }
 
 /// What is wanted of a lane.
@@ -177,6 +179,8 @@ pub struct Ask {
     pub max: usize,
     /// What was given out before and has not come to an end: it is not given out again.
     pub held: Vec<Key>,
+    /// Whether settled pages are looked at again.
+    pub again: bool,
 }
 
 /// What a lane gives.
@@ -184,7 +188,8 @@ pub struct Ask {
 pub struct Claimed {
     /// The lane.
     pub lane: Lane,
-    /// Work that is due: retries first, the longest due before the others, then what is new in the order of its discovery.
+    /// Work that is due: retries first, the longest due before the others, then what is new in the order of its discovery,
+    /// then pages that are looked at again.
     pub work: Vec<Work>,
     /// When the first of the rest is due, if there is any; 0 for at once.
     pub next: Option<Time>,
@@ -223,7 +228,8 @@ pub trait Ledger: Send + Sync {
     /// the order of their appends.
     fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>>;
 
-    /// Calls `each` with every lane that may have open work of ours: pages, images, and frames whose retry is scheduled.
+    /// Calls `each` with every lane that may have open work of ours, once or more: pages, images, frames whose retry is
+    /// scheduled, and settled pages that are to be looked at again.
     fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError>;
 
     /// What lanes have to give that is due by `now`.

@@ -95,9 +95,30 @@ pub struct Page {
     pub attempts: u32,
     /// Keys of pages that its links must not choose again (the start page and its listing pages), for a bounded crawl.
     pub skip: Vec<Key>,
+    /// What it was when it was read last, if it is looked at again.
+    #[serde(default)]
+    pub last: Option<Reading>,
+}
+
+/// What a page was when it was read, and how often it is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Its `ETag` header.
+    pub etag: Option<String>,
+    /// Its `Last-Modified` header.
+    pub last_modified: Option<String>,
+    /// A digest of its links and images.
+    pub digest: u64,
+    /// How long after this reading it is looked at again, in milliseconds.
+    pub interval_ms: u64,
 }
 
 impl Page {
+    /// The start page of a site.
+    pub fn start(site: Url) -> Self {
+        Self { url: site.clone(), site, depth: 0, attempts: 0, skip: vec![], last: None }
+    }
+
     /// Its identity.
     pub fn key(&self) -> Key {
         Key::page(&self.url)
@@ -295,6 +316,13 @@ impl From<Frame> for Work {
     }
 }
 
+impl Visit {
+    /// Whether the page is as it was when it was read last, by the word of its server.
+    pub fn is_unchanged(&self) -> bool {
+        self.http_status == 304
+    }
+}
+
 /// A page that was fetched and read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Visit {
@@ -302,8 +330,13 @@ pub struct Visit {
     pub page: Page,
     /// Where redirects ended.
     pub final_url: Url,
-    /// The final HTTP status.
+    /// The final HTTP status; 304 for a page that has not changed since its last reading, whose links and images are not
+    /// given again.
     pub http_status: u16,
+    /// Its `ETag` header.
+    pub etag: Option<String>,
+    /// Its `Last-Modified` header.
+    pub last_modified: Option<String>,
     /// Every link of the page to its own site, in document order, each once.
     pub links: Vec<Url>,
     /// Every picture it shows, in document order, each once. `alternates` are set; `attempts` is 0.
@@ -324,6 +357,17 @@ pub struct Admitted {
     pub images: Vec<Image>,
     /// How much of it is taken up.
     pub bounds: Bounds,
+    /// Of a page that was read: what to compare it with, and when it is to be looked at again.
+    pub again: Option<(Reading, Time)>,
+    /// The pages of sites that are no longer wanted: none of their pages are looked at again.
+    pub removed: Vec<Key>,
+}
+
+impl Admitted {
+    /// Nothing was found.
+    pub fn nothing(bounds: Bounds) -> Self {
+        Self { visit: None, pages: vec![], images: vec![], bounds, again: None, removed: vec![] }
+    }
 }
 
 /// How much of what is found is taken up.

@@ -164,7 +164,7 @@ mod tests {
 
     fn page(attempts: u32) -> Work {
         let url = url::Url::parse("http://a.example/").expect("a URL");
-        Work::Page(Page { url: url.clone(), site: url, depth: 0, attempts, skip: vec![] })
+        Work::Page(Page { attempts, ..Page::start(url) })
     }
 
     #[test]

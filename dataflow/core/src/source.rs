@@ -3,6 +3,7 @@
 use url::Url;
 
 use crate::clock::Time;
+use crate::record::Key;
 
 /// What a source has at the moment.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub enum Poll {
     Site(Url),
     /// A picture that is no page's: a file on this machine.
     Picture(Url),
+    /// The key of a site's page: it is no longer on the list, so its pages are not looked at again.
+    Removed(Key),
     /// An entry that is not a site, and why; it is reported and counted, and the source goes on.
     Bad(String),
     /// The rest cannot be read, and why: the run fails, and goes on from its ledger when it is started again.

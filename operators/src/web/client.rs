@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use faceflow_core::record::Reading;
 use faceflow_core::{Class, Clock, Fault, Future};
 use futures::future::BoxFuture;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, LOCATION};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION};
 use reqwest::redirect::Policy;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -100,24 +101,35 @@ impl Client {
 impl Web for Client {
     fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>> {
         let (inner, url) = (Arc::clone(&self.0), url.clone());
-        Box::pin(async move { inner.follow(url, Errand::Get(want)).await })
+        Box::pin(async move { answered(inner.follow(url, Errand::Get(want, None)).await?) })
     }
+
+    fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
+        let (inner, url, last) = (Arc::clone(&self.0), url.clone(), last.clone());
+        Box::pin(async move { inner.follow(url, Errand::Get(Want::Page, Some(&last))).await })
+    }
+}
+
+/// The response to a request without conditions.
+fn answered(response: Option<Response>) -> Result<Response, Fault> {
+    response.ok_or_else(|| Fault::transient(Class::Protocol, "bad_response", "a 304 to a request without conditions"))
 }
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug)]
-enum Errand {
-    Get(Want),
+enum Errand<'a> {
+    /// What was read last is not read again unless it has changed.
+    Get(Want, Option<&'a Reading>),
     /// The rules themselves: asked without asking the rules.
     Robots,
 }
 
-impl Errand {
+impl Errand<'_> {
     /// Formats that can be decoded come first, so that servers that choose do not choose another.
     fn accept(self) -> &'static str {
         match self {
-            Self::Get(Want::Page) => "text/html,application/xhtml+xml,*/*;q=0.1",
-            Self::Get(Want::Image) => "image/webp,image/png,image/jpeg,image/gif,image/bmp,image/tiff,*/*;q=0.1",
+            Self::Get(Want::Page, _) => "text/html,application/xhtml+xml,*/*;q=0.1",
+            Self::Get(Want::Image, _) => "image/webp,image/png,image/jpeg,image/gif,image/bmp,image/tiff,*/*;q=0.1",
             Self::Robots => "text/plain,*/*;q=0.1",
         }
     }
@@ -127,11 +139,12 @@ impl Errand {
 enum Answer {
     Arrived(Response),
     Moved(Url),
+    Unchanged,
 }
 
 impl Inner {
-    /// Asks for `url` and follows where the answers point.
-    async fn follow(&self, mut url: Url, errand: Errand) -> Result<Response, Fault> {
+    /// Asks for `url` and follows where the answers point; `None` if what was read last has not changed.
+    async fn follow(&self, mut url: Url, errand: Errand<'_>) -> Result<Option<Response>, Fault> {
         let mut left = Duration::from_millis(self.settings.total_timeout_ms);
         let mut passed = vec![];
         url.set_fragment(None);
@@ -140,7 +153,8 @@ impl Inner {
             let start = Instant::now();
             let deadline = Deadline { at: start + left, total_ms: self.settings.total_timeout_ms };
             let next = match self.ask(&url, errand, (deadline, held)).await? {
-                Answer::Arrived(response) => return Ok(response),
+                Answer::Arrived(response) => return Ok(Some(response)),
+                Answer::Unchanged => return Ok(None),
                 Answer::Moved(next) => next,
             };
             left = left.saturating_sub(start.elapsed());
@@ -155,10 +169,10 @@ impl Inner {
     }
 
     /// Waits until `url` may be asked, if it may, and until there is memory for an answer.
-    async fn enter(&self, url: &Url, errand: Errand) -> Result<(Visitor, Held), Fault> {
+    async fn enter(&self, url: &Url, errand: Errand<'_>) -> Result<(Visitor, Held), Fault> {
         self.guard.check(url).await?;
         let delay = match errand {
-            Errand::Get(_) if self.settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
+            Errand::Get(..) if self.settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
             _ => Duration::ZERO,
         };
         // Memory comes last: whoever waits for a host's pace holds none.
@@ -168,15 +182,25 @@ impl Inner {
 
     /// The body of a robots.txt. Boxed, because asking for a page asks for its rules first.
     fn rules(&self, file: Url) -> BoxFuture<'_, Result<Bytes, Fault>> {
-        Box::pin(async move { Ok(self.follow(file, Errand::Robots).await?.body) })
+        Box::pin(async move { Ok(answered(self.follow(file, Errand::Robots).await?)?.body) })
     }
 
     /// One request to an address that may be asked, with its deadline and its share of memory.
-    async fn ask(&self, url: &Url, errand: Errand, (deadline, held): (Deadline, Held)) -> Result<Answer, Fault> {
+    async fn ask(&self, url: &Url, errand: Errand<'_>, (deadline, held): (Deadline, Held)) -> Result<Answer, Fault> {
         let read_timeout = Duration::from_millis(self.settings.read_timeout_ms);
         let patience = Duration::from_millis(self.settings.connect_timeout_ms) + read_timeout;
         let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
-        let request = request.header(ACCEPT_ENCODING, body::CODINGS).send();
+        let mut request = request.header(ACCEPT_ENCODING, body::CODINGS);
+        let last = if let Errand::Get(_, last) = errand { last } else { None };
+        for (name, value) in
+            last.into_iter().flat_map(|last| [(IF_NONE_MATCH, &last.etag), (IF_MODIFIED_SINCE, &last.last_modified)])
+        {
+            // A value that we may not send is one that its server did not mean to see again.
+            if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.send();
         let by = Instant::now() + patience;
         let late = |_| match by < deadline.at {
             true => faults::timeout(format!("no headers in {} ms", patience.as_millis())),
@@ -189,12 +213,16 @@ impl Inner {
         if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(Answer::Moved(target(url, headers)?));
         }
+        if status.as_u16() == 304 && last.is_some() {
+            self.check_opt_outs(headers, Want::Page)?;
+            return Ok(Answer::Unchanged);
+        }
         if !status.is_success() {
             return Err(faults::of_status(status, headers, self.clock.now()));
         }
         let kept = kept(headers);
         let (bytes_max, whole) = match errand {
-            Errand::Get(want) => {
+            Errand::Get(want, _) => {
                 self.check_opt_outs(headers, want)?;
                 (self.settings.body_max(want), true)
             }

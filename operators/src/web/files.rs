@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use faceflow_core::bridge::blocking;
+use faceflow_core::record::Reading;
 use faceflow_core::{Class, Fault, Future};
 use rustix::fs::OFlags;
 use url::Url;
@@ -35,6 +36,10 @@ impl Files {
 }
 
 impl Web for Files {
+    fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
+        self.web.get_again(url, last)
+    }
+
     fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>> {
         if url.scheme() != "file" {
             return self.web.get(url, want);

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, Visit, lane};
+use faceflow_core::record::{Admitted, Bounds, Image, Key, Lane, Page, Visit, lane};
 
 use super::books::{Books, Entry, Line, step};
 use super::database::values;
@@ -22,6 +22,9 @@ struct Read {
 
 impl Books<'_, '_> {
     pub fn admitted(&mut self, admitted: &Admitted) -> Result<(), Trouble> {
+        for site in &admitted.removed {
+            self.remove_site(*site)?;
+        }
         let Some(visit) = &admitted.visit else {
             self.take_up(admitted, None)?;
             return self.pass_turns();
@@ -123,11 +126,12 @@ impl Books<'_, '_> {
             (Some(entry), Ok(next)) => (entry, next),
         };
         if next.is_none() {
+            self.look_again(&entry, visit, found)?;
             return Ok(Read { page: entry.id, site: entry.site, turn: None });
         }
         if entry.outdates(page) {
             // Since then it was reached on a shorter way, and that reading is still owed.
-            self.open(entry.lane, 0);
+            self.open(entry.lane, 0, false);
             return Ok(Read { page: entry.id, site: self.site(page.site.as_str())?, turn: None });
         }
         self.refuse_held(entry.run, &page.url)?;
@@ -139,7 +143,56 @@ impl Books<'_, '_> {
         self.run(sql, values![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
         self.log(Line { kind: "visited", entry: Some(entry.id), ..Line::default() })?;
+        self.due_again(&entry, found)?;
         Ok(Read { page: entry.id, site: entry.site, turn: entry.turn })
+    }
+
+    /// Notes another visit to a page that is settled.
+    fn look_again(&mut self, entry: &Entry, visit: &Visit, found: &Admitted) -> Result<(), Trouble> {
+        if !visit.is_unchanged() {
+            let shown: HashSet<Key> = found.images.iter().map(Image::key).collect();
+            let final_url = (visit.final_url != visit.page.url).then(|| visit.final_url.as_str());
+            let sql = "UPDATE entries SET final_url = ?2, http_status = ?3, links = ?4, images = ?5 WHERE id = ?1";
+            let (links, images) = (visit.links.len() as i64, shown.len() as i64);
+            self.run(sql, values![entry.id, final_url, visit.http_status, links, images])?;
+            self.log(Line { kind: "visited", entry: Some(entry.id), ..Line::default() })?;
+        }
+        self.due_again(entry, found)
+    }
+
+    /// Notes what a page was, and when it is due again, unless its site is no longer wanted.
+    fn due_again(&mut self, entry: &Entry, found: &Admitted) -> Result<(), Trouble> {
+        let Some((reading, due)) = &found.again else { return Ok(()) };
+        let reading = serde_json::to_string(reading)
+            .map_err(|error| Trouble::Damaged(format!("the reading of page {}: {error}", entry.id)))?;
+        let sql = "UPDATE entries SET reading = ?2, again_ms = CASE (SELECT removed FROM sites WHERE id = ?3) WHEN FALSE THEN CAST(?4 AS BIGINT) END
+            WHERE id = ?1";
+        self.run(sql, values![entry.id, &reading, entry.site, *due as i64])?;
+        self.open(entry.lane, *due, true);
+        Ok(())
+    }
+
+    /// A site is no longer wanted: its pages are not looked at again.
+    fn remove_site(&mut self, page: Key) -> Result<(), Trouble> {
+        let sql = "SELECT s.id FROM entries e JOIN sites s ON s.url = e.url AND s.tenant = e.tenant WHERE e.tenant = ?1 AND e.key = ?2";
+        let Some(site) = self.moment.one(sql, values![self.tenant, page], |row| row.get::<i64>(0))? else {
+            return Ok(());
+        };
+        self.run("UPDATE sites SET removed = TRUE WHERE id = ?1", values![site])?;
+        self.run("UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page'", values![site])
+    }
+
+    /// A site is on a list again: its pages are looked at again, now.
+    fn restore_site(&mut self, site: i64) -> Result<(), Trouble> {
+        if self.moment.change("UPDATE sites SET removed = FALSE WHERE id = ?1 AND removed", values![site])? == 0 {
+            return Ok(());
+        }
+        let pages = "SELECT DISTINCT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state = 'settled'";
+        for lane in self.moment.list(pages, values![site], |row| row.get::<i64>(0))? {
+            self.open(lane as Lane, 0, true);
+        }
+        let sql = "UPDATE entries SET again_ms = 0 WHERE site = ?1 AND kind = 'page' AND state = 'settled'";
+        self.run(sql, values![site])
     }
 
     fn admit_page(&mut self, page: &Page, by: Option<i64>, bounds: Bounds) -> Result<(), Trouble> {
@@ -147,6 +200,10 @@ impl Books<'_, '_> {
         // A page reached on a shorter way is a discovery of its own: what is known of it deeper down does not count.
         let again = known.filter(|entry| bounds.shorter_ways && entry.is_deeper_than(page));
         let before = if again.is_some() { None } else { known.map(|entry| entry.state) };
+        if page.depth == 0 && by.is_none() {
+            let site = self.site(page.site.as_str())?;
+            self.restore_site(site)?;
+        }
         let Some(State::Open) = step(before, Event::Admit, &page.url)? else { return Ok(()) };
         let site = self.site(page.site.as_str())?;
         let used = "SELECT pages, turns FROM sites WHERE id = ?1";
@@ -162,7 +219,7 @@ impl Books<'_, '_> {
                 let sql =
                     "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, site = ?4, skip = ?5, due_ms = NULL,
                     reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL,
-                    turn = ?6 WHERE id = ?1";
+                    turn = ?6, again_ms = NULL WHERE id = ?1";
                 self.run(sql, values![entry.id, page.depth, page.attempts, site, skip, turn])?;
                 self.freed.extend(entry.turn.map(|_| entry.site));
                 entry.id
@@ -177,7 +234,7 @@ impl Books<'_, '_> {
         };
         let sql = "UPDATE sites SET pages = pages + ?2, turns = turns + 1 WHERE id = ?1";
         self.run(sql, values![site, i64::from(known.is_none())])?;
-        self.open(known.map_or(lane, |entry| entry.lane), 0);
+        self.open(known.map_or(lane, |entry| entry.lane), 0, false);
         self.recount(EntryKind::Page, known.map(|entry| entry.state), State::Open);
         self.log(Line { kind: "admitted", entry: Some(id), other: by, ..Line::default() })
     }
@@ -206,7 +263,7 @@ impl Books<'_, '_> {
             }
         };
         self.tallies.count(EntryKind::Image, super::Status::Open, 1);
-        self.open(entry.lane, 0);
+        self.open(entry.lane, 0, false);
         self.log(Line { kind: "admitted", entry: Some(entry.id), other: by, ..Line::default() })?;
         Ok(entry)
     }

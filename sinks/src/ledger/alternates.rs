@@ -153,7 +153,7 @@ impl Books<'_, '_> {
         step(Some(State::Alternate), Event::Redrive, format!("entry {next}"))?;
         self.leave(&entry)?;
         self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![next])?;
-        self.open(entry.lane, 0);
+        self.open(entry.lane, 0, false);
         self.tallies.count(EntryKind::Image, Status::Open, 1);
         self.log(Line { kind: "opened", entry: Some(next), other: Some(failed), ..Line::default() })
     }

@@ -28,8 +28,8 @@ pub(super) struct Books<'b, 'c> {
     pub tallies: Tallies,
     /// The site asked for last: facts come in runs of one site.
     pub last_site: Option<(String, i64)>,
-    /// What the fact opened: the lanes, and when the first of it is due.
-    pub opened: BTreeMap<Lane, Time>,
+    /// What the fact opened: by lane and whether it is to look again, when the first of it is due.
+    pub opened: BTreeMap<(Lane, bool), Time>,
     /// Sites of which a page has given up its turn.
     pub freed: Vec<i64>,
 }
@@ -102,12 +102,13 @@ impl Books<'_, '_> {
             Fact::Delivered(delivered) => self.delivered(delivered),
             Fact::Ruled(ruling) => self.ruled(ruling),
         }?;
-        Ok(std::mem::take(&mut self.opened).into_iter().map(|(lane, due)| Opened { lane, due }).collect())
+        let opened = std::mem::take(&mut self.opened).into_iter();
+        Ok(opened.map(|((lane, again), due)| Opened { lane, due, again }).collect())
     }
 
-    /// Notes that something is open in a lane from now on.
-    pub fn open(&mut self, lane: Lane, due: Time) {
-        let first = self.opened.entry(lane).or_insert(due);
+    /// Notes that something waits in a lane from now on, to be done or to be looked at again.
+    pub fn open(&mut self, lane: Lane, due: Time, again: bool) {
+        let first = self.opened.entry((lane, again)).or_insert(due);
         *first = due.min(*first);
     }
 

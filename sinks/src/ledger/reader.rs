@@ -113,17 +113,21 @@ impl Reader {
 
     /// Calls `each` with every lane that has open work.
     pub fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        // One look into the index for each lane, however much waits in it.
-        let sql = "WITH RECURSIVE l (lane) AS (
-                SELECT min(lane) FROM entries WHERE tenant = ?1 AND state = 'open'
-                UNION ALL
-                SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND state = 'open' AND lane > l.lane) FROM l
-                WHERE l.lane IS NOT NULL
-            ) SELECT lane FROM l WHERE lane IS NOT NULL";
-        self.for_each(sql, |row| {
-            each(row.get::<i64>(0)? as Lane);
-            Ok(())
-        })?;
+        for waiting in ["state = 'open'", "again_ms IS NOT NULL"] {
+            // One look into the index for each lane, however much waits in it.
+            let sql = format!(
+                "WITH RECURSIVE l (lane) AS (
+                    SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting}
+                    UNION ALL
+                    SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting} AND lane > l.lane) FROM l
+                    WHERE l.lane IS NOT NULL
+                ) SELECT lane FROM l WHERE lane IS NOT NULL"
+            );
+            self.for_each(&sql, |row| {
+                each(row.get::<i64>(0)? as Lane);
+                Ok(())
+            })?;
+        }
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
             each(FRAMES);
             Ok(())
@@ -134,8 +138,19 @@ impl Reader {
     pub fn claim(&self, ours: &[i64], now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|moment| {
-            let queue = |ask: &Ask| if ask.lane == FRAMES { Queue::frames(ours) } else { Queue::entries(ours) };
-            asks.iter().map(|ask| queue(ask).claim(moment, (self.tenant_id(), now), ask)).collect()
+            let claim = |ask: &Ask| {
+                let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
+                if ask.lane == FRAMES {
+                    claim.from(&Queue::frames(ours), &["due_ms"])?;
+                } else {
+                    claim.from(&Queue::entries(ours), &["due_ms", ""])?;
+                    if ask.again {
+                        claim.from(&Queue::again(), &["again_ms"])?;
+                    }
+                }
+                Ok(Claimed { lane: ask.lane, work: claim.work, next: claim.next })
+            };
+            asks.iter().map(claim).collect()
         })
     }
 
@@ -169,13 +184,18 @@ fn having(alias: &str, runs: &[i64]) -> String {
     if runs.is_empty() { "TRUE".to_owned() } else { format!("{alias}.run IN ({})", runs.join(", ")) }
 }
 
-/// How to ask one table for the work of a lane. The columns begin with key and due time.
+/// How to ask for the work of a lane that waits in one way.
 struct Queue {
+    /// From where, up to a condition; `e` is what waits.
     from: String,
+    /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
     columns: String,
     work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
     key: fn(&Row<'_>) -> Result<Key, Trouble>,
 }
+
+const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
+    CASE e.state WHEN 'settled' THEN e.reading END";
 
 impl Queue {
     fn entries(ours: &[i64]) -> Self {
@@ -184,50 +204,79 @@ impl Queue {
             WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}",
             having("e", ours)
         );
-        let columns = "e.key, e.due_ms, e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline".to_owned();
+        Self { from, columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"), work: entry_work, key: |row| row.get(0) }
+    }
+
+    /// Settled pages that are looked at again.
+    fn again() -> Self {
+        let from = "FROM entries e INDEXED BY entries_again JOIN sites s ON s.id = e.site
+            WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL";
+        let (from, columns) = (from.to_owned(), format!("e.key, e.again_ms, {ENTRY_COLUMNS}"));
         Self { from, columns, work: entry_work, key: |row| row.get(0) }
     }
 
     fn frames(ours: &[i64]) -> Self {
         let from = format!(
-            "FROM pictures e INDEXED BY pictures_waiting 
+            "FROM pictures e INDEXED BY pictures_waiting
             WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
             having("e", ours)
         );
-        let columns = format!("e.attempts, e.due_ms, e.id, {}", CONTENT.replace("p.", "e."));
+        let columns = format!("e.attempts, e.due_ms, {}", CONTENT.replace("p.", "e."));
         Self { from, columns, work: frame_work, key: |row| Ok(frame_at(row)?.key()) }
     }
+}
 
-    fn claim(&self, moment: &Moment<'_>, (tenant, now): (i64, i64), ask: &Ask) -> Result<Claimed, Trouble> {
-        let (lane, mut work, mut next) = (ask.lane as i64, Vec::new(), None);
-        let most = (ask.max + ask.held.len() + 1) as i64;
-        let retries = "AND e.due_ms <= ?3 ORDER BY e.due_ms, e.id LIMIT ?4";
-        let fresh = "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.id LIMIT ?4";
-        for part in [retries, fresh] {
-            if next.is_some() {
-                break;
-            }
-            let sql = format!("SELECT {} {} {part}", self.columns, self.from);
-            let found = moment.list(&sql, values![tenant, lane, now, most], |row| {
-                if ask.held.contains(&(self.key)(row)?) {
-                    return Ok(None);
-                }
-                let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
-                Ok(Some((due, (self.work)(moment, row)?)))
-            })?;
-            for (due, one) in found.into_iter().flatten() {
-                match work.len() < ask.max {
-                    true => work.push(one),
-                    false => next = next.or(Some(due)),
-                }
+/// What is being taken out of a lane.
+struct Claim<'a, 'm> {
+    moment: &'a Moment<'m>,
+    tenant: i64,
+    now: i64,
+    ask: &'a Ask,
+    work: Vec<Work>,
+    next: Option<Time>,
+}
+
+impl Claim<'_, '_> {
+    /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
+    fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
+        for due in dues {
+            let order = match *due {
+                "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.id LIMIT ?4".to_owned(),
+                due => format!("AND e.{due} <= ?3 ORDER BY e.{due}, e.id LIMIT ?4"),
+            };
+            self.take(queue, &order)?;
+            if !due.is_empty() {
+                let sql = format!("SELECT min(e.{due}) {} AND e.{due} > ?3", queue.from);
+                let lane = self.ask.lane as i64;
+                let later =
+                    self.moment.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
+                self.wait_until(later.flatten());
             }
         }
-        if next.is_none() {
-            let sql = format!("SELECT min(e.due_ms) {} AND e.due_ms > ?3", self.from);
-            let later = moment.one(&sql, values![tenant, lane, now], |row| row.get::<Option<i64>>(0))?;
-            next = later.flatten().map(|due| due as Time);
+        Ok(())
+    }
+
+    fn take(&mut self, queue: &Queue, order: &str) -> Result<(), Trouble> {
+        let (moment, ask) = (self.moment, self.ask);
+        let sql = format!("SELECT {} {} {order}", queue.columns, queue.from);
+        let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
+        let found = moment.list(&sql, values![self.tenant, ask.lane as i64, self.now, most], |row| {
+            if ask.held.contains(&(queue.key)(row)?) {
+                return Ok(None);
+            }
+            Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(moment, row)?)))
+        })?;
+        for (due, work) in found.into_iter().flatten() {
+            match self.work.len() < ask.max {
+                true => self.work.push(work),
+                false => self.wait_until(Some(due.unwrap_or(0))),
+            }
         }
-        Ok(Claimed { lane: ask.lane, work, next })
+        Ok(())
+    }
+
+    fn wait_until(&mut self, due: Option<i64>) {
+        self.next = [self.next, due.map(|due| due as Time)].into_iter().flatten().min();
     }
 }
 
@@ -235,22 +284,25 @@ fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, id, content.
+/// The frame whose columns these are: attempts, due, content.
 fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
-    let content = content_at(row, 3)?;
+    let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let home = content.id.route() as usize;
     Ok(Frame { content, home, ticket: None, attempts: row.get(0)? })
 }
 
-/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline.
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading.
 fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     let id: i64 = row.get(2)?;
     let url = parse_url(&row.get::<String>(3)?)?;
     let site = parse_url(&row.get::<String>(4)?)?;
     let attempts = row.get(5)?;
     if let Some(depth) = row.get(6)? {
-        return Ok(Work::Page(Page { url, site, depth, attempts, skip: split_keys(row.get(7)?) }));
+        let damaged = |error: serde_json::Error| Trouble::Damaged(format!("the reading of {url}: {error}"));
+        let last =
+            row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
+        return Ok(Work::Page(Page { skip: split_keys(row.get(7)?), url, site, depth, attempts, last }));
     }
     let page = first_page(moment, id)?.map(|page| parse_url(&page)).transpose()?;
     let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);

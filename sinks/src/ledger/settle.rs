@@ -1,12 +1,12 @@
 //! What becomes of work: retries, ends, kept bytes, delivered faces, and who stands for whom.
 
-use faceflow_core::Fault;
 use faceflow_core::ledger::{Event, IllegalTransition, State};
 use faceflow_core::record::{Content, ContentId, Delivered, FRAMES, Fate, Frame, Kept, Ruling, Work};
+use faceflow_core::{Fault, Time};
 use serde_json::json;
 
 use super::Status;
-use super::books::{Books, Line, PictureRow, brief, fault_body, step};
+use super::books::{Books, Entry, Line, PictureRow, brief, fault_body, step};
 use super::database::values;
 use super::rows::{EntryKind, Trouble, Word};
 
@@ -51,11 +51,16 @@ impl Books<'_, '_> {
             && entry.outdates(page)
         {
             if entry.state == State::Open {
-                self.open(entry.lane, 0);
+                self.open(entry.lane, 0, false);
             }
             return Ok(());
         }
         let next = step(entry.map(|entry| entry.state), end.event, url)?;
+        if let (Work::Page(page), Some(entry), None, Some(due)) = (work, &entry, next, end.due)
+            && page.last.is_some()
+        {
+            return self.not_seen_again(entry, end, due);
+        }
         let (Some(entry), Some(next)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
         // A dead entry may be driven again, so it keeps what that takes.
@@ -66,13 +71,21 @@ impl Books<'_, '_> {
         self.recount(kind, Some(entry.state), next);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
         if let Some(due) = end.due {
-            self.open(entry.lane, due);
+            self.open(entry.lane, due, false);
         }
         if (kind, end.due) == (EntryKind::Image, None) {
             self.hand_on(&entry)?;
         }
         self.freed.extend(entry.turn.map(|_| entry.site));
         self.pass_turns()
+    }
+
+    /// A settled page could not be looked at again: that changes nothing but when it is tried next.
+    fn not_seen_again(&mut self, entry: &Entry, end: &End<'_>, due: Time) -> Result<(), Trouble> {
+        let sql = "UPDATE entries SET again_ms = ?2 WHERE id = ?1 AND again_ms IS NOT NULL";
+        self.run(sql, values![entry.id, due as i64])?;
+        self.open(entry.lane, due, true);
+        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(0)), ..Line::default() })
     }
 
     fn frame_failed(&mut self, frame: &Frame, end: &End<'_>) -> Result<(), Trouble> {
@@ -88,7 +101,7 @@ impl Books<'_, '_> {
             books.run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail])
         })?;
         if let Some(due) = end.due {
-            self.open(FRAMES, due);
+            self.open(FRAMES, due, false);
         }
         self.log(Line {
             kind: end.kind,

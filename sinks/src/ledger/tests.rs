@@ -15,7 +15,7 @@ use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
 use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::{Ask, Claimed, Fact, Ledger, LedgerError, Opened, Tally};
 use faceflow_core::record::{
-    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work,
+    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work, lane,
 };
 use faceflow_core::{Class, Fault};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub fn url(path: &str) -> Url {
 }
 
 pub fn page(path: &str, depth: u32) -> Page {
-    Page { url: url(path), site: url("/"), depth, attempts: 0, skip: vec![] }
+    Page { url: url(path), depth, ..Page::start(url("/")) }
 }
 
 pub fn image(path: &str) -> Image {
@@ -67,11 +67,21 @@ pub const BOUNDS: Bounds = Bounds { pages_max: 1_000_000, images_max: 1_000_000,
 
 /// These were found by a source.
 pub fn admitted(pages: Vec<Page>) -> Fact {
-    Fact::Admitted(Admitted { visit: None, pages, images: vec![], bounds: BOUNDS })
+    Fact::Admitted(Admitted { pages, ..Admitted::nothing(BOUNDS) })
 }
 
 pub fn start() -> Fact {
     admitted(vec![page("/", 0)])
+}
+
+pub fn visit(page: Page, links: Vec<Url>) -> Visit {
+    let final_url = page.url.clone();
+    Visit { page, final_url, http_status: 200, etag: None, last_modified: None, links, images: vec![] }
+}
+
+/// Something is open in the lane of `path`.
+pub fn opened(path: &str, due: u64) -> Opened {
+    Opened { lane: lane(&url(path)), due, again: false }
 }
 
 /// The page was read and leads to these.
@@ -81,8 +91,7 @@ pub fn read(page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
 
 pub fn read_within(bounds: Bounds, page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
     let links = pages.iter().map(|page| page.url.clone()).collect();
-    let visit = Visit { final_url: page.url.clone(), page, http_status: 200, links, images: vec![] };
-    Fact::Admitted(Admitted { visit: Some(visit), pages, images, bounds })
+    Fact::Admitted(Admitted { visit: Some(visit(page, links)), pages, images, ..Admitted::nothing(bounds) })
 }
 
 pub fn kept(image: Image, name: &str) -> Fact {
@@ -216,7 +225,7 @@ pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {
             now = next.max(now);
-            let ask = Ask { lane, max: 7, held: held.clone() };
+            let ask = Ask { lane, max: 7, held: held.clone(), again: false };
             let Claimed { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
             held.extend(work.iter().map(Work::key));
             owed.extend(work.into_iter().map(|work| (now, work)));

@@ -1,7 +1,5 @@
 //! Alternates: behind one image, opened one after the other, never left behind one that failed.
 
-use faceflow_core::record::lane;
-
 use super::*;
 use crate::ledger::Selection;
 
@@ -29,8 +27,8 @@ fn alternates_follow_their_primary() {
 
 fn the_best_alternate_takes_over_then_the_next() {
     let rig = Rig::showing(vec![image_with("/a", &["/z", "/b", "/c"])]);
-    let opened = rig.tell(rejected(image("/a")));
-    assert_eq!(opened, [Opened { lane: lane(&url("/z")), due: 0 }]);
+    let news = rig.tell(rejected(image("/a")));
+    assert_eq!(news, [opened("/z", 0)]);
     assert_eq!(rig.owed(), [(0, "/z".to_owned())], "the best by rank");
     rig.tell(retry(image("/z"), 5));
     rig.tell(dead(image("/z")));

@@ -1,7 +1,7 @@
 //! Every fact, every status, and what is refused.
 
 use faceflow_core::ledger::{KnownPicture, State};
-use faceflow_core::record::{Bounds, FRAMES, Key, lane};
+use faceflow_core::record::{Bounds, FRAMES, Key, Reading, lane};
 
 use super::*;
 use crate::ledger::Selection;
@@ -19,6 +19,7 @@ both![
     an_owed_page_that_is_admitted_again_on_a_shorter_way_is_owed_once,
     a_budget_cuts_the_same_pages_whatever_is_read_first_and_whoever_reads_it,
     nobody_waits_for_a_page_that_failed,
+    a_settled_page_is_looked_at_again_unless_its_site_is_removed,
     an_image_that_is_shown_again_uses_no_budget,
     tenants_share_a_file_and_nothing_else,
 ];
@@ -191,18 +192,18 @@ fn the_records_of_open_work_come_back_whole() {
     assert_eq!(owed(rig.ledger()), [(0, Work::Page(start.clone()))]);
     let data = Url::parse("data:sha256,00ff").expect("a URL");
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
-    let opened = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
-    let mut lanes = [lane(&inline.url), lane(&url("/b"))].map(|lane| Opened { lane, due: 0 });
+    let news = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
+    let mut lanes = [lane(&inline.url), lane(&url("/b"))].map(|lane| Opened { lane, due: 0, again: false });
     lanes.sort_by_key(|opened| opened.lane);
-    assert_eq!(opened, lanes, "a data: URI has no host");
+    assert_eq!(news, lanes, "a data: URI has no host");
     // The other addresses of a picture wait in the ledger.
     assert_eq!(owed(rig.ledger()), [Work::Image(inline.clone()), Work::Image(image("/b"))].map(|work| (0, work)));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
-    assert_eq!(rig.tell(retry(inline.clone(), 4)), [Opened { lane: lane(&inline.url), due: 4 }]);
+    assert_eq!(rig.tell(retry(inline.clone(), 4)), [Opened { lane: lane(&inline.url), due: 4, again: false }]);
     let again = Image { attempts: 1, ..inline };
     assert_eq!(owed(rig.ledger())[1], (4, Work::Image(again.clone())));
     rig.tell(kept(again, "one"));
-    assert_eq!(rig.tell(retry(Work::Frame(frame("one")), 8)), [Opened { lane: FRAMES, due: 8 }]);
+    assert_eq!(rig.tell(retry(Work::Frame(frame("one")), 8)), [Opened { lane: FRAMES, due: 8, again: false }]);
     let waiting = Frame { attempts: 1, ticket: None, home: content("one").id.route() as usize, ..frame("one") };
     assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
 }
@@ -212,7 +213,8 @@ fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
     rig.tell_all([retry(image("/7"), 30), retry(image("/2"), 50), retry(image("/5"), 40)]);
     let lane = lane(&url("/"));
     let claim = |now, max, held: &[Key]| {
-        let asks = [Ask { lane, max, held: held.to_vec() }, Ask { lane: 77, max, held: vec![] }];
+        let asks =
+            [Ask { lane, max, held: held.to_vec(), again: false }, Ask { lane: 77, max, held: vec![], again: true }];
         let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
         assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
         let paths = claimed.work.iter().map(|work| match work {
@@ -241,7 +243,7 @@ fn an_owed_page_that_is_admitted_again_on_a_shorter_way_is_owed_once() {
     let both = [page("/deep", 1), page("/other", 1)].map(|page| (0, Work::Page(page)));
     assert_eq!(owed(rig.ledger()), both);
     // The reading that was under way on the longer way leaves it owed, and says so.
-    assert_eq!(rig.tell(read(page("/deep", 2), vec![], vec![])), [Opened { lane: lane(&url("/")), due: 0 }]);
+    assert_eq!(rig.tell(read(page("/deep", 2), vec![], vec![])), [opened("/", 0)]);
     assert_eq!(owed(rig.ledger()), both);
 }
 
@@ -278,8 +280,8 @@ fn nobody_waits_for_a_page_that_failed() {
         assert_eq!(rig.tell(read(page("/b", 1), vec![page("/b1", 2)], vec![])), [], "still");
         let statuses: Vec<Value> = rig.lines(Kind::Pages).iter().map(|line| line["status"].clone()).collect();
         assert_eq!(statuses, ["done", "open", "done", "done"], "they are read, and are not read again");
-        let opened = rig.tell(end.clone());
-        assert!(opened.contains(&Opened { lane: lane(&url("/")), due: 0 }), "{opened:?}");
+        let news = rig.tell(end.clone());
+        assert!(news.contains(&opened("/", 0)), "{news:?}");
         let owed: Vec<String> = rig.owed().into_iter().filter(|(due, _)| *due == 0).map(|(_, path)| path).collect();
         assert_eq!(owed, ["/b1", "/c1"], "in the order of their turns");
         if matches!(&end, Fact::Fate(Fate::Retry { .. })) {
@@ -287,6 +289,48 @@ fn nobody_waits_for_a_page_that_failed() {
             assert_eq!(rig.owed().len(), 3, "it succeeds later");
         }
     }
+}
+
+fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
+    let rig = Rig::new();
+    rig.tell(start());
+    let reading = |interval_ms| Reading { etag: Some("\"1\"".to_owned()), last_modified: None, digest: 7, interval_ms };
+    let read = |page: Page, status, pages: Vec<Page>, due| {
+        let visit = Visit { http_status: status, ..visit(page, vec![]) };
+        let again = Some((reading(due), due));
+        rig.tell(Fact::Admitted(Admitted { visit: Some(visit), pages, again, ..Admitted::nothing(BOUNDS) }))
+    };
+    let claim = |now| {
+        let ask = Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true };
+        let Claimed { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        (work, next)
+    };
+    let look_again = |due| Opened { again: true, ..opened("/", due) };
+    assert_eq!(read(page("/", 0), 200, vec![], 100), [look_again(100)]);
+    assert_eq!((rig.owed(), claim(99)), (vec![], (vec![], Some(100))), "it is settled");
+    let again = Page { last: Some(reading(100)), ..page("/", 0) };
+    assert_eq!(claim(100), (vec![Work::Page(again.clone())], None));
+    // It has changed; then it has not; then it is down. It stays settled all the time.
+    assert_eq!(read(again.clone(), 200, vec![page("/new", 1)], 200), [opened("/", 0), look_again(200)]);
+    rig.tell(rejected(page("/new", 1)));
+    let line = rig.lines(Kind::Pages).remove(0);
+    assert_eq!(read(again.clone(), 304, vec![], 300), [look_again(300)]);
+    assert_eq!(rig.tell(retry(again.clone(), 400)), [look_again(400)]);
+    assert_eq!((claim(399), claim(400).0.len()), ((vec![], Some(400)), 1));
+    assert_eq!(rig.lines(Kind::Pages)[0], line);
+
+    let site = Key::page(&url("/"));
+    rig.tell(Fact::Admitted(Admitted { removed: vec![site, Key::page(&url("/new"))], ..Admitted::nothing(BOUNDS) }));
+    assert_eq!(claim(u64::MAX), (vec![], None));
+    read(again, 200, vec![], 500);
+    assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way");
+    assert_eq!(rig.tell(start()), [look_again(0)], "it is on the list again");
+    assert_eq!(claim(0).0.len(), 1);
+    assert_eq!(rig.tell(start()), []);
+    let reopened = rig.reopened();
+    let mut lanes = vec![];
+    reopened.ledger().lanes(&mut |lane| lanes.push(lane)).expect("reads");
+    assert_eq!(lanes, [lane(&url("/"))]);
 }
 
 fn an_image_that_is_shown_again_uses_no_budget() {

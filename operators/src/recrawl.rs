@@ -1,0 +1,158 @@
+//! When a page is looked at again: sooner than last time if it has changed, later if it has not.
+//!
+//! The rates are those of the adaptive schedule of Apache Nutch (`AdaptiveFetchSchedule`): an interval grows by 40 % or shrinks
+//! by 20 %, within bounds.
+
+use faceflow_core::Time;
+use faceflow_core::record::{ContentId, Page, Reading, Visit};
+use serde::{Deserialize, Serialize};
+
+/// The settings `recrawl.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecrawlSettings {
+    /// Whether `faceflow stream` looks at pages again that were read.
+    pub enabled: bool,
+    /// How long after its first reading a page is looked at again, in milliseconds.
+    pub interval_ms: u64,
+    /// The shortest interval, in milliseconds.
+    pub interval_min_ms: u64,
+    /// The longest interval, in milliseconds.
+    pub interval_max_ms: u64,
+    /// By which part an interval grows when the page has not changed.
+    pub grow: f64,
+    /// By which part an interval shrinks when the page has changed.
+    pub shrink: f64,
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+impl Default for RecrawlSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval_ms: 24 * HOUR_MS,
+            interval_min_ms: HOUR_MS,
+            interval_max_ms: 30 * 24 * HOUR_MS,
+            grow: 0.4,
+            shrink: 0.2,
+        }
+    }
+}
+
+impl RecrawlSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.interval_min_ms == 0 {
+            return Err(("interval_min_ms", "1 or more".to_owned()));
+        }
+        if self.interval_max_ms < self.interval_min_ms {
+            return Err(("interval_max_ms", "interval_min_ms or more".to_owned()));
+        }
+        if !(self.interval_min_ms..=self.interval_max_ms).contains(&self.interval_ms) {
+            return Err(("interval_ms", "interval_min_ms to interval_max_ms".to_owned()));
+        }
+        if !(0.0..=100.0).contains(&self.grow) {
+            return Err(("grow", "0 to 100".to_owned()));
+        }
+        if !(0.0..1.0).contains(&self.shrink) {
+            return Err(("shrink", "0 to less than 1".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What a page was at this visit, and when it is due again after `now`.
+    pub fn reading(&self, visit: &Visit, now: Time) -> (Reading, Time) {
+        let last = visit.page.last.as_ref();
+        let digest = match last.filter(|_| visit.is_unchanged()) {
+            Some(last) => last.digest,
+            None => digest(visit),
+        };
+        let interval_ms = match last {
+            Some(last) => self.next(last.interval_ms, last.digest != digest),
+            None => self.interval_ms,
+        };
+        // A server that says "not changed" need not repeat its validators.
+        let kept = |new: &Option<String>, old: fn(&Reading) -> &Option<String>| {
+            new.clone().or_else(|| last.filter(|_| visit.is_unchanged()).and_then(|last| old(last).clone()))
+        };
+        let etag = kept(&visit.etag, |last| &last.etag);
+        let last_modified = kept(&visit.last_modified, |last| &last.last_modified);
+        (Reading { etag, last_modified, digest, interval_ms }, now + interval_ms)
+    }
+
+    /// When a page is due again that could not be read this time; `None` for one that was never read.
+    pub fn after_failure(&self, page: &Page, now: Time) -> Option<Time> {
+        page.last.as_ref().map(|last| now + self.next(last.interval_ms, false))
+    }
+
+    fn next(&self, interval_ms: u64, changed: bool) -> u64 {
+        let factor = if changed { 1.0 - self.shrink } else { 1.0 + self.grow };
+        ((interval_ms as f64 * factor) as u64).clamp(self.interval_min_ms, self.interval_max_ms)
+    }
+}
+
+/// What has to change for a page to have changed: its links and the addresses of its images.
+fn digest(visit: &Visit) -> u64 {
+    let images = visit.images.iter().flat_map(|image| std::iter::once(&image.url).chain(&image.alternates));
+    let addresses = visit.links.iter().map(|link| ("link ", link)).chain(images.map(|image| ("image ", image)));
+    let text: String = addresses.flat_map(|(kind, url)| [kind, url.as_str(), "\n"]).collect();
+    ContentId::of(text.as_bytes()).route()
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    fn visit(last: Option<Reading>, http_status: u16, links: &[&str], etag: Option<&str>) -> Visit {
+        let url = Url::parse("http://a.example/").expect("a URL");
+        let links = links.iter().map(|link| url.join(link).expect("a URL")).collect();
+        let (page, etag) = (Page { last, ..Page::start(url.clone()) }, etag.map(str::to_owned));
+        Visit { page, final_url: url, http_status, etag, last_modified: None, links, images: vec![] }
+    }
+
+    #[test]
+    fn intervals_grow_while_nothing_changes_and_shrink_with_every_change() {
+        let settings = RecrawlSettings { interval_max_ms: 40 * HOUR_MS, ..RecrawlSettings::default() };
+        let (first, due) = settings.reading(&visit(None, 200, &["/a"], Some("1")), 1_000);
+        assert_eq!((first.interval_ms, due), (24 * HOUR_MS, 1_000 + 24 * HOUR_MS));
+        let (same, _) = settings.reading(&visit(Some(first.clone()), 304, &[], None), 0);
+        assert_eq!((same.interval_ms, &same.etag, same.digest), (120_960_000, &Some("1".to_owned()), first.digest));
+        let (equal, _) = settings.reading(&visit(Some(same), 200, &["/a"], Some("2")), 0);
+        assert_eq!(
+            (equal.interval_ms, &equal.etag),
+            (40 * HOUR_MS, &Some("2".to_owned())),
+            "what counts did not change"
+        );
+        let (other, _) = settings.reading(&visit(Some(equal), 200, &["/a", "/b"], None), 0);
+        assert_eq!((other.interval_ms, other.etag), (32 * HOUR_MS, None), "it has no validator any more");
+        assert_ne!(other.digest, first.digest);
+    }
+
+    #[test]
+    fn a_page_that_fails_is_given_more_time() {
+        let settings = RecrawlSettings::default();
+        let (first, _) = settings.reading(&visit(None, 200, &[], None), 0);
+        let page = visit(Some(first), 200, &[], None).page;
+        assert_eq!(settings.after_failure(&page, 5), Some(5 + 120_960_000));
+        assert_eq!(settings.after_failure(&Page { last: None, ..page }, 5), None);
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let base = RecrawlSettings::default();
+        assert_eq!(base.check(), Ok(()));
+        let wrong = [
+            (RecrawlSettings { interval_min_ms: 0, ..base }, "interval_min_ms"),
+            (RecrawlSettings { interval_max_ms: 1, ..base }, "interval_max_ms"),
+            (RecrawlSettings { interval_ms: 1, ..base }, "interval_ms"),
+            (RecrawlSettings { grow: f64::NAN, ..base }, "grow"),
+            (RecrawlSettings { shrink: 1.0, ..base }, "shrink"),
+        ];
+        for (settings, key) in wrong {
+            assert_eq!(settings.check().map_err(|(key, _)| key), Err(key));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Pages are looked at again when they are due: the real graph and ledger on a scripted web, under a virtual clock.
+
+mod support;
+mod world;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use faceflow::core::bridge::Bridge;
+use faceflow::core::record::Reading;
+use faceflow::core::testing::{EPOCH, simulate_from};
+use faceflow::core::{Class, Fault, Future, Time};
+use faceflow::graph;
+use faceflow::operators::web::{Response, Want, Web};
+use faceflow::parts::{Outside, Parts};
+use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::objects::Objects;
+use faceflow::sinks::results::Kind;
+use faceflow::sources::list::List;
+use support::{Markers, Still, lines, settings};
+use tempfile::tempdir;
+use url::Url;
+
+/// What the page says from a time on: how many pictures it shows, or that it is down.
+type Script = &'static [(Time, Result<usize, ()>)];
+
+/// A request: when, for what, and whether it was conditional and answered by 304.
+type Requests = Arc<Mutex<Vec<(Time, String, bool)>>>;
+
+/// `http://a.example/`, which changes as time goes by and knows its ETag.
+struct Changing {
+    script: Script,
+    requests: Requests,
+    bridge: Bridge,
+    /// The process is killed at this time.
+    until: Time,
+}
+
+impl Changing {
+    fn now(&self) -> Time {
+        self.bridge.clock.now() - EPOCH
+    }
+
+    fn note(&self, url: &Url, same: bool) {
+        self.requests.lock().expect("not poisoned").push((self.now(), url.path().to_owned(), same));
+    }
+
+    fn shown(&self) -> Result<usize, Fault> {
+        let current = self.script.iter().rev().find(|(from, _)| *from <= self.now());
+        let shown = current.and_then(|(_, shown)| shown.ok());
+        shown.ok_or_else(|| Fault::transient(Class::Busy, "http_503", "down"))
+    }
+
+    fn page(&self, url: &Url) -> Result<Response, Fault> {
+        let shown = self.shown()?;
+        let html: String = (0..shown).map(|n| format!("<img src=/{n}.jpg>")).collect();
+        Ok(response(url, [("content-type", "text/html"), ("etag", &format!("\"{shown}\""))], html.into()))
+    }
+}
+
+fn response<const N: usize>(url: &Url, headers: [(&str, &str); N], body: Bytes) -> Response {
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Response { final_url: url.clone(), status: 200, headers, body }
+}
+
+impl Web for Changing {
+    fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
+        self.note(url, false);
+        let answer = match url.path().strip_suffix(".jpg") {
+            None => self.page(url),
+            Some(name) => {
+                let seed = name[1..].parse().expect("a number");
+                let (picture, _) = world::portrait(seed, 120, 90);
+                Ok(response(url, [("content-type", "image/jpeg")], world::jpeg(&picture, 90).into()))
+            }
+        };
+        Box::pin(async move { answer })
+    }
+
+    fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
+        if self.now() >= self.until {
+            self.bridge.pulse.stop();
+            self.bridge.nudge();
+            return Box::pin(std::future::pending());
+        }
+        let page = self.page(url);
+        let same = page.as_ref().is_ok_and(|page| page.header("etag") == last.etag.as_deref());
+        self.note(url, same);
+        Box::pin(async move { page.map(|page| Some(page).filter(|_| !same)) })
+    }
+}
+
+/// Lives from `from` to the first visit that is due at or after `until`. Returns when that was.
+fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &Requests) -> Time {
+    let (state, requests) = (folder.join("state"), Arc::clone(requests));
+    let end = simulate_from(EPOCH + from, until + 1_000_000_000, move |scope, bridge| {
+        let settings = settings(&[
+            "recrawl.interval_ms=1000000",
+            "recrawl.interval_min_ms=100000",
+            "recrawl.interval_max_ms=1500000",
+            "image.min_side_px=16",
+        ]);
+        let outside = Outside {
+            web: Arc::new(Changing { script, requests, bridge: bridge.clone(), until }),
+            store: Arc::new(Objects::open("memory://").expect("a store in memory")),
+            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            detector: Arc::new(Markers),
+            sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
+            sinks: vec![],
+        };
+        let mut parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
+        parts.again = true;
+        graph::build(scope, &parts)
+    });
+    end - EPOCH
+}
+
+fn visits(requests: &Requests) -> Vec<(Time, bool)> {
+    let requests = requests.lock().expect("not poisoned");
+    requests.iter().filter(|(_, path, _)| path == "/").map(|(at, _, same)| (*at, *same)).collect()
+}
+
+/// A page that stays, grows, is down for a while, and stays again.
+const SCRIPT: Script = &[(0, Ok(1)), (2_000_000, Ok(2)), (4_000_000, Err(())), (5_000_000, Ok(2))];
+
+/// Unchanged: 40 % more. Changed: 20 % less. Down: 40 % more. At most 1,500 s.
+const VISITS: [(Time, bool); 6] =
+    [(0, false), (1_000_000, true), (2_400_000, false), (3_520_000, true), (5_020_000, true), (6_520_000, true)];
+
+#[test]
+fn intervals_follow_the_changes_of_a_page_to_the_millisecond() {
+    let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+    live(folder.path(), SCRIPT, (0, 7_000_000), &requests);
+    assert_eq!(visits(&requests), VISITS);
+    let images: Vec<_> = lines(folder.path(), Kind::Images).iter().map(|line| line["status"].clone()).collect();
+    assert_eq!(images, ["done", "done"], "what was added is found");
+    let asked = requests.lock().expect("not poisoned").iter().filter(|(_, path, _)| path.ends_with(".jpg")).count();
+    assert_eq!(asked, 2, "what is known is not downloaded again");
+    let page = &lines(folder.path(), Kind::Pages)[0];
+    assert_eq!((&page["status"], &page["images"]), (&"done".into(), &2.into()));
+}
+
+#[test]
+fn a_restart_between_any_two_visits_changes_no_due_time() {
+    for kill in VISITS.iter().skip(1).map(|(at, _)| *at) {
+        let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+        let killed = live(folder.path(), SCRIPT, (0, kill), &requests);
+        assert_eq!(killed, kill);
+        live(folder.path(), SCRIPT, (killed, 7_000_000), &requests);
+        assert_eq!(visits(&requests), VISITS, "killed at {kill}");
+    }
+}
+
+#[test]
+fn a_page_that_is_down_when_it_is_looked_at_again_stays_read() {
+    const DOWN: Script = &[(0, Ok(1)), (500_000, Err(()))];
+    let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+    live(folder.path(), DOWN, (0, 3_000_000), &requests);
+    assert_eq!(visits(&requests), [(0, false), (1_000_000, false), (2_400_000, false)]);
+    let page = &lines(folder.path(), Kind::Pages)[0];
+    assert_eq!((&page["status"], &page["reason"]), (&"done".into(), &serde_json::Value::Null));
+}
