@@ -22,7 +22,7 @@ use faceflow_operators::keep::Keep;
 use faceflow_operators::mine::Mine;
 use faceflow_operators::recall::Recall;
 use faceflow_operators::record::Recorded;
-use faceflow_operators::schedule::{Schedule, lost_work};
+use faceflow_operators::schedule::{Schedule, lost_work, owe_full};
 use faceflow_operators::unique::{Unique, Verdict};
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -84,21 +84,26 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let delivered = parts.sinks.iter().fold(delivered, |delivered, sink| delivered.drain(Arc::clone(sink), bridge));
     let (delivered, answered) = delivered.record(Arc::clone(ledger), bridge);
 
+    // A degraded answer is kept, and its full detection still owed.
+    let (full, weak) =
+        delivered.ok_err(|delivered| if delivered.detection.degraded() { Err(delivered) } else { Ok(delivered) });
+
     // Every loss: a fate, recorded. A retry waits in the ledger; the end of a picture concerns its cluster.
     let lost = scope.concatenate([
         unreachable.concat(unreadable).map(lost_work),
         missing.concat(spoiled).concat(unkept).map(lost_work),
-        unread.concat(unseen).concat(undelivered).map(lost_work),
+        unread.concat(unseen).concat(undelivered).concat(weak.map(owe_full)).map(lost_work),
     ]);
     let fates = lost.schedule(settings.retry, settings.recrawl, Arc::clone(&bridge.clock));
     let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
     scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
-    let died = fates.flat_map(|fate| match fate {
+    let ended = fates.flat_map(|fate| match fate {
         Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content.id)),
+        Fate::Stands { work: Work::Frame(frame), .. } => Some(Heard::Done(frame.content.id)),
         _ => None,
     });
-    let done = delivered.map(|delivered| Heard::Done(delivered.detection.picture()));
-    let outcomes = died.concat(done);
+    let done = full.map(|delivered| Heard::Done(delivered.detection.picture()));
+    let outcomes = ended.concat(done);
     let (probe, outcomes) = outcomes.probe();
     rulings.probe_with(&probe);
     outcomes.connect_loop(to_clusters);

@@ -47,9 +47,18 @@ impl Web for Scripted {
     }
 }
 
-/// Sees markers after failing so many times.
+/// What the engine does: each of these once, then it sees markers.
+type Engine = Vec<Look>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Fails,
+    /// It sees markers at half the scale.
+    Degraded,
+}
+
 struct Failing {
-    left: Mutex<u32>,
+    looks: Mutex<Engine>,
     times: Times,
     clock: Arc<dyn Clock>,
 }
@@ -69,12 +78,13 @@ impl Detector for Failing {
 
     fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
         self.times.lock().expect("not poisoned").push(("detect".to_owned(), self.clock.now() - EPOCH));
-        let mut left = self.left.lock().expect("not poisoned");
-        if *left > 0 {
-            *left -= 1;
-            return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
+        let look = self.looks.lock().expect("not poisoned").pop();
+        let degraded = look == Some(Look::Degraded);
+        let scale = if degraded { 0.5 } else { 1.0 };
+        match look {
+            Some(Look::Fails) => Err(Fault::transient(Class::Engine, "engine_error", "scripted")),
+            _ => Ok(batch.iter().map(|picture| Ok(Answer { scale, degraded, ..markers(picture) })).collect()),
         }
-        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
     }
 }
 
@@ -82,7 +92,7 @@ impl Detector for Failing {
 fn run(
     folder: &std::path::Path,
     script: Script,
-    failures: u32,
+    engine: Engine,
     assignments: &'static [&'static str],
 ) -> Vec<(String, u64)> {
     let times = Times::default();
@@ -99,7 +109,11 @@ fn run(
             web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
             store: Arc::new(Objects::open("memory://").expect("a store in memory")),
             ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
-            detector: Arc::new(Failing { left: Mutex::new(failures), times: seen, clock: clock() }),
+            detector: Arc::new(Failing {
+                looks: Mutex::new(engine.into_iter().rev().collect()),
+                times: seen,
+                clock: clock(),
+            }),
             sources: vec![Box::new(List::new([start]))],
             sinks: vec![],
         };
@@ -135,7 +149,7 @@ fn pages_and_images_come_back_after_two_four_and_eight_seconds() {
         ("/", vec![Err(busy()), Err(busy()), html("<img src=/a.jpg>")]),
         ("/a.jpg", vec![Err(busy()), Err(busy()), Err(busy()), photo()]),
     ]);
-    let times = run(folder.path(), script, 0, &[]);
+    let times = run(folder.path(), script, vec![], &[]);
     assert_eq!(gaps(&times, "/"), [2_000, 4_000]);
     assert_eq!(gaps(&times, "/a.jpg"), [2_000, 4_000, 8_000]);
     let images = lines(folder.path(), Kind::Images);
@@ -146,14 +160,14 @@ fn pages_and_images_come_back_after_two_four_and_eight_seconds() {
 fn retry_after_is_honoured() {
     let folder = tempdir().expect("a folder");
     let script = HashMap::from([("/", vec![Err(busy().after(90_000)), html("<p>nothing")])]);
-    assert_eq!(gaps(&run(folder.path(), script, 0, &[]), "/"), [90_000]);
+    assert_eq!(gaps(&run(folder.path(), script, vec![], &[]), "/"), [90_000]);
 }
 
 #[test]
 fn a_frame_backs_off_from_a_minute_to_an_hour_and_is_never_taken_for_a_picture_without_faces() {
     let folder = tempdir().expect("a folder");
     let script = || HashMap::from([("/", vec![html("<img src=/a.jpg>")]), ("/a.jpg", vec![photo()])]);
-    let times = run(folder.path(), script(), 5, &[]);
+    let times = run(folder.path(), script(), vec![Look::Fails; 5], &[]);
     assert_eq!(gaps(&times, "detect"), [60_000, 120_000, 240_000, 480_000, 960_000]);
     assert_eq!(
         times.iter().filter(|(name, _)| name == "/a.jpg").count(),
@@ -168,7 +182,7 @@ fn a_frame_backs_off_from_a_minute_to_an_hour_and_is_never_taken_for_a_picture_w
     );
 
     let folder = tempdir().expect("a folder");
-    run(folder.path(), script(), 6, &[]);
+    run(folder.path(), script(), vec![Look::Fails; 6], &[]);
     let images = lines(folder.path(), Kind::Images);
     let dead = line_of(&images, "http://a.example/a.jpg");
     assert_eq!((dead["status"].as_str(), &dead["faces"]), (Some("dead"), &serde_json::Value::Null), "{dead}");
@@ -176,9 +190,27 @@ fn a_frame_backs_off_from_a_minute_to_an_hour_and_is_never_taken_for_a_picture_w
 }
 
 #[test]
+fn after_a_degraded_answer_the_full_one_is_still_owed_and_if_it_never_comes_the_degraded_one_stands() {
+    use Look::{Degraded, Fails};
+    let script = || HashMap::from([("/", vec![html("<img src=/a.jpg>")]), ("/a.jpg", vec![photo()])]);
+    let end = |engine: Engine| {
+        let folder = tempdir().expect("a folder");
+        let times = run(folder.path(), script(), engine, &[]);
+        let line = lines(folder.path(), Kind::Images).remove(0);
+        let seen = (line["status"].as_str().map(str::to_owned), line["detector"]["degraded"].as_bool());
+        (gaps(&times, "detect").len(), seen)
+    };
+    let done = |degraded| (Some("done".to_owned()), Some(degraded));
+    assert_eq!(end(vec![Degraded, Fails]), (2, done(false)), "a full answer comes in the end");
+    assert_eq!(end(vec![Degraded; 9]), (5, done(true)), "as often as for any failure");
+    assert_eq!(end(vec![Fails, Fails, Degraded, Fails, Fails, Fails]), (5, done(true)));
+    assert_eq!(end(vec![Fails; 9]), (5, (Some("dead".to_owned()), None)));
+}
+
+#[test]
 fn a_page_that_stays_busy_is_dead_after_the_last_attempt() {
     let folder = tempdir().expect("a folder");
-    let times = run(folder.path(), HashMap::from([("/", vec![Err(busy())])]), 0, &["retry.web.attempts_max=3"]);
+    let times = run(folder.path(), HashMap::from([("/", vec![Err(busy())])]), vec![], &["retry.web.attempts_max=3"]);
     assert_eq!(gaps(&times, "/"), [2_000, 4_000]);
     let pages = lines(folder.path(), Kind::Pages);
     assert_eq!((pages[0]["status"].as_str(), pages[0]["reason"].as_str()), (Some("dead"), Some("http_503")));

@@ -102,7 +102,8 @@ impl Table {
         for picture in known {
             if picture.state == State::Open {
                 let home = picture.content.id.route() as usize;
-                let frame = Frame { content: picture.content.clone(), home, ticket: None, attempts: 0 };
+                let (content, weak) = (picture.content.clone(), picture.weak);
+                let frame = Frame { content, home, ticket: None, attempts: 0, weak };
                 table.frames.insert(picture.content.id, frame);
             }
             table.clusters.learn(picture);

@@ -88,7 +88,7 @@ impl RecrawlSettings {
 
     fn next(&self, interval_ms: u64, changed: bool) -> u64 {
         let factor = if changed { 1.0 - self.shrink } else { 1.0 + self.grow };
-        ((interval_ms as f64 * factor) as u64).clamp(self.interval_min_ms, self.interval_max_ms)
+        ((interval_ms as f64 * factor).round() as u64).clamp(self.interval_min_ms, self.interval_max_ms)
     }
 }
 

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use faceflow_core::record::{Fate, Work};
+use faceflow_core::record::{Delivered, Fate, Frame, Work};
 use faceflow_core::retry::RetrySettings;
-use faceflow_core::{Class, Clock, Flow, Lost};
+use faceflow_core::{Class, Clock, Fault, Flow, Lost};
 use timely::dataflow::operators::vec::Map;
 
 use crate::recrawl::RecrawlSettings;
@@ -43,4 +43,11 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
 /// The same loss, of work in general.
 pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
     Lost { record: lost.record.into(), fault: lost.fault }
+}
+
+/// The loss that a degraded answer is: the full one is still owed.
+pub fn owe_full(delivered: Delivered) -> Lost<Frame> {
+    let scale = delivered.detection.scale();
+    let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
+    Lost { record: Frame { weak: true, ..delivered.frame }, fault }
 }

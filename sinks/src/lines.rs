@@ -311,12 +311,13 @@ fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Resul
         phash: content.phash.to_string(),
         key: image_key(&line.tenant, content),
     });
-    match line.status {
-        Status::Done | Status::Duplicate => {
-            let faces = picture.faces(&line.tenant)?;
-            (line.faces, line.detector) = faces.map_or((None, None), |(faces, detector)| (Some(faces), Some(detector)));
-        }
-        _ => (line.reason, line.due_ms) = (picture.reason.clone(), picture.due_ms),
+    // While it is open, a degraded answer is what there is.
+    if let Status::Done | Status::Duplicate | Status::Open = line.status {
+        let faces = picture.faces(&line.tenant)?;
+        (line.faces, line.detector) = faces.map_or((None, None), |(faces, detector)| (Some(faces), Some(detector)));
+    }
+    if !matches!(line.status, Status::Done | Status::Duplicate) {
+        (line.reason, line.due_ms) = (picture.reason.clone(), picture.due_ms);
     }
     if line.status == Status::Duplicate {
         line.duplicate_of = Some(picture.representative.to_string());

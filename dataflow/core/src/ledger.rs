@@ -155,6 +155,8 @@ pub struct KnownPicture {
     pub state: State,
     /// Whether a retry of its detection is already scheduled.
     pub retrying: bool,
+    /// Whether a degraded answer is kept while its full detection is owed.
+    pub weak: bool,
     /// Who stands for it by the last ruling.
     pub representative: Option<ContentId>,
 }

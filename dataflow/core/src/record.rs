@@ -213,6 +213,8 @@ pub struct Frame {
     pub ticket: Option<u64>,
     /// Detections that failed so far.
     pub attempts: u32,
+    /// Whether a degraded answer is kept, which stands if no full one comes.
+    pub weak: bool,
 }
 
 impl Frame {
@@ -420,13 +422,23 @@ pub enum Fate {
         /// The last fault.
         fault: Fault,
     },
+    /// Every attempt at a full answer has failed, so the degraded one that is kept stands.
+    Stands {
+        /// The frame.
+        work: Work,
+        /// The last fault.
+        fault: Fault,
+    },
 }
 
 impl Fate {
     /// What it is about.
     pub fn work(&self) -> &Work {
         match self {
-            Self::Retry { work, .. } | Self::Rejected { work, .. } | Self::Dead { work, .. } => work,
+            Self::Retry { work, .. }
+            | Self::Rejected { work, .. }
+            | Self::Dead { work, .. }
+            | Self::Stands { work, .. } => work,
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::fault::{Class, Lost};
-use crate::record::{Fate, Work};
+use crate::record::{Fate, Frame, Work};
 
 /// The longest delay after a failure of the object store, in milliseconds.
 const STORE_CAP_MS: u64 = 3_600_000;
@@ -139,7 +139,10 @@ impl RetrySettings {
         }
         let work = work.failed_once_more();
         if fault.permanent || work.attempts() >= policy.attempts_max {
-            return Fate::Dead { work, fault };
+            return match work {
+                Work::Frame(Frame { weak: true, .. }) => Fate::Stands { work, fault },
+                _ => Fate::Dead { work, fault },
+            };
         }
         let asked = fault.retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);
         let delay = policy.delay_ms(work.attempts(), self.dice(&work)).max(asked).max(1);

@@ -154,7 +154,13 @@ impl<'a> World<'a> {
             };
             let retrying = self.trying.contains(&picture.id);
             let representative = self.ruled.get(&picture.id).copied();
-            self.clusters.learn(KnownPicture { content: picture.clone(), state, retrying, representative });
+            self.clusters.learn(KnownPicture {
+                content: picture.clone(),
+                state,
+                retrying,
+                weak: false,
+                representative,
+            });
         }
         let verdicts = self.clusters.evaluate_all();
         self.carry_out(verdicts);
@@ -264,6 +270,7 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
         state,
         retrying: false,
         representative,
+        weak: false,
     };
     let mut clusters = clusters();
     clusters.learn(known(&small, State::Open, Some(big.id)));

@@ -96,7 +96,8 @@ impl Reader {
         let ours = having("p", ours);
         let sql = format!(
             "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
-                CASE p.representative WHEN p.id THEN p.content ELSE r.content END
+                CASE p.representative WHEN p.id THEN p.content ELSE r.content END,
+                p.state = 'open' AND EXISTS (SELECT 1 FROM detections d WHERE d.picture = p.id)
             FROM pictures p NOT INDEXED LEFT JOIN pictures r ON r.id = p.representative AND r.id <> p.id
             WHERE p.tenant = ?1 AND (p.state <> 'open' OR {ours}) ORDER BY p.id"
         );
@@ -106,6 +107,7 @@ impl Reader {
                 state: row.get::<Word>(7)?.0,
                 retrying: row.get(8)?,
                 representative: row.get(9)?,
+                weak: row.get(10)?,
             });
             Ok(())
         })
@@ -221,7 +223,9 @@ impl Queue {
             WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
             having("e", ours)
         );
-        let columns = format!("e.attempts, e.due_ms, {}", CONTENT.replace("p.", "e."));
+        let content = CONTENT.replace("p.", "e.");
+        let columns =
+            format!("e.attempts, e.due_ms, {content}, EXISTS (SELECT 1 FROM detections d WHERE d.picture = e.id)");
         Self { from, columns, work: frame_work, key: |row| Ok(frame_at(row)?.key()) }
     }
 }
@@ -284,12 +288,12 @@ fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, content.
+/// The frame whose columns these are: attempts, due, content, whether there is an answer.
 fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let home = content.id.route() as usize;
-    Ok(Frame { content, home, ticket: None, attempts: row.get(0)? })
+    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)? })
 }
 
 /// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading.

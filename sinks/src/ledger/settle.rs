@@ -32,6 +32,7 @@ impl Books<'_, '_> {
             }
             Fate::Rejected { work, fault } => (work, End { event: Event::Reject, kind: "rejected", fault, due: None }),
             Fate::Dead { work, fault } => (work, End { event: Event::Die, kind: "dead", fault, due: None }),
+            Fate::Stands { work, fault } => (work, End { event: Event::Settle, kind: "delivered", fault, due: None }),
         };
         match work {
             Work::Frame(frame) => self.frame_failed(frame, &end),
@@ -149,6 +150,7 @@ impl Books<'_, '_> {
         self.moment.insert(sql, values)
     }
 
+    /// A degraded answer is kept, and the full one is still owed.
     pub fn delivered(&mut self, delivered: &Delivered) -> Result<(), Trouble> {
         let (frame, detection) = (&delivered.frame, &delivered.detection);
         let id = detection.picture();
@@ -160,6 +162,9 @@ impl Books<'_, '_> {
         let sql = "INSERT INTO detections (picture, faces, body) VALUES (?1, ?2, ?3)
             ON CONFLICT (picture) DO UPDATE SET faces = ?2, body = ?3";
         self.run(sql, values![picture.id, detection.faces().len() as i64, &body])?;
+        if detection.degraded() {
+            return self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() });
+        }
         self.change_picture(picture.id, |books| {
             let sql =
                 "UPDATE pictures SET state = 'settled', attempts = CASE WHEN attempts > ?2 THEN attempts ELSE ?2 END,

@@ -49,7 +49,7 @@ pub fn content(name: &str) -> Content {
 }
 
 pub fn frame(name: &str) -> Frame {
-    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0 }
+    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, weak: false }
 }
 
 pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
@@ -100,8 +100,15 @@ pub fn kept(image: Image, name: &str) -> Fact {
 }
 
 pub fn delivered(name: &str, faces: usize) -> Fact {
+    delivered_at(1.0, name, faces)
+}
+
+/// An answer at this scale; less than 1 is a degraded one.
+pub fn delivered_at(scale: f32, name: &str, faces: usize) -> Fact {
     let content = content(name);
-    let detection = detection(content.id, (content.width, content.height), faces);
+    let full = detection(content.id, (content.width, content.height), faces);
+    let answer = Answer { faces: full.faces().to_vec(), scale, degraded: scale < 1.0 };
+    let detection = Detection::new(content.id, full.size(), answer, full.engine().clone());
     Fact::Delivered(Delivered { frame: frame(name), detection })
 }
 

@@ -12,6 +12,7 @@ both![
     a_page_reached_on_a_shorter_way_is_read_again,
     images_are_done_duplicates_rejected_dead_and_open,
     a_detection_that_fails_waits_dies_and_is_driven_again,
+    a_degraded_answer_is_kept_and_the_full_one_still_owed,
     broken_promises_are_refused_by_name,
     page_and_site_of_an_image_do_not_depend_on_who_came_first,
     the_records_of_open_work_come_back_whole,
@@ -137,8 +138,13 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
     assert_eq!(rig.owed(), [(60_000, content("one").id.to_string())], "only frames with a scheduled retry");
     let mut pictures = Vec::new();
     rig.ledger().known_pictures(&mut |picture| pictures.push(picture)).expect("reads");
-    let known =
-        |name, retrying| KnownPicture { content: content(name), state: State::Open, retrying, representative: None };
+    let known = |name, retrying| KnownPicture {
+        content: content(name),
+        state: State::Open,
+        retrying,
+        weak: false,
+        representative: None,
+    };
     assert_eq!(pictures, [known("one", true), known("two", false)]);
     rig.tell(dead(Work::Frame(Frame { attempts: 1, ..frame("one") })));
     assert_eq!(
@@ -151,6 +157,33 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
     assert_eq!(rig.owed(), [(0, content("one").id.to_string())]);
     rig.tell(delivered("one", 1));
     assert_eq!(rig.line("/a")["attempts"], 1);
+}
+
+fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
+    let rig = Rig::showing(vec![image("/a")]);
+    rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
+    let mut pictures = Vec::new();
+    rig.ledger().known_pictures(&mut |picture| pictures.push((picture.state, picture.weak))).expect("reads");
+    assert_eq!(pictures, [(State::Open, true)], "a run that begins now looks again");
+    let line = rig.line("/a");
+    assert_eq!((&line["status"], line["faces"].as_array().map(Vec::len)), (&"open".into(), Some(2)));
+    assert_eq!((&line["detector"]["degraded"], &line["detector"]["scale"]), (&true.into(), &0.5.into()));
+    let weak = Frame { weak: true, ..frame("one") };
+    rig.tell(retry(Work::Frame(weak.clone()), 9));
+    let owed = owed(rig.ledger());
+    assert!(matches!(&owed[..], [(9, Work::Frame(Frame { weak: true, attempts: 1, .. }))]), "{owed:?}");
+    // A full answer takes its place, and no degraded one takes that of a full one.
+    rig.tell_all([delivered("one", 3), delivered_at(0.25, "one", 1)]);
+    let line = rig.line("/a");
+    assert_eq!((&line["status"], line["faces"].as_array().map(Vec::len)), (&"done".into(), Some(3)));
+
+    let rig = Rig::showing(vec![image("/a")]);
+    rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
+    let weak = Work::Frame(Frame { weak: true, ..frame("one") }).failed_once_more();
+    rig.tell(Fact::Fate(Fate::Stands { work: weak, fault: fault("engine_error") }));
+    let line = rig.line("/a");
+    assert_eq!((&line["status"], &line["detector"]["degraded"]), (&"done".into(), &true.into()), "it stands");
+    rig.tell(ruled("one", "one", 0));
 }
 
 fn broken_promises_are_refused_by_name() {
