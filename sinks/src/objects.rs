@@ -5,11 +5,14 @@
 //! never read as an object.
 
 use std::collections::HashSet;
-use std::path::Path as Folder;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::{Path as Folder, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use faceflow_core::bridge::blocking;
+use faceflow_core::disk::sync_entries;
 use faceflow_core::kill::kill_point;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault, Future};
@@ -56,6 +59,14 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: Arc<str>,
     stored: Arc<Mutex<Generations>>,
+    durable: Option<Arc<Durable>>,
+}
+
+/// A folder whose objects survive a power cut.
+struct Durable {
+    root: PathBuf,
+    /// Folders in it whose entries are on disk, and all above them.
+    folders: Mutex<Generations>,
 }
 
 impl Objects {
@@ -74,15 +85,19 @@ impl Objects {
     fn open_with(place: &str, durable: bool) -> Result<Self, ObjectsError> {
         let unknown = || ObjectsError::Unknown { place: place.to_owned() };
         let refused = |reason: String| ObjectsError::Refused { place: place.to_owned(), reason };
+        let in_folder = |path: &Folder| {
+            let store = folder(path, durable).map_err(refused)?;
+            let root = Durable { root: path.to_owned(), folders: Mutex::default() };
+            Ok(Self { durable: durable.then(|| Arc::new(root)), ..Self::over(store, place) })
+        };
         if !place.contains("://") {
-            return Ok(Self::over(folder(Folder::new(place), durable).map_err(refused)?, place));
+            return in_folder(Folder::new(place));
         }
         let url = Url::parse(place).map_err(|_| unknown())?;
         let bucket = || url.host_str().map(str::to_owned).ok_or_else(unknown);
         let store: Arc<dyn ObjectStore> = match url.scheme() {
             "file" => {
-                let path = url.to_file_path().map_err(|()| unknown())?;
-                return Ok(Self::over(folder(&path, durable).map_err(refused)?, place));
+                return in_folder(&url.to_file_path().map_err(|()| unknown())?);
             }
             "memory" => Arc::new(InMemory::new()),
             "s3" => Arc::new(s3(AmazonS3Builder::from_env(), &bucket()?).map_err(|error| refused(said(&error)))?),
@@ -94,7 +109,7 @@ impl Objects {
     }
 
     fn over(store: Arc<dyn ObjectStore>, place: &str) -> Self {
-        Self { store, place: place.into(), stored: Arc::default() }
+        Self { store, place: place.into(), stored: Arc::default(), durable: None }
     }
 
     /// Writes, reads and deletes a small object, for `faceflow doctor`.
@@ -126,6 +141,10 @@ impl Objects {
         };
         Fault::transient(Class::Store, reason, format!("{}: {key}: {}{advice}", self.place, said(error)))
     }
+
+    fn failed(&self, error: &io::Error, key: &str) -> Fault {
+        Fault::transient(Class::Store, "store", format!("{}: {key}: {}", self.place, said(error)))
+    }
 }
 
 impl std::fmt::Display for Objects {
@@ -144,6 +163,11 @@ impl Store for Objects {
                 return Ok(());
             }
             let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
+            if let Some(durable) = &objects.durable {
+                let (durable, parts) = (Arc::clone(durable), path.clone());
+                let made = blocking(move || Ok(durable.make_folders(&parts))).await?;
+                made.map_err(|error| objects.failed(&error, &key))?;
+            }
             kill_point("store.put");
             objects.store.put(&path, body.into()).await.map_err(|error| objects.fault(&error, &key))?;
             kill_point("store.stored");
@@ -164,10 +188,35 @@ impl Store for Objects {
     }
 }
 
-impl Objects {
-    fn stored(&self) -> std::sync::MutexGuard<'_, Generations> {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+impl Durable {
+    /// Makes the folders of an object, with their entries on disk. The store does that for folders which it makes itself, and
+    /// not for those that another put makes at the same time or that a killed process has left.
+    fn make_folders(&self, path: &Path) -> io::Result<()> {
+        let names: Vec<String> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+        let mut folder = self.root.clone();
+        for name in &names[..names.len().saturating_sub(1)] {
+            folder.push(name);
+            let key = folder.to_string_lossy().into_owned();
+            if lock(&self.folders).holds(&key) {
+                continue;
+            }
+            std::fs::create_dir_all(&folder)?;
+            // What is above it has been seen to, in this loop or when the output was opened.
+            sync_entries(&folder, |_| true)?;
+            lock(&self.folders).add(key);
+        }
+        Ok(())
     }
+}
+
+impl Objects {
+    fn stored(&self) -> MutexGuard<'_, Generations> {
+        lock(&self.stored)
+    }
+}
+
+fn lock(generations: &Mutex<Generations>) -> MutexGuard<'_, Generations> {
+    generations.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The keys added last: when the newer set is full, the older one is forgotten.
@@ -191,7 +240,9 @@ impl Generations {
 }
 
 fn folder(path: &Folder, durable: bool) -> Result<Arc<dyn ObjectStore>, String> {
-    std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
+    let made =
+        std::fs::create_dir_all(path).and_then(|()| if durable { sync_entries(path, |_| false) } else { Ok(()) });
+    made.map_err(|error| error.to_string())?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| said(&error))?;
     Ok(Arc::new(store.with_fsync(durable)))
 }

@@ -20,6 +20,7 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use faceflow_core::Time;
+use faceflow_core::disk::sync_entries;
 use faceflow_core::source::{Poll, Source};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -128,6 +129,7 @@ impl Submissions {
             TryLockError::Error(error) => error,
         })?;
         cut_to_lines(&mut file)?;
+        sync_entries(inbox, |_| false)?;
         let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
         let follow = Kept { file: File::open(inbox)?, read: 0, kept: Arc::clone(&kept) };
         let listener = TcpListener::bind(address)?;

@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod clock;
 pub mod cluster;
 pub mod detector;
+pub mod disk;
 pub mod fault;
 pub mod invariants;
 pub mod kill;

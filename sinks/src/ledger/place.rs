@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use faceflow_core::disk::sync_entries;
+
 use super::database::Connection;
 use super::lock::StateLock;
 use super::postgres::lease::Lease;
 use super::postgres::server::{Address, Server};
 use super::rows::Trouble;
 use super::schema::Folder;
-use super::{LedgerSettings, OpenError};
+use super::{Durability, LedgerSettings, OpenError};
 
 /// What `--state` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +110,10 @@ impl Backend {
                 let refused =
                     |error: std::io::Error| OpenError::Storage { place: folder.name(), reason: error.to_string() };
                 std::fs::create_dir_all(&folder.dir).map_err(refused)?;
+                if folder.settings.durability == Durability::Power {
+                    // SQLite sees to what is in the folder, not to the folder.
+                    sync_entries(&folder.dir, |_| false).map_err(refused)?;
+                }
                 let lock = StateLock::take(&folder.dir)?;
                 let connection = folder.connect_writer(&lock)?;
                 Ok((Connection::Sqlite(connection), Keeper::Lock(lock)))
