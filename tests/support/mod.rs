@@ -73,7 +73,12 @@ pub fn finish(job: Job) -> Summary {
 
 /// The results under `folder`.
 pub fn lines(folder: &Path, kind: Kind) -> Vec<Value> {
-    let ledger = Reader::open(&folder.join("state"), "default", &Default::default()).expect("a ledger");
+    lines_at(&folder.join("state"), kind)
+}
+
+/// The results in the state at `state`.
+pub fn lines_at(state: &Path, kind: Kind) -> Vec<Value> {
+    let ledger = Reader::open(state, "default", &Default::default()).expect("a ledger");
     let mut out = Vec::new();
     results::write_results(&ledger, kind, Format::Jsonl, &mut out).expect("results");
     out.split(|byte| *byte == b'\n')
