@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
 use tempfile::tempdir;
 use world::{Faceflow, Gallery, Plan};
@@ -75,8 +76,14 @@ impl Disk {
     }
 
     fn resize(&self, size: &str) {
-        let resized = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
-        assert!(resized.expect("mount can be run").success());
+        assert!(self.remount(&format!("size={size}")));
+    }
+
+    /// Mounts it again with this option; whether that went well. It cannot be made read-only while a file is written.
+    fn remount(&self, option: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{option}")]).arg(&self.0).stderr(Stdio::null());
+        mount.status().expect("mount can be run").success()
     }
 }
 
@@ -111,6 +118,90 @@ fn a_full_output_is_retried_and_a_full_state_is_a_clear_error_and_both_go_on_whe
         let more: &[&str] = if part == "state" { &[flag, &place] } else { &[] };
         assert!(results(&faceflow, more) == expected, "{part}: the results are not those of an undisturbed run");
     }
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_read_as_it_is_and_refuses_runs_in_one_sentence() {
+    let gallery = Plan { sites: 1, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
+    let starts = gallery.starts();
+    let folder = tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(&folder.path().join("a state? 100%"), "64m") else { return };
+    let state = ["--state", "a state? 100%"];
+    let faceflow = faceflow(folder.path());
+    let run = command(&starts, &[]);
+    assert_eq!(faceflow.run(&[&run[..], &state].concat()).code(), Some(0));
+    let explain = ["explain", &starts[0]];
+    let reading: [&[&str]; 4] = [&["results"], &["status"], &explain, &["doctor"]];
+    let said = || reading.map(|command| faceflow.run(&[command, &state].concat()));
+    let before = said();
+    assert!(disk.remount("ro"));
+    for (ended, before) in said().iter().zip(&before) {
+        assert_eq!(ended.code(), Some(0), "{} {}", ended.stdout, ended.stderr);
+        assert_eq!(ended.stdout, before.stdout);
+    }
+    let asked = gallery.world.log().total();
+    let listen = ["stream", "--listen", "127.0.0.1:0"];
+    for (command, status) in [(&run[..], 1), (&["retry"], 1), (&listen, 2)] {
+        let ended = faceflow.run(&[command, &state].concat());
+        assert_eq!(ended.code(), Some(status), "{}", ended.stderr);
+        let named = ended.stderr.contains("a state? 100%") && ended.stderr.contains("Read-only");
+        assert!(named && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+        assert!(status == 2 || ended.stderr.contains("name another --state"), "{}", ended.stderr);
+    }
+    assert_eq!(gallery.world.log().total(), asked, "nothing was begun");
+    assert!(disk.remount("rw"));
+    assert_eq!(faceflow.run(&[&run[..], &state].concat()).code(), Some(0), "it goes on");
+}
+
+#[test]
+fn the_log_that_a_kill_left_on_a_disk_that_cannot_be_written_is_read_or_named() {
+    let gallery = Plan { sites: 1, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
+    let starts = gallery.starts();
+    let folder = tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(&folder.path().join("faceflow-state"), "64m") else { return };
+    let killed = faceflow(folder.path()).env(VARIABLE, "ledger.committed:9").run(&command(&starts, &[]));
+    assert_eq!(killed.code(), None, "{}", killed.stderr);
+    let left = |name: &str| folder.path().join("faceflow-state").join(name);
+    assert!(std::fs::metadata(left("ledger.sqlite-wal")).is_ok_and(|log| log.len() > 0));
+    let faceflow = faceflow(folder.path());
+    assert!(disk.remount("ro"));
+    let as_left = results(&faceflow, &[]);
+    assert!(!as_left.is_empty());
+    // A copy of what seems to matter.
+    assert!(disk.remount("rw"));
+    std::fs::remove_file(left("ledger.sqlite-shm")).expect("removes");
+    assert!(disk.remount("ro"));
+    let ended = faceflow.run(&["results"]);
+    assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
+    let advice = ended.stderr.contains("ledger.sqlite-wal") && ended.stderr.contains("--state");
+    assert!(advice && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+    assert!(disk.remount("rw"));
+    assert_eq!(results(&faceflow, &[]), as_left, "nothing is lost");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_named_at_the_start_and_waited_for_later() {
+    let gallery = web();
+    let starts = gallery.starts();
+    let expected = expected(&gallery, &starts);
+    let folder = tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(&folder.path().join("faceflow-out"), "64m") else { return };
+    let faceflow = faceflow(folder.path());
+    assert!(disk.remount("ro"));
+    let ended = faceflow.run(&command(&starts, &[]));
+    assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+    let named = ["faceflow-out", "Read-only", "name another --out"].iter().all(|word| ended.stderr.contains(word));
+    assert!(named && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+
+    assert!(disk.remount("rw"));
+    let mut running = faceflow.start(&command(&starts, &[]));
+    let limit = Duration::from_secs(60);
+    assert!(running.waits(limit, || gallery.world.log().total() > 20 && disk.remount("ro")), "{}", running.stderr());
+    assert!(running.hears("Read-only"), "{}", running.stderr());
+    assert!(disk.remount("rw"));
+    let ended = running.finish();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(results(&faceflow, &[]) == expected, "the results are not those of an undisturbed run");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! never read as an object.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path as Folder, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -137,6 +137,7 @@ impl Objects {
                 "; check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AZURE_STORAGE_ACCOUNT_NAME and \
                  AZURE_STORAGE_ACCOUNT_KEY) and that they may read and write there",
             ),
+            _ if unwritable(error) => ("store", "; it must be writable: make it so, or name another --out"),
             _ => ("store", ""),
         };
         Fault::transient(Class::Store, reason, format!("{}: {key}: {}{advice}", self.place, said(error)))
@@ -264,6 +265,13 @@ fn azure(container: &str) -> Result<impl ObjectStore + use<>, Error> {
 
 fn retry() -> RetryConfig {
     RetryConfig { max_retries: RETRIES_MAX, retry_timeout: PATIENCE, ..RetryConfig::default() }
+}
+
+/// Whether a folder may not be written to.
+fn unwritable(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
+        || error.source().is_some_and(unwritable)
 }
 
 /// An error with its causes, each once.

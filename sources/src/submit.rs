@@ -123,7 +123,8 @@ type Problem = (StatusCode, String);
 impl Submissions {
     /// Listens at `address` and keeps what comes in the file `inbox`.
     pub fn open(address: &str, inbox: &Path, settings: &SubmitSettings, parse: ParseSite) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox)?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("the inbox {}: {error}", inbox.display()));
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox).map_err(named)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other(format!("another process keeps {}", inbox.display())),
             TryLockError::Error(error) => error,

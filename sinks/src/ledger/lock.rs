@@ -3,7 +3,7 @@
 //! The operating system holds it and lets go of it when the process ends, however it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Error, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 use super::OpenError;
@@ -18,8 +18,7 @@ impl StateLock {
     /// Locks `dir`, or says who has it.
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(NAME);
-        let refused =
-            |error: std::io::Error| OpenError::Storage { place: path.display().to_string(), reason: error.to_string() };
+        let refused = |error: Error| unwritable(dir, &error);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(refused)?;
         match file.try_lock() {
@@ -34,6 +33,18 @@ impl StateLock {
         written.map_err(refused)?;
         Ok(Self(file))
     }
+}
+
+/// What to say of a folder that cannot be made or written to.
+pub(super) fn unwritable(dir: &Path, error: &Error) -> OpenError {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; it must be writable for this: make it so, or name another --state (faceflow results, status, explain and \
+             doctor read it as it is)"
+        }
+        _ => "",
+    };
+    OpenError::Storage { place: dir.display().to_string(), reason: format!("{error}{advice}") }
 }
 
 /// The process whose id is in the file; empty where it cannot be read.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use faceflow_core::disk::sync_entries;
 
 use super::database::Connection;
-use super::lock::StateLock;
+use super::lock::{StateLock, unwritable};
 use super::postgres::lease::Lease;
 use super::postgres::server::{Address, Server};
 use super::rows::Trouble;
@@ -107,8 +107,7 @@ impl Backend {
     pub fn connect_writer(&self, joined: Option<i64>) -> Result<(Connection, Keeper), OpenError> {
         match self {
             Self::Folder(folder) => {
-                let refused =
-                    |error: std::io::Error| OpenError::Storage { place: folder.name(), reason: error.to_string() };
+                let refused = |error: std::io::Error| unwritable(&folder.dir, &error);
                 std::fs::create_dir_all(&folder.dir).map_err(refused)?;
                 if folder.settings.durability == Durability::Power {
                     // SQLite sees to what is in the folder, not to the folder.

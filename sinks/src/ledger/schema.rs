@@ -1,5 +1,7 @@
 //! Opening the file of SQLite: connections, and the numbered steps from every older format to ours.
 
+use std::fs::OpenOptions;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,8 +66,16 @@ impl Folder {
             return Err(OpenError::Missing { place: self.name() });
         }
         // Not opened read-only: after a kill, the first to open the file recovers its log.
-        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        match self.version(&connection)? {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let known = |connection: Connection| self.version(&connection).map(|version| (connection, version));
+        let (connection, version) = match self.connect(flags).and_then(known) {
+            Err(refused) => match self.unwritable() {
+                Some(why) => self.connect_unchanging(&why).and_then(known)?,
+                None => return Err(refused),
+            },
+            opened => opened?,
+        };
+        match version {
             version if version == STEPS.len() as i64 => {}
             version if version > STEPS.len() as i64 => return Err(self.newer(version)),
             _ => drop(self.connect_writer(&StateLock::take(&self.dir)?)?),
@@ -74,9 +84,42 @@ impl Folder {
         Ok(connection)
     }
 
+    /// Why SQLite cannot share memory with others beside the file, if it cannot: then it does not open files that have a log.
+    fn unwritable(&self) -> Option<Error> {
+        let shared = self.dir.join(format!("{FILE}-shm"));
+        let made = OpenOptions::new().write(true).create(true).truncate(false).open(shared);
+        made.err().filter(|error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
+    }
+
+    /// A connection to a file that nobody is changing, because it is whole and cannot be written to here.
+    fn connect_unchanging(&self, why: &Error) -> Result<Connection, OpenError> {
+        let log = self.dir.join(format!("{FILE}-wal"));
+        if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+            let reason = format!(
+                "{why}, and {} holds facts that are not in the file yet: run faceflow status once where both can be \
+                 written, or name a copy of the folder with --state",
+                log.display()
+            );
+            return Err(OpenError::Storage { place: self.name(), reason });
+        }
+        let mut uri = "file:".to_owned();
+        for byte in self.file().as_os_str().as_encoded_bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => uri.push(char::from(*byte)),
+                byte => uri += &format!("%{byte:02X}"),
+            }
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        self.connect_to(Path::new(&format!("{uri}?immutable=1")), flags)
+    }
+
     fn connect(&self, flags: OpenFlags) -> Result<Connection, OpenError> {
+        self.connect_to(&self.file(), flags)
+    }
+
+    fn connect_to(&self, file: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
         let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open_with_flags(self.file(), flags)?;
+            let connection = Connection::open_with_flags(file, flags)?;
             connection.busy_timeout(Duration::from_millis(self.settings.busy_timeout_ms))?;
             connection.pragma_update(None, "cache_size", -1024 * i64::from(self.settings.cache_mb))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
