@@ -3,6 +3,7 @@
 mod alternates;
 mod conservation;
 mod crash;
+mod durability;
 mod facts;
 mod group;
 mod measure;
