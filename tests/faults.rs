@@ -12,6 +12,7 @@ use std::time::Duration;
 use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
 use tempfile::tempdir;
+use world::postgres::Server;
 use world::{Faceflow, Gallery, Plan};
 
 const FLAGS: [&str; 8] = [
@@ -231,6 +232,47 @@ fn a_damaged_ledger_is_named_and_left_as_it_is() {
     }
     std::fs::write(&file, &whole).expect("writes");
     assert_eq!(faceflow.run(&command(&starts, &[])).code(), Some(0), "the backup goes on");
+}
+
+#[test]
+fn a_database_server_that_stops_in_mid_run_is_named_and_the_same_command_goes_on_when_it_is_back() {
+    let Some(server) = Server::start() else {
+        println!("skipped: no PostgreSQL server is installed");
+        return;
+    };
+    let gallery = web();
+    let starts = gallery.starts();
+    let expected = expected(&gallery, &starts);
+    for (moment, workers) in [(5, "1"), (25, "2"), (45, "1")] {
+        let (folder, state) = (tempdir().expect("a folder"), server.schema("postgres"));
+        let faceflow = faceflow(folder.path());
+        let command = command(&starts, &["--state", &state, "-w", workers]);
+        gallery.world.log().clear();
+        let mut running = faceflow.start(&command);
+        let came = running.waits(Duration::from_secs(60), || gallery.world.log().total() >= moment);
+        assert!(came, "{}", running.stderr());
+        server.stop();
+        let ended = running.finish();
+        assert_eq!(ended.code(), Some(1), "after {moment} requests: {}", ended.stderr);
+        let errors: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("faceflow: ")).collect();
+        let [error] = errors[..] else { panic!("one error: {}", ended.stderr) };
+        let (place, _) = state.split_once("&options").expect("the schema comes last");
+        let words = [place.rsplit('=').next().expect("the folder of its socket"), "the same command again"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        // While it is down.
+        for command in [&command[..], &["status", "--state", &state]] {
+            let ended = faceflow.run(command);
+            let named = words.iter().all(|word| ended.stderr.contains(word));
+            assert!(ended.code() == Some(1) && named, "{:?} {}", ended.code(), ended.stderr);
+        }
+        assert!(server.up(), "it starts again");
+        let ended = faceflow.run(&command);
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert!(results(&faceflow, &["--state", &state]) == expected, "not the results of an undisturbed run");
+        for (url, count) in gallery.world.log().counts() {
+            assert!(count <= 2 || url.ends_with("/robots.txt"), "{url} was asked for {count} times");
+        }
+    }
 }
 
 /// A real S3 server, stopped when dropped.

@@ -77,6 +77,12 @@ impl Server {
         run(Command::new("kill").args(["-KILL", pid.lines().next().expect("a process id")]));
     }
 
+    /// Stops it at once, as a failing machine would: no connection is ended in good order.
+    pub fn stop(&self) {
+        let mut stop = program(&self.programs, "pg_ctl");
+        run(stop.arg("-D").arg(self.folder.join("data")).args(["-m", "immediate", "-w", "stop"]));
+    }
+
     /// The URL of a new schema, for the login `login`.
     pub fn schema(&self, login: &str) -> String {
         let schema = format!("t{}", self.schemas.fetch_add(1, Ordering::Relaxed));
