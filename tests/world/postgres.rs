@@ -78,6 +78,7 @@ impl Server {
     }
 
     /// Stops it at once, as a failing machine would: no connection is ended in good order.
+    #[allow(dead_code, reason = "not everyone who shares this file stops a server")]
     pub fn stop(&self) {
         let mut stop = program(&self.programs, "pg_ctl");
         run(stop.arg("-D").arg(self.folder.join("data")).args(["-m", "immediate", "-w", "stop"]));
