@@ -55,29 +55,39 @@ impl Books<'_, '_> {
                 None => (self.find(Key::page(&image.page))?.map(|page| page.id), self.site(image.site.as_str())?),
             };
             let known = self.find(image.key())?;
-            if !self.count_image(site, known.map(|entry| entry.id), found.bounds.images_max)? {
-                continue;
+            if !self.is_sighted(known, page)? {
+                let Some(new) = self.count_image(site, known, found.bounds.images_max)? else { continue };
+                let entry = self.admit_image(image, known, page)?;
+                if new {
+                    self.run("INSERT INTO shown (site, image) VALUES (?1, ?2)", values![site, entry.id])?;
+                }
+                self.sighted(&entry, page)?;
             }
-            let entry = self.admit_image(image, known, page)?;
-            let sql = "INSERT INTO shown (site, image) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            self.run(sql, values![site, entry.id])?;
-            self.sighted(&entry, page)?;
             self.offered(image, page)?;
         }
         Ok(())
     }
 
-    /// Whether an image is within its site's budget, which it uses up once.
-    fn count_image(&mut self, site: i64, known: Option<i64>, max: u64) -> Result<bool, Trouble> {
+    /// Whether a page was seen before to show an image that was taken up: then nothing is new about it.
+    fn is_sighted(&self, known: Option<Entry>, page: Option<i64>) -> Result<bool, Trouble> {
+        let (Some(image), Some(page)) = (known.filter(|entry| entry.state != State::Alternate), page) else {
+            return Ok(false);
+        };
+        let sql = "SELECT 1 FROM sightings WHERE image = ?1 AND page = ?2";
+        Ok(self.moment.one(sql, values![image.id, page], |_| Ok(()))?.is_some())
+    }
+
+    /// Whether an image counts towards its site's budget from now on, or did before; `None` if it is beyond it.
+    fn count_image(&mut self, site: i64, known: Option<Entry>, max: u64) -> Result<Option<bool>, Trouble> {
         if let Some(image) = known {
             let sql = "SELECT 1 FROM shown WHERE site = ?1 AND image = ?2";
-            if self.moment.one(sql, values![site, image], |_| Ok(()))?.is_some() {
-                return Ok(true);
+            if self.moment.one(sql, values![site, image.id], |_| Ok(()))?.is_some() {
+                return Ok(Some(false));
             }
         }
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let sql = "UPDATE sites SET images = images + 1 WHERE id = ?1 AND images < ?2";
-        Ok(self.moment.change(sql, values![site, max])? == 1)
+        Ok((self.moment.change(sql, values![site, max])? == 1).then_some(true))
     }
 
     /// The earliest turn of a site.

@@ -10,7 +10,11 @@ use super::*;
 use crate::ledger::Place;
 use crate::ledger::database::Row;
 
-const PAGES: usize = 2_000;
+/// Pages to write, `FACEFLOW_PAGES=20000` for a million images.
+fn pages() -> usize {
+    std::env::var("FACEFLOW_PAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
+}
+
 const IMAGES: usize = 50;
 
 /// The facts of page `n`: read, with every image kept and delivered, in the order in which they become legal.
@@ -39,14 +43,43 @@ mod postgres {
     }
 }
 
+#[test]
+#[ignore = "a measurement; see the head of this file"]
+#[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
+fn known_urls_per_second() {
+    const SHOWN: usize = 1_000;
+    let (home, pages) = (Home::new(), pages());
+    let ledger = home.open();
+    let path = |n: usize, i: usize| format!("/a/folder/of/images/{n}/picture-number-{i}.jpg");
+    let shows = |by: &str, n: usize| {
+        let images = (0..SHOWN).map(|i| image(&path(n, i))).collect();
+        read(Page { site: url(by), ..page(by, 0) }, vec![], images)
+    };
+    let tell_all = |what: &str, by: &str| {
+        let started = Instant::now();
+        for n in 0..pages {
+            let by = format!("{by}{n}");
+            wait(ledger.append(admitted(vec![Page { site: url(&by), ..page(&by, 0) }]))).expect("is legal");
+            wait(ledger.append(shows(&by, n))).expect("is legal");
+        }
+        let urls = (pages * SHOWN) as f64;
+        println!("{urls} URLs {what}: {:.0} URLs/s", urls / started.elapsed().as_secs_f64());
+    };
+    tell_all("that are new", "/p");
+    tell_all("that are known, on other pages", "/q");
+    tell_all("that are known, on the same pages", "/q");
+    let kb = std::fs::read_to_string("/proc/self/status").expect("Linux says how much memory a process has");
+    println!("{}", kb.lines().find(|line| line.starts_with("VmHWM")).expect("a line"));
+}
+
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
 fn facts_per_second() {
     let home = Home::new();
     let ledger = Arc::new(home.open());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
-    let pages = (0..PAGES).map(|n| page(&format!("/page/{n}"), 1)).collect();
-    runtime.block_on(ledger.append(admitted(pages))).expect("is legal");
-    let all: Vec<[Vec<Fact>; 3]> = (0..PAGES).map(rounds).collect();
+    let listings = (0..pages()).map(|n| page(&format!("/page/{n}"), 1)).collect();
+    runtime.block_on(ledger.append(admitted(listings))).expect("is legal");
+    let all: Vec<[Vec<Fact>; 3]> = (0..pages()).map(rounds).collect();
     let facts: usize = all.iter().flatten().map(Vec::len).sum();
     let started = Instant::now();
     runtime.block_on(async {
@@ -82,7 +115,7 @@ fn facts_per_second() {
     println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");
-    println!("results of {} images: {:.2} s", PAGES * IMAGES, started.elapsed().as_secs_f64());
+    println!("results of {} images: {:.2} s", pages() * IMAGES, started.elapsed().as_secs_f64());
 }
 
 /// Lines of one group have one time.
@@ -96,7 +129,7 @@ fn groups(home: &Home) {
 fn sizes(home: &Home) {
     let Place::Folder(dir) = home.place() else { return };
     let size = std::fs::metadata(dir.join("ledger.sqlite")).expect("is there").len();
-    let urls = (PAGES * IMAGES + PAGES) as f64;
+    let urls = (pages() * IMAGES + pages()) as f64;
     let log = "SELECT sum(pgsize) FROM dbstat WHERE name = 'facts'";
     let log: Option<i64> = home.reader().read(|moment| moment.one(log, &[], |row| row.get(0))).expect("reads");
     let log = log.expect("a row") as f64 / urls;
