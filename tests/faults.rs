@@ -4,6 +4,7 @@
 mod support;
 mod world;
 
+use std::ffi::OsStr;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -25,6 +26,10 @@ const FLAGS: [&str; 8] = [
     "--set",
     "retry.detect.base_ms=100",
 ];
+
+/// The account that every emulator of Azure's storage has, with the key that its manual prints.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 fn web() -> Gallery {
     Plan { sites: 2, pages_per_site: 7, images: 60, ..Plan::default() }.serve()
@@ -275,29 +280,64 @@ fn a_database_server_that_stops_in_mid_run_is_named_and_the_same_command_goes_on
     }
 }
 
-/// A real S3 server, stopped when dropped.
-struct S3 {
+/// A real object store, stopped when dropped.
+struct Objects {
     child: Child,
     port: u16,
 }
 
-impl S3 {
-    /// Starts moto's server. `None` (and a word about it) where there is none.
-    fn start() -> Option<Self> {
+impl Objects {
+    /// Starts `program`, which is told its port after these arguments. `None` where there is none.
+    fn start(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<Self> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
         let port = free.port();
-        let mut server = Command::new("moto_server");
-        server.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(mut child) = server.spawn() else {
-            println!("skipped: there is no moto_server (pip install 'moto[server]')");
-            return None;
-        };
+        let mut server = Command::new(program);
+        server.args(arguments).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = server.spawn().ok()?;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let ended = child.try_wait().expect("a child can be asked");
-            assert!(ended.is_none(), "moto_server ended: {ended:?}");
+            assert!(ended.is_none(), "the server ended: {ended:?}");
             std::thread::yield_now();
         }
         Some(Self { child, port })
+    }
+
+    /// moto, which speaks S3.
+    fn s3() -> Option<Self> {
+        let server = Self::start("moto_server", &["-H", "127.0.0.1", "-p"]);
+        if server.is_none() {
+            println!("skipped: there is no moto_server (pip install 'moto[server]')");
+        }
+        server
+    }
+
+    /// Azurite, which speaks Azure's: in the path, or in the target folder, where `.ci/run` puts it.
+    fn azure() -> Option<Self> {
+        let target = Path::new(env!("CARGO_BIN_EXE_faceflow")).ancestors().nth(2).expect("the target folder");
+        let arguments =
+            ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort"];
+        let local = target.join("azurite/node_modules/.bin/azurite-blob");
+        let server = Self::start("azurite-blob", &arguments).or_else(|| Self::start(local, &arguments));
+        if server.is_none() {
+            println!("skipped: there is no azurite-blob (npm install azurite)");
+        }
+        server
+    }
+
+    fn make_container(&self, name: &str) {
+        let script = r#"
+            const [port, name, account, key] = process.argv.slice(1);
+            const date = new Date().toUTCString(), version = '2023-11-03';
+            const headers = `x-ms-date:${date}\nx-ms-version:${version}\n`;
+            const signed = 'PUT' + '\n'.repeat(12) + headers + `/${account}/${account}/${name}\nrestype:container`;
+            const hmac = require('crypto').createHmac('sha256', Buffer.from(key, 'base64')).update(signed);
+            const authorization = `SharedKey ${account}:${hmac.digest('base64')}`;
+            fetch(`http://127.0.0.1:${port}/${account}/${name}?restype=container`, {
+                method: 'PUT', headers: { 'x-ms-date': date, 'x-ms-version': version, authorization },
+            }).then(async answer => { console.log(await answer.text()); process.exit(answer.status == 201 ? 0 : 1) });"#;
+        let mut node = Command::new("node");
+        let made = node.args(["-e", script, &self.port.to_string(), name, ACCOUNT, KEY]).output().expect("node runs");
+        assert!(made.status.success(), "{made:?}");
     }
 
     fn make_bucket(&self, name: &str) {
@@ -311,34 +351,54 @@ impl S3 {
     }
 }
 
-impl Drop for S3 {
+impl Drop for Objects {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-#[test]
-fn a_real_s3_server_holds_what_a_folder_would_and_a_missing_bucket_is_retried_until_it_is_there() {
-    let Some(server) = S3::start() else { return };
+/// A run against a store whose bucket or container is missing, then made; the results are those of a folder.
+fn late_store(faceflow: impl Fn(Faceflow) -> Faceflow, out: &str, make: impl Fn()) {
     let gallery = web();
     let starts = gallery.starts();
     let expected = expected(&gallery, &starts);
     let folder = tempdir().expect("a folder");
-    let faceflow = faceflow(folder.path())
-        .env("AWS_ENDPOINT", &format!("http://127.0.0.1:{}", server.port))
-        .env("AWS_ACCESS_KEY_ID", "key")
-        .env("AWS_SECRET_ACCESS_KEY", "secret")
-        .env("AWS_REGION", "us-east-1");
-    let command = command(&starts, &["--out", "s3://faces/first"]);
+    let faceflow = faceflow(self::faceflow(folder.path()));
+    let command = command(&starts, &["--out", out]);
     let ended = faceflow.run(&command);
     assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
-    assert!(ended.stderr.contains("s3://faces/first") && ended.stderr.contains("bucket"), "{}", ended.stderr);
-    server.make_bucket("faces");
+    assert!(ended.stderr.contains(out) && ended.stderr.contains("bucket"), "{}", ended.stderr);
+    make();
     let ended = faceflow.run(&command);
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     assert_eq!(results(&faceflow, &[]), expected);
     let asked = gallery.world.log().total();
     assert_eq!(faceflow.run(&command).code(), Some(0));
     assert_eq!(gallery.world.log().total(), asked, "everything is settled");
+}
+
+#[test]
+fn a_real_s3_server_holds_what_a_folder_would_and_a_missing_bucket_is_retried_until_it_is_there() {
+    let Some(server) = Objects::s3() else { return };
+    let with = |faceflow: Faceflow| {
+        faceflow
+            .env("AWS_ENDPOINT", &format!("http://127.0.0.1:{}", server.port))
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_REGION", "us-east-1")
+    };
+    late_store(with, "s3://faces/first", || server.make_bucket("faces"));
+}
+
+#[test]
+fn a_real_azure_server_holds_what_a_folder_would_and_a_missing_container_is_retried_until_it_is_there() {
+    let Some(server) = Objects::azure() else { return };
+    let with = |faceflow: Faceflow| {
+        faceflow
+            .env("AZURE_STORAGE_ENDPOINT", &format!("http://127.0.0.1:{}/{ACCOUNT}", server.port))
+            .env("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
+            .env("AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    };
+    late_store(with, "az://faces/first", || server.make_container("faces"));
 }
