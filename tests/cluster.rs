@@ -6,6 +6,7 @@ mod world;
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use faceflow::core::kill::VARIABLE;
@@ -208,6 +209,142 @@ fn one_that_is_told_to_stop_stops_all_in_good_order() {
     assert!(cluster.results().iter().all(|line| line["status"] != "open"));
     let repeats: Vec<_> = gallery.repeats().into_iter().filter(|(url, _)| !url.ends_with("/robots.txt")).collect();
     assert_eq!(repeats, [], "what was under way was finished");
+}
+
+#[test]
+fn a_cluster_streams_until_a_signal_to_one_of_it() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(60);
+    let cluster = Cluster::new(server, &gallery);
+    std::fs::write(cluster.folder.path().join("sites.txt"), cluster.starts[..2].join("\n")).expect("writes");
+    let start = |process| {
+        let place = ["-n", "2", "-p", process, "-h", "hosts.txt", "--state", &cluster.state];
+        let stream = ["stream", "--sites", "sites.txt"];
+        faceflow(cluster.folder.path()).start(&[&stream[..], &place, &FLAGS].concat())
+    };
+    let running = ["0", "1"].map(start);
+    gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 20);
+    // A line that comes later is crawled too.
+    std::fs::write(cluster.folder.path().join("sites.txt"), cluster.starts.join("\n")).expect("writes");
+    let third = cluster.starts[2].clone();
+    gallery.world.log().wait_for(LIMIT, |requests| requests.iter().filter(|r| r.url.starts_with(&third)).count() > 5);
+    running[1].signal("TERM");
+    for running in running {
+        let ended = running.finish();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    }
+    let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_same(&cluster.results(), &alone(&gallery), "a stream, and a run for the rest");
+}
+
+#[test]
+fn a_process_that_dies_while_its_cluster_drains_is_not_taken_for_done() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(60);
+    let expected = alone(&gallery);
+    let cluster = Cluster::new(server, &gallery);
+    // Drains that last: every request waits for its host.
+    let slow = ["--set", "fetch.delay_ms=400", "--set", "fetch.per_host=1"];
+    let running = ["0", "1"].map(|process| cluster.start(process, "2", &slow));
+    gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 6);
+    let [first, second] = running;
+    // What is stopped hears nothing more; then it is dead.
+    second.signal("STOP");
+    first.signal("INT");
+    second.signal("KILL");
+    let ended = first.finish();
+    assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("process 1 (127.0.0.1:"), "{}", ended.stderr);
+    drop(second);
+    let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_same(&cluster.results(), &expected, "after a death in a drain");
+}
+
+/// Runs a test of this file again in a network namespace of its own, whose routes it may change. Whether this is it.
+fn in_a_network_of_its_own(test: &str) -> bool {
+    const MARK: &str = "FACEFLOW_OWN_NETWORK";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let unshare = |arguments: &[&str]| Command::new("unshare").arg("--net").args(arguments).env(MARK, "1").output();
+    if !unshare(&["ip", "rule"]).is_ok_and(|probe| probe.status.success()) {
+        println!("skipped: unshare --net or ip does not work here (it needs root, util-linux and iproute2)");
+        return false;
+    }
+    let this = std::env::current_exe().expect("a test has a file");
+    let ran = unshare(&[this.to_str().expect("a plain path"), "--exact", test, "--nocapture"]).expect("it starts");
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+fn ip(arguments: &str) {
+    let ran = Command::new("ip").args(arguments.split(' ')).output().expect("ip starts");
+    assert!(ran.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn a_network_that_is_cut_ends_both_sides_and_each_names_the_other() {
+    if !in_a_network_of_its_own("a_network_that_is_cut_ends_both_sides_and_each_names_the_other") {
+        return;
+    }
+    let Some(server) = Server::shared() else { return };
+    ip("link set lo up");
+    // So that other rules may come before it.
+    ip("rule add pref 10 lookup local");
+    ip("rule del pref 0");
+    let gallery = web(120);
+    let expected = alone(&gallery);
+    let cluster = Cluster::new(server, &gallery);
+    let running = ["0", "1"].map(|process| cluster.start(process, "2", &[]));
+    gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 20);
+    let hosts = std::fs::read_to_string(cluster.folder.path().join("hosts.txt")).expect("reads");
+    for port in hosts.lines().map(|line| line.rsplit(':').next().expect("a port")) {
+        // Packets vanish: nobody is told that a connection is gone.
+        ip(&format!("rule add pref 5 ipproto tcp dport {port} blackhole"));
+        ip(&format!("rule add pref 5 ipproto tcp sport {port} blackhole"));
+    }
+    let [first, second] = running.map(Running::finish);
+    assert_eq!((first.code(), second.code()), (Some(1), Some(1)), "{}\n{}", first.stderr, second.stderr);
+    assert!(first.stderr.contains("process 1 (127.0.0.1:"), "{}", first.stderr);
+    assert!(second.stderr.contains("process 0 (127.0.0.1:"), "{}", second.stderr);
+    // Nobody has to wait for the network: the ledger goes on with one.
+    let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_same(&cluster.results(), &expected, "after a cut");
+}
+
+#[test]
+fn two_runs_of_one_state_share_what_their_sites_have_in_common() {
+    let Some(server) = Server::shared() else { return };
+    let web = world::World::new();
+    let (common, one, two) = (web.site(), web.site(), web.site());
+    let names: Vec<String> = (0..12).map(|n| format!("/{n}.jpg")).collect();
+    let shown: String = names.iter().map(|name| format!("<img src={}>", common.url(name))).collect();
+    for (n, name) in names.iter().enumerate() {
+        common.image(name, world::jpeg(&world::portrait(n as u64, 300, 200).0, 90));
+    }
+    for site in [&one, &two] {
+        site.page("/", &shown);
+    }
+    let (folder, state) = (tempdir().expect("a folder"), server.schema("postgres"));
+    let start = |site: &world::Site, out: &str| {
+        let place = ["--state", &state, "--out", out];
+        faceflow(folder.path()).start(&[&["run", &site.url("/")][..], &place, &FLAGS].concat())
+    };
+    let running = [start(&one, "out"), start(&two, "out")];
+    for running in running {
+        let ended = running.finish();
+        // What the other one still has is open for this one.
+        assert!(matches!(ended.code(), Some(0 | 3)), "{:?} {}", ended.code(), ended.stderr);
+    }
+    let lines = faceflow(folder.path()).results(&["--state", &state]);
+    assert!(lines.len() == 12 && lines.iter().all(|line| line["status"] == "done"), "{lines:?}");
+    for name in names {
+        assert_eq!(web.log().count(&common.url(&name)), 1, "{name}");
+    }
 }
 
 #[test]
