@@ -23,6 +23,8 @@ use crate::parts::Parts;
 
 /// How long a worker sleeps at most when nothing wakes it.
 const NAP: Duration = Duration::from_millis(20);
+/// How often conservation is checked at most, in milliseconds.
+const CHECK_EVERY_MS: u64 = 100;
 /// How long the other processes of a cluster have to close their connections at the end.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -132,6 +134,8 @@ struct Watch {
     next_due: AtomicU64,
     drain: Mutex<Option<Drain>>,
     checking: Arc<AtomicBool>,
+    /// When the next check is due.
+    check_at: AtomicU64,
 }
 
 /// When a drain began, and when work was last seen under way.
@@ -149,6 +153,7 @@ impl Watch {
             next_due: AtomicU64::new(0),
             drain: Mutex::new(None),
             checking: Arc::default(),
+            check_at: AtomicU64::new(0),
         }
     }
 }
@@ -256,11 +261,13 @@ impl Watch {
     }
 }
 
-/// Checks, as the frontier moves, that nothing discovered is unaccounted for; one check at a time.
+/// Checks, as the frontier moves, that nothing discovered is unaccounted for; one check at a time, with pauses.
 fn check_conservation(parts: &Parts, watch: &Watch) {
-    if watch.checking.swap(true, Relaxed) {
+    let now = parts.bridge.clock.now();
+    if now < watch.check_at.load(Relaxed) || watch.checking.swap(true, Relaxed) {
         return;
     }
+    watch.check_at.store(now + CHECK_EVERY_MS, Relaxed);
     let (ledger, pulse, checking) =
         (Arc::clone(&parts.ledger), parts.bridge.pulse.clone(), Arc::clone(&watch.checking));
     parts.bridge.runtime.spawn_blocking(move || {
