@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
+use faceflow::core::kill::{INBOX_POINTS, VARIABLE};
 use serde_json::Value;
 use tempfile::tempdir;
 use world::{Faceflow, Running, World};
@@ -111,7 +112,8 @@ fn submit(said: &str, site: &str) -> String {
     );
     stream.write_all(head.as_bytes()).expect("writes");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("reads");
+    // A server that dies in the middle has answered nothing.
+    stream.read_to_string(&mut answer).ok();
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
@@ -135,4 +137,72 @@ fn a_submission_that_was_accepted_survives_a_kill() {
     assert!(lines.iter().all(|line| line["status"] == "done"), "{lines:?}");
     running.signal("TERM");
     assert_eq!(running.finish().code(), Some(0));
+}
+
+#[test]
+fn a_submission_that_was_not_answered_is_there_as_a_whole_or_not_at_all() {
+    let web = World::new();
+    let sites = sites(&web, 2);
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    let command = [&FLAGS[..], &["--listen", "127.0.0.1:0"]].concat();
+    for (site, point) in sites.iter().zip(INBOX_POINTS) {
+        let dying = self::faceflow(folder.path()).env(VARIABLE, &format!("{point}:1"));
+        let mut running = dying.start(&command);
+        assert!(running.hears("bearer token"), "it listens");
+        assert_eq!(submit(&running.stderr(), &site.url("/")), "", "{point}");
+        assert_eq!(running.finish().code(), None, "{point}: it was killed");
+    }
+    let mut running = faceflow.start(&command);
+    let lines = settled(&faceflow, &mut running, 1);
+    assert!(lines[0]["url"] == sites[1].url("/a.jpg"), "what was written is taken in: {lines:?}");
+    assert!(running.hears("bearer token"));
+    assert!(submit(&running.stderr(), &sites[0].url("/")).contains("202"), "what was not, can be sent again");
+    settled(&faceflow, &mut running, 2);
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+    assert_eq!(web.log().count(&sites[1].url("/a.jpg")), 1);
+}
+
+#[test]
+fn a_stream_that_looks_again_comes_to_the_same_end_whenever_it_is_killed() {
+    let web = World::new();
+    let site = web.site();
+    let show = |shown: u64| {
+        let html: String = (0..shown).map(|n| format!("<img src=/{n}.jpg>")).collect();
+        site.page("/", &html);
+    };
+    for n in 0..6 {
+        site.image(&format!("/{n}.jpg"), photo(n));
+    }
+    let folder = tempdir().expect("a folder");
+    std::fs::write(folder.path().join("sites.txt"), site.url("/")).expect("writes");
+    let often = [
+        "--set",
+        "recrawl.interval_ms=200",
+        "--set",
+        "recrawl.interval_min_ms=200",
+        "--set",
+        "recrawl.interval_max_ms=200",
+    ];
+    let command = [&FLAGS[..], &["--sites", "sites.txt"], &often].concat();
+    let kills = ["store.put:3", "ledger.write:2", "ledger.commit:4", "ledger.committed:6", "sidecars.written:1"];
+    for (round, kill) in kills.into_iter().enumerate() {
+        show(round as u64 + 1);
+        let killed = faceflow(folder.path()).env(VARIABLE, kill).start(&command).finish();
+        assert_eq!(killed.code(), None, "{kill}: {}", killed.stderr);
+    }
+    show(6);
+    let faceflow = faceflow(folder.path());
+    let mut running = faceflow.start(&command);
+    let lines = settled(&faceflow, &mut running, 6);
+    assert!(lines.iter().all(|line| line["status"] == "done"), "{lines:?}");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+    for n in 0..6 {
+        let asked = web.log().count(&site.url(&format!("/{n}.jpg")));
+        assert!(asked <= 1 + kills.len(), "/{n}.jpg was asked for {asked} times");
+    }
+    let asked = web.log().of(&site.url("/"));
+    assert!(asked.len() > 1, "the page was looked at again, {} times", asked.len());
 }

@@ -21,6 +21,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use faceflow_core::Time;
 use faceflow_core::disk::sync_entries;
+use faceflow_core::kill::kill_point;
 use faceflow_core::source::{Poll, Source};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -286,7 +287,9 @@ impl Desk {
         }
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let before = inbox.metadata()?.len();
+        kill_point("inbox.write");
         let written = inbox.write_all(lines.as_bytes()).and_then(|()| inbox.sync_data());
+        kill_point("inbox.written");
         if let Err(error) = written {
             // What is not answered for is not kept.
             inbox.set_len(before)?;

@@ -6,7 +6,7 @@
 /// The variable that names a point and the time it is reached at which the process dies: `ledger.commit:3`.
 pub const VARIABLE: &str = "FACEFLOW_KILL_AT";
 
-/// Every point, in the order in which a run first comes to them.
+/// Every point of a run, in the order in which it first comes to them.
 pub const POINTS: [&str; 10] = [
     "state.migrated",
     "store.put",
@@ -19,6 +19,9 @@ pub const POINTS: [&str; 10] = [
     "report.write",
     "report.written",
 ];
+
+/// Points that only a stream which takes submissions comes to.
+pub const INBOX_POINTS: [&str; 2] = ["inbox.write", "inbox.written"];
 
 /// Ends the process here if it is asked to.
 #[cfg(not(feature = "testing"))]
@@ -33,7 +36,7 @@ pub fn kill_point(point: &'static str) {
 
     static CHOSEN: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static REACHED: AtomicU64 = AtomicU64::new(0);
-    debug_assert!(POINTS.contains(&point), "{point} is not listed");
+    debug_assert!(POINTS.contains(&point) || INBOX_POINTS.contains(&point), "{point} is not listed");
     let chosen = CHOSEN.get_or_init(|| {
         let (point, time) =
             std::env::var(VARIABLE).ok()?.rsplit_once(':').map(|(a, b)| (a.to_owned(), b.to_owned()))?;
