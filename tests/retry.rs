@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::sink::Store;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
@@ -17,7 +18,7 @@ use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
-use support::{Still, line_of, lines, markers, settings};
+use support::{Nowhere, Still, line_of, lines, markers, settings};
 use tempfile::tempdir;
 use url::Url;
 
@@ -95,6 +96,17 @@ fn run(
     engine: Engine,
     assignments: &'static [&'static str],
 ) -> Vec<(String, u64)> {
+    let store = Arc::new(Objects::open("memory://").expect("a store in memory"));
+    run_into(store, folder, script, engine, assignments)
+}
+
+fn run_into(
+    store: Arc<dyn Store>,
+    folder: &std::path::Path,
+    script: Script,
+    engine: Engine,
+    assignments: &'static [&'static str],
+) -> Vec<(String, u64)> {
     let times = Times::default();
     let (seen, state) = (Arc::clone(&times), folder.join("state"));
     let script = Mutex::new(script);
@@ -107,7 +119,7 @@ fn run(
         settings.detect.linger_ms = 0;
         let outside = Outside {
             web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
-            store: Arc::new(Objects::open("memory://").expect("a store in memory")),
+            store,
             ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
             detector: Arc::new(Failing {
                 looks: Mutex::new(engine.into_iter().rev().collect()),
@@ -205,6 +217,15 @@ fn after_a_degraded_answer_the_full_one_is_still_owed_and_if_it_never_comes_the_
     assert_eq!(end(vec![Degraded; 9]), (5, done(true)), "as often as for any failure");
     assert_eq!(end(vec![Fails, Fails, Degraded, Fails, Fails, Fails]), (5, done(true)));
     assert_eq!(end(vec![Fails; 9]), (5, (Some("dead".to_owned()), None)));
+}
+
+#[test]
+fn a_picture_whose_original_is_gone_is_dead_after_the_last_attempt_and_the_run_ends() {
+    let folder = tempdir().expect("a folder");
+    let script = HashMap::from([("/", vec![html("<img src=/a.jpg>")]), ("/a.jpg", vec![photo()])]);
+    run_into(Arc::new(Nowhere), folder.path(), script, vec![Look::Fails], &[]);
+    let line = lines(folder.path(), Kind::Images).remove(0);
+    assert_eq!((&line["status"], &line["reason"]), (&"dead".into(), &"original_missing".into()), "{line}");
 }
 
 #[test]

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::record::Reading;
-use faceflow::core::sink::Store;
 use faceflow::core::testing::simulate;
 use faceflow::core::{Class, Fault, Future};
 use faceflow::graph;
@@ -23,7 +22,7 @@ use faceflow::operators::web::{Response, Want, Web};
 use faceflow::parts::{Outside, Parts};
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sources::list::List;
-use support::{Still, markers, settings};
+use support::{Nowhere, Still, markers, settings};
 use tempfile::tempdir;
 use url::Url;
 use world::{picture, png};
@@ -153,19 +152,6 @@ impl Wide {
             bridge.nudge();
         }
         asked
-    }
-}
-
-/// Takes everything and keeps nothing.
-struct Nowhere;
-
-impl Store for Nowhere {
-    fn put(&self, _: String, _: Bytes) -> Future<Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
-        Box::pin(async { Err(Fault::transient(Class::Store, "store_missing", key)) })
     }
 }
 

@@ -50,18 +50,27 @@ impl<'s> Recall<'s> for Flow<'s, Frame> {
             let (darkroom, settings) = (Arc::clone(&darkroom), settings.clone());
             async move {
                 let (content, ticket) =
-                    develop(body.await?, settings, Arc::clone(&darkroom), darkroom.place().await).await?;
+                    develop(body.await.map_err(missing)?, settings, Arc::clone(&darkroom), darkroom.place().await)
+                        .await?;
                 if content.id == frame.content.id {
                     return Ok(Frame { ticket: Some(ticket), ..frame });
                 }
                 darkroom.clear(Some(ticket));
                 let detail = format!("the stored original of {} has other bytes ({})", frame.content.id, content.id);
-                Err(Fault::transient(Class::Store, "store_corrupt", detail))
+                Err(Fault::transient(Class::Content, "original_corrupt", detail))
             }
         };
         let limits = Limits::starting(RECALLS_MAX, RECALLS_MAX);
         let crossed = gone.cross(Pipeline, "recall", bridge, (limits, |_| 0, job));
         let (recalled, lost) = crossed.ok_err(|answer| answer);
         (ready.concat(recalled), lost)
+    }
+}
+
+/// A store that works and does not have the original will not have it later either: that counts as a failed try of this picture.
+fn missing(fault: Fault) -> Fault {
+    match fault.reason.as_str() {
+        "store_missing" => Fault::transient(Class::Content, "original_missing", fault.detail),
+        _ => fault,
     }
 }

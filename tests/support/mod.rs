@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
 use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
 use faceflow::core::record::Lane;
-use faceflow::core::{Fault, Future, Time};
+use faceflow::core::sink::Store;
+use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
 use faceflow::operators::address::parse_site;
 use faceflow::sinks::ledger::{Reader, StateLedger};
@@ -115,5 +117,18 @@ impl Ledger for Still {
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
         self.0.tally()
+    }
+}
+
+/// Takes everything and keeps nothing.
+pub struct Nowhere;
+
+impl Store for Nowhere {
+    fn put(&self, _: String, _: Bytes) -> Future<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
+        Box::pin(async { Err(Fault::transient(Class::Store, "store_missing", key)) })
     }
 }
