@@ -1,10 +1,12 @@
 //! The operators of the pipeline: one file per operator, each an extension trait on exactly one flow, so that a wrong
-//! chain does not compile. Beside them the parts they run: the web client, the HTML miner, pixels and clusters.
+//! chain does not compile. Beside them the parts they run: the web client, the HTML miner, sitemaps and
+//! feeds, pixels and clusters.
 
 pub mod address;
 pub mod clusters;
 pub mod darkroom;
 pub mod html;
+pub mod listing;
 pub mod pixels;
 pub mod recrawl;
 pub mod web;

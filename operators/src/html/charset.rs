@@ -13,7 +13,7 @@ use super::markup::{Mark, Marks};
 const PRESCAN_BYTES: usize = 1_024;
 
 /// The text of a page, and the encoding in which it writes the queries of its URLs.
-pub(super) fn decode<'a>(source: &Source<'a>) -> (Cow<'a, str>, &'static Encoding) {
+pub(crate) fn decode<'a>(source: &Source<'a>) -> (Cow<'a, str>, &'static Encoding) {
     let body = source.body;
     if let Some((encoding, mark)) = Encoding::for_bom(body) {
         return (encoding.decode_without_bom_handling(&body[mark..]).0, encoding.output_encoding());

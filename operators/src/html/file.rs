@@ -47,7 +47,7 @@ impl File {
 
 /// Whether an address is that of a picture we read: by its extension, or by one inside its query, where image servers
 /// carry the name of the original.
-pub(super) fn names_picture(address: &str) -> bool {
+pub(crate) fn names_picture(address: &str) -> bool {
     let in_query =
         |query: &str| query.split('&').any(|pair| File::of(pair.rsplit('=').next().unwrap_or(pair)) == File::Picture);
     File::of(address) == File::Picture
@@ -55,7 +55,7 @@ pub(super) fn names_picture(address: &str) -> bool {
 }
 
 /// Whether a text has the form of an address rather than of a word, a number or a colour.
-pub(super) fn is_rooted(text: &str) -> bool {
+pub(crate) fn is_rooted(text: &str) -> bool {
     let text = text.trim();
     let scheme = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let rooted = ["http://", "https://", "data:image/"].into_iter().any(scheme);

@@ -17,9 +17,12 @@ use super::{Found, MineSettings, Reading};
 use crate::address::{canonical, join_encoded, normalise, site_of};
 
 /// Collects a page's pictures and links.
-pub(super) struct Gather<'a> {
+pub(crate) struct Gather<'a> {
     settings: &'a MineSettings,
-    base: Url,
+    /// What addresses are relative to.
+    pub base: Url,
+    /// Whether this is a text that a listing quotes: its pictures count, its links and `meta` tags are not the listing's.
+    pub quoting: bool,
     encoding: &'static Encoding,
     /// The page itself as a picture's address, as a page's address, and its site.
     own: (Option<Url>, Option<Url>, String),
@@ -33,7 +36,7 @@ impl<'a> Gather<'a> {
     pub fn new(settings: &'a MineSettings, url: &Url, base: Url, encoding: &'static Encoding) -> Self {
         let own = (canonical(url.clone()), normalise(url.clone()), site_of(url));
         let (reading, images, links) = (Reading::default(), HashMap::new(), HashSet::new());
-        Self { settings, base, encoding, own, reading, images, links }
+        Self { settings, base, quoting: false, encoding, own, reading, images, links }
     }
 
     /// A picture with one address.
@@ -43,7 +46,7 @@ impl<'a> Gather<'a> {
 
     /// One picture under any of several addresses. A `data:` URI among them is a picture by itself: it costs no
     /// request.
-    pub fn picture(&mut self, mut candidates: Vec<Candidate<'_>>) {
+    pub(super) fn picture(&mut self, mut candidates: Vec<Candidate<'_>>) {
         candidates.sort_by(Candidate::rank);
         let mut addresses: Vec<Url> = Vec::new();
         for candidate in candidates {
@@ -65,8 +68,17 @@ impl<'a> Gather<'a> {
 
     /// A link to a page. Kept if it leads to another page of the same site.
     pub fn link(&mut self, text: &str) {
-        let Some(url) = self.resolve(text) else { return };
-        if site_of(&url) != self.own.2 || File::of(url.path()) != File::Unknown {
+        self.follow(text, |file| file == File::Unknown);
+    }
+
+    /// A link to a listing, which may be a file (`xml`, `txt`, `gz`). Kept if it leads to another one of the same site.
+    pub fn listing(&mut self, text: &str) {
+        self.follow(text, |file| matches!(file, File::Unknown | File::Other));
+    }
+
+    fn follow(&mut self, text: &str, fits: impl Fn(File) -> bool) {
+        let Some(url) = self.resolve(text).filter(|_| !self.quoting) else { return };
+        if site_of(&url) != self.own.2 || !fits(File::of(url.path())) {
             return;
         }
         let Some(url) = normalise(url).filter(|url| Some(url) != self.own.1.as_ref()) else { return };
@@ -85,7 +97,7 @@ impl<'a> Gather<'a> {
 
     /// What a named `meta` tag says.
     pub fn meta(&mut self, name: &str, content: &str) {
-        if self.reading.robots_meta.len() < self.settings.metas_max {
+        if !self.quoting && self.reading.robots_meta.len() < self.settings.metas_max {
             self.reading.robots_meta.push((name.trim().to_ascii_lowercase(), content.to_owned()));
         }
     }

@@ -11,7 +11,7 @@ use super::tame::tame;
 use super::{MineSettings, ld, srcset, style};
 
 /// Reads markup into what has been gathered.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     pub settings: &'a MineSettings,
     pub gather: Gather<'a>,
 }

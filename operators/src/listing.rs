@@ -1,0 +1,60 @@
+//! Listings: sitemaps and feeds, read like pages.
+//!
+//! A listing names pages one by one: a sitemap (XML or text), a sitemap index, RSS, Atom, JSON Feed. Its content says what
+//! it is, never its address: servers send feeds as HTML, and sitemaps under any name. What an entry links to is a link
+//! where a link of a page would be one, which leaves links to other sites out: that is stricter than the protocol, by which
+//! a sitemap may speak for hosts that name it in their robots.txt. An entry that is a picture is a picture, and so is what
+//! its content shows. Links inside quoted content are not entries. Entities that a document declares are not expanded.
+//!
+//! A listing that breaks off or is no longer well-formed gives what stood before the fault: sites cut them, and half of a
+//! list is a list. Promise: [`read`] never panics, and its time and memory grow with the length of the listing.
+
+mod json;
+mod kind;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod xml;
+
+use crate::html::gather::Gather;
+use crate::html::walk::Walk;
+use crate::html::{MineSettings, Reading, Source};
+use kind::Kind;
+
+/// Reads a listing; `None` if the body is none. CPU-bound: meant for a blocking thread.
+///
+/// Links and pictures are those of a page by the same rules ([`crate::html`]), with limits of their own. The links of a
+/// sitemap index, and those to the next part of a feed, lead to listings.
+pub fn read(source: &Source<'_>, settings: &MineSettings) -> Option<Reading> {
+    let kind = Kind::of(source)?;
+    let settings = &MineSettings {
+        links_max: settings.listing_entries_max,
+        images_max: settings.listing_images_max,
+        ..settings.clone()
+    };
+    let (text, encoding) = kind::decode(source);
+    let gather = Gather::new(settings, source.url, source.url.clone(), encoding);
+    let mut walk = Walk { settings, gather };
+    let is_listing = match kind {
+        Kind::Xml => {
+            xml::read(&text, &mut walk);
+            true
+        }
+        Kind::Json { declared } => json::read(&text, &mut walk) || declared,
+        Kind::Text => {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(settings.listing_entries_max);
+            lines.filter(|line| kind::is_address(line)).for_each(|line| walk.gather.link_or_image(line));
+            true
+        }
+    };
+    is_listing.then(|| walk.gather.finish())
+}
+
+/// Reads HTML that a listing quotes: what it shows counts, where it leads does not.
+fn quote(html: String, xml: bool, walk: &mut Walk<'_>) {
+    if html.contains('<') {
+        walk.gather.quoting = true;
+        walk.read(html, xml, walk.settings.srcdoc_depth_max);
+        walk.gather.quoting = false;
+    }
+}
