@@ -1,8 +1,9 @@
 //! Bodies read with a limit and a deadline for every piece.
 //!
 //! The only place where a body enters memory. What is sent and what it decodes to are counted as they arrive, so an
-//! endless body, a decompression bomb and a coded stream that decodes to nothing all end at the limit. Promise: what is
-//! returned is complete, no longer than allowed, and within the memory of the process.
+//! endless body, a decompression bomb and a coded stream that decodes to nothing all end at the limit. A page that is a gzip
+//! file is unpacked here too, so that it is held to the same account. Promise: what is returned is complete as it was sent,
+//! no longer than allowed, and within the memory of the process.
 
 use std::io;
 use std::time::Duration;
@@ -10,13 +11,15 @@ use std::time::Duration;
 use async_compression::futures::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use bytes::{Bytes, BytesMut};
 use faceflow_core::{Class, Fault};
-use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt};
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::faults;
 use super::guard::Carried;
 use super::memory::{BodyMemory, Held, SHARE_BYTES};
+use super::settings::SizeLimit;
 
 /// The `Accept-Encoding` of every request: the content codings that [`read`] removes.
 pub const CODINGS: &str = "gzip, deflate, br, zstd";
@@ -24,10 +27,12 @@ pub const CODINGS: &str = "gzip, deflate, br, zstd";
 /// How much of a body is wanted, and how patiently.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Its size, both as sent and with its content coding removed, in bytes.
-    pub bytes_max: usize,
-    /// Whether a longer body is a fault; otherwise it is cut at `bytes_max`.
+    /// Its size, both as sent and with its content coding removed.
+    pub size: SizeLimit,
+    /// Whether a longer body is a fault; otherwise it is cut there.
     pub whole: bool,
+    /// The size of a gzip file (`sitemap.xml.gz`) without its packing. `None`: it stays packed.
+    pub unpacked: Option<SizeLimit>,
     /// The wait for each piece.
     pub patience: Duration,
     /// When the whole body must be there. Waiting for memory of ours does not count.
@@ -53,27 +58,54 @@ impl Deadline {
 /// What a decoder gives at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Reads the body of an answer into `memory`, of which it holds its share, and removes its content coding.
+/// The pieces of a body.
+type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
+
+/// Reads the body of an answer into `memory`, of which it holds its share, and removes its content coding and, where the
+/// limit says so, its packing.
 pub async fn read(
     answer: reqwest::Response,
     limit: Limit,
     (memory, held): (&BodyMemory, Held),
 ) -> Result<Bytes, Fault> {
-    let announced = answer.content_length().unwrap_or(0);
-    if limit.whole && announced > limit.bytes_max as u64 {
-        return Err(faults::too_large(announced, limit.bytes_max));
+    let mut announced = answer.content_length().unwrap_or(0);
+    if limit.whole && announced > limit.size.bytes as u64 {
+        return Err(faults::too_large(announced, limit.size));
     }
     let coding =
         answer.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
-    let sent = Box::pin(sent(answer, limit.patience));
-    match coding.as_deref() {
-        None | Some(b"" | b"identity") => collect(sent, announced, limit, (memory, held)).await,
-        Some(coding) => {
-            let coded = counted(sent, limit.bytes_max).map_err(|fault| io::Error::other(Carried(fault)));
-            let decoder = decoder(coding, coded.into_async_read())?;
-            collect(Box::pin(decoded(decoder)), 0, limit, (memory, held)).await
+    let mut body: Pieces<'_> = Box::pin(sent(answer, limit.patience));
+    if let Some(coding) = coding.filter(|coding| !matches!(coding.as_slice(), b"" | b"identity")) {
+        announced = 0;
+        body = Box::pin(decoded(decoder(&coding, bytes_of(body, limit.size))?, false));
+    }
+    let Some(size) = limit.unpacked else { return collect(body, announced, limit, (memory, held)).await };
+    let start = start(&mut body, limit.deadline).await?;
+    let is_packed = start.concat().starts_with(&GZIP);
+    let body: Pieces<'_> = Box::pin(stream::iter(start.into_iter().map(Ok)).chain(body));
+    match is_packed {
+        false => collect(body, announced, limit, (memory, held)).await,
+        true => {
+            let pieces = Box::pin(decoded(decoder(b"gzip", bytes_of(body, limit.size))?, true));
+            collect(pieces, 0, Limit { size, ..limit }, (memory, held)).await
         }
     }
+}
+
+/// How a gzip file begins (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Enough pieces to see how a body begins.
+async fn start(body: &mut Pieces<'_>, deadline: Deadline) -> Result<Vec<Bytes>, Fault> {
+    let (mut start, mut bytes) = (vec![], 0);
+    while bytes < GZIP.len() {
+        let piece = timeout_at(deadline.at, body.next()).await;
+        let Some(piece) = piece.map_err(|_| deadline.missed())? else { break };
+        let piece = piece?;
+        bytes += piece.len();
+        start.push(piece);
+    }
+    Ok(start)
 }
 
 /// The pieces of a body as they arrive, each within its deadline.
@@ -86,17 +118,15 @@ fn sent(answer: reqwest::Response, patience: Duration) -> impl Stream<Item = Res
     })
 }
 
-/// The same pieces, up to a limit in bytes.
-fn counted<S>(pieces: S, bytes_max: usize) -> impl Stream<Item = Result<Bytes, Fault>> + Unpin
-where
-    S: Stream<Item = Result<Bytes, Fault>> + Unpin,
-{
+/// The same pieces as bytes to decode, up to a limit.
+fn bytes_of<'a>(pieces: Pieces<'a>, limit: SizeLimit) -> impl AsyncBufRead + Send + Unpin + 'a {
     let mut bytes = 0;
-    pieces.map(move |piece| {
+    let counted = pieces.map(move |piece| {
         let piece = piece?;
         bytes += piece.len();
-        if bytes > bytes_max { Err(faults::too_large("more, still coded,", bytes_max)) } else { Ok(piece) }
-    })
+        if bytes > limit.bytes { Err(faults::too_large("more, still coded,", limit)) } else { Ok(piece) }
+    });
+    counted.map_err(|fault| io::Error::other(Carried(fault))).into_async_read()
 }
 
 fn decoder<'a>(
@@ -119,40 +149,40 @@ fn decoder<'a>(
     }
 }
 
-/// The pieces that a decoder gives.
-fn decoded<D: AsyncRead + Unpin>(decoder: D) -> impl Stream<Item = Result<Bytes, Fault>> {
-    stream::try_unfold((decoder, vec![0; PIECE_BYTES]), |(mut decoder, mut room)| async move {
+/// The pieces that a decoder gives. `tolerant` of what does not decode, they end there: a file that is broken lies broken
+/// on its server, and its reader knows what a beginning is worth. A broken content coding is a fault of one answer.
+fn decoded<D: AsyncRead + Unpin>(decoder: D, tolerant: bool) -> impl Stream<Item = Result<Bytes, Fault>> {
+    stream::try_unfold((decoder, vec![0; PIECE_BYTES]), move |(mut decoder, mut room)| async move {
         match decoder.read(&mut room).await {
             Ok(0) => Ok(None),
             Ok(bytes) => Ok(Some((Bytes::copy_from_slice(&room[..bytes]), (decoder, room)))),
+            Err(error) if tolerant && faults::underneath(&error).is_none() => Ok(None),
             Err(error) => Err(faults::of_decoder(&error)),
         }
     })
 }
 
-async fn collect<S>(
-    mut pieces: S,
+async fn collect(
+    mut pieces: Pieces<'_>,
     announced: u64,
     mut limit: Limit,
     (memory, mut held): (&BodyMemory, Held),
-) -> Result<Bytes, Fault>
-where
-    S: Stream<Item = Result<Bytes, Fault>> + Unpin,
-{
-    let announced = announced.min(limit.bytes_max as u64) as usize;
+) -> Result<Bytes, Fault> {
+    let bytes_max = limit.size.bytes;
+    let announced = announced.min(bytes_max as u64) as usize;
     let mut body = BytesMut::with_capacity(announced.min(SHARE_BYTES));
     loop {
         let piece = timeout_at(limit.deadline.at, pieces.next()).await;
         let Some(piece) = piece.map_err(|_| limit.deadline.missed())? else { break };
         let piece = piece?;
-        let room = limit.bytes_max - body.len();
+        let room = bytes_max - body.len();
         if piece.len() > room && limit.whole {
-            return Err(faults::too_large(format_args!("at least {}", body.len() + piece.len()), limit.bytes_max));
+            return Err(faults::too_large(format_args!("at least {}", body.len() + piece.len()), limit.size));
         }
         let length = body.len() + piece.len().min(room);
         if length > SHARE_BYTES {
             let asked = Instant::now();
-            let bytes = if length <= announced { announced } else { limit.bytes_max };
+            let bytes = if length <= announced { announced } else { bytes_max };
             memory.grow(&mut held, bytes).await;
             limit.deadline.at += asked.elapsed();
         }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use faceflow_core::record::Reading;
 use faceflow_core::{Class, Clock, Fault, Future};
 use futures::future::BoxFuture;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION,
+};
 use reqwest::redirect::Policy;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -20,7 +22,7 @@ use super::guard::{CheckedNames, Guard};
 use super::hosts::{Hosts, Visitor};
 use super::memory::{BodyMemory, Held};
 use super::robots::Robots;
-use super::settings::FetchSettings;
+use super::settings::{FetchSettings, SizeLimit};
 use super::{OptOuts, Origin, Response, Want, Web, faults};
 
 /// The web client. Clones share connections, politeness and remembered robots.txt.
@@ -125,10 +127,13 @@ enum Errand<'a> {
 }
 
 impl Errand<'_> {
-    /// Formats that can be decoded come first, so that servers that choose do not choose another.
+    /// Formats that can be read come first, so that servers that choose do not choose another; a page before a feed of it.
     fn accept(self) -> &'static str {
         match self {
-            Self::Get(Want::Page, _) => "text/html,application/xhtml+xml,*/*;q=0.1",
+            Self::Get(Want::Page, _) => {
+                "text/html,application/xhtml+xml,application/xml;q=0.9,application/rss+xml;q=0.9,\
+                 application/atom+xml;q=0.9,application/feed+json;q=0.9,*/*;q=0.1"
+            }
             Self::Get(Want::Image, _) => "image/webp,image/png,image/jpeg,image/gif,image/bmp,image/tiff,*/*;q=0.1",
             Self::Robots => "text/plain,*/*;q=0.1",
         }
@@ -221,14 +226,16 @@ impl Inner {
             return Err(faults::of_status(status, headers, self.clock.now()));
         }
         let kept = kept(headers);
-        let (bytes_max, whole) = match errand {
+        let (size, whole) = match errand {
             Errand::Get(want, _) => {
                 self.check_opt_outs(headers, want)?;
-                (self.settings.body_max(want), true)
+                let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+                (self.settings.body_max(want, content_type), true)
             }
-            Errand::Robots => (self.settings.robots_max_bytes, false),
+            Errand::Robots => (SizeLimit { bytes: self.settings.robots_max_bytes, key: "robots_max_bytes" }, false),
         };
-        let limit = Limit { bytes_max, whole, patience: read_timeout, deadline };
+        let unpacked = matches!(errand, Errand::Get(Want::Page, _)).then(|| self.settings.listing_max());
+        let limit = Limit { size, whole, unpacked, patience: read_timeout, deadline };
         let body = body::read(answer, limit, (&self.memory, held)).await?;
         Ok(Answer::Arrived(Response { final_url: url.clone(), status: status.as_u16(), headers: kept, body }))
     }

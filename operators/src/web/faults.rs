@@ -12,6 +12,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::date;
 use super::guard::Carried;
+use super::settings::SizeLimit;
 
 /// The fault of an answer that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
 /// their `Retry-After`; everything else is a refusal.
@@ -69,12 +70,16 @@ pub fn of_body(error: &reqwest::Error) -> Fault {
 
 /// The fault of a body whose content coding does not decode; a fault of the body underneath comes through as it is.
 pub fn of_decoder(error: &io::Error) -> Fault {
-    let underneath = error.get_ref().and_then(|error| error.downcast_ref());
-    if let Some(Carried(fault)) = underneath {
+    if let Some(fault) = underneath(error) {
         return fault.clone();
     }
     let cut = error.kind() == ErrorKind::UnexpectedEof;
     Fault::transient(Class::Protocol, if cut { "body_truncated" } else { "bad_encoding" }, error.to_string())
+}
+
+/// The fault of the body that a decoder was reading from, if it is not the decoder's own.
+pub fn underneath(error: &io::Error) -> Option<&Fault> {
+    error.get_ref().and_then(|error| error.downcast_ref()).map(|Carried(fault)| fault)
 }
 
 /// The fault of a deadline that passed.
@@ -83,8 +88,9 @@ pub fn timeout(detail: impl Into<String>) -> Fault {
 }
 
 /// The fault of a body beyond its limit.
-pub fn too_large(bytes: impl std::fmt::Display, bytes_max: usize) -> Fault {
-    Fault::permanent(Class::Policy, "too_large", format!("{bytes} bytes, allowed are {bytes_max}"))
+pub fn too_large(bytes: impl std::fmt::Display, limit: SizeLimit) -> Fault {
+    let detail = format!("{bytes} bytes, allowed are {} (fetch.{})", limit.bytes, limit.key);
+    Fault::permanent(Class::Policy, "too_large", detail)
 }
 
 /// The first error of this type among an error's causes.

@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use url::Url;
 
 use super::memory::BodyMemory;
+use super::settings::SizeLimit;
 use super::{Client, Response, Want, Web, faults};
 
 /// A web whose `file:` addresses are files in some folders.
@@ -51,7 +52,7 @@ impl Web for Files {
             let named = url.clone();
             let (file, bytes) = blocking(move || open(&named, &roots)).await?;
             if bytes > bytes_max as u64 {
-                return Err(faults::too_large(bytes, bytes_max));
+                return Err(faults::too_large(bytes, SizeLimit { bytes: bytes_max, key: "body_max_bytes" }));
             }
             memory.grow(&mut held, bytes as usize).await;
             let named = url.clone();

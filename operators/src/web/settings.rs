@@ -10,6 +10,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Want;
+
 /// The settings `[fetch]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -48,10 +50,13 @@ pub struct FetchSettings {
     pub headers_max: usize,
     /// Names and values of all headers of one answer together, in bytes.
     pub headers_max_bytes: usize,
-    /// Size of a body, counted both as sent and with its content coding removed, in bytes.
+    /// Size of a body, counted both as sent and with its content coding removed, in bytes. Sitemaps and feeds have their own.
     pub body_max_bytes: usize,
     /// Size of a page, in bytes, where that is less than `body_max_bytes`.
     pub page_max_bytes: usize,
+    /// Size of a sitemap or feed, in bytes: of what is declared as XML, JSON, plain text or gzip, and of every gzip file
+    /// unpacked. The sitemap protocol allows 50 MiB.
+    pub listing_max_bytes: usize,
     /// Memory for the bodies of all answers of the process together, from their first byte until they are parsed or stored,
     /// in bytes; requests wait for it.
     pub memory_max_bytes: usize,
@@ -96,6 +101,7 @@ impl Default for FetchSettings {
             headers_max_bytes: 32 << 10,
             body_max_bytes: 32 << 20,
             page_max_bytes: 8 << 20,
+            listing_max_bytes: 50 << 20,
             memory_max_bytes: 512 << 20,
             respect_robots: true,
             robots_max_bytes: 512 << 10,
@@ -118,12 +124,20 @@ impl FetchSettings {
         &self.user_agent[..end.unwrap_or(self.user_agent.len())]
     }
 
-    /// The size limit of a body asked for as `want`.
-    pub(super) fn body_max(&self, want: super::Want) -> usize {
+    /// The size limit of a body asked for as `want` and declared as `content_type`.
+    pub(super) fn body_max(&self, want: Want, content_type: Option<&str>) -> SizeLimit {
         match want {
-            super::Want::Page => self.page_max_bytes.min(self.body_max_bytes),
-            super::Want::Image => self.body_max_bytes,
+            Want::Page if content_type.is_some_and(may_be_listing) => self.listing_max(),
+            Want::Page if self.page_max_bytes < self.body_max_bytes => {
+                SizeLimit { bytes: self.page_max_bytes, key: "page_max_bytes" }
+            }
+            Want::Page | Want::Image => SizeLimit { bytes: self.body_max_bytes, key: "body_max_bytes" },
         }
+    }
+
+    /// The size limit of a sitemap or feed.
+    pub(super) fn listing_max(&self) -> SizeLimit {
+        SizeLimit { bytes: self.listing_max_bytes, key: "listing_max_bytes" }
     }
 
     /// Names the first key with an impossible value, and what is allowed.
@@ -147,6 +161,7 @@ impl FetchSettings {
             ("headers_max_bytes", (1_024..=1 << 20).contains(&self.headers_max_bytes), "1024 to 1048576".to_owned()),
             ("body_max_bytes", self.body_max_bytes > 0, at_least_one()),
             ("page_max_bytes", self.page_max_bytes > 0, at_least_one()),
+            ("listing_max_bytes", self.listing_max_bytes > 0, at_least_one()),
             ("memory_max_bytes", self.memory_max_bytes >= 16 << 20, "at least 16777216 (16 MiB)".to_owned()),
             ("robots_max_bytes", self.robots_max_bytes >= 500 << 10, "at least 512000 (RFC 9309)".to_owned()),
             ("robots_ttl_ms", (1..=DAY_MS).contains(&self.robots_ttl_ms), no_more_than_a_day.clone()),
@@ -158,6 +173,25 @@ impl FetchSettings {
             Some((key, _, allowed)) => Err((key, allowed)),
             None => Ok(()),
         }
+    }
+}
+
+/// How large a body may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeLimit {
+    /// In bytes.
+    pub bytes: usize,
+    /// The key under `fetch` that says so.
+    pub key: &'static str,
+}
+
+/// Whether sitemaps and feeds are sent under this type, and pages are not.
+fn may_be_listing(content_type: &str) -> bool {
+    let declared = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match declared.as_str() {
+        "application/xhtml+xml" => false,
+        "text/plain" | "application/gzip" | "application/x-gzip" => true,
+        other => ["/xml", "+xml", "json"].iter().any(|end| other.ends_with(end)),
     }
 }
 
@@ -221,6 +255,25 @@ mod tests {
         let error = read("localhost").expect_err("a name is no network").to_string();
         assert!(error.contains("localhost") && error.contains("10.0.0.0/8"), "{error}");
         assert!(serde_json::from_str::<FetchSettings>(r#"{"retries":1}"#).is_err(), "unknown keys are refused");
+    }
+
+    #[test]
+    fn the_declared_type_chooses_the_limit_of_a_page() {
+        let settings =
+            FetchSettings { page_max_bytes: 10, body_max_bytes: 20, listing_max_bytes: 30, ..Default::default() };
+        let key = |settings: &FetchSettings, want, content_type| settings.body_max(want, content_type).key;
+        for page in [None, Some("text/html; charset=utf-8"), Some("application/xhtml+xml"), Some("image/png"), Some("")]
+        {
+            assert_eq!(key(&settings, Want::Page, page), "page_max_bytes", "{page:?}");
+        }
+        for listing in
+            ["text/xml", "Application/RSS+XML; charset=x", "application/feed+json", "text/plain", "application/x-gzip"]
+        {
+            assert_eq!(settings.body_max(Want::Page, Some(listing)), settings.listing_max(), "{listing}");
+            assert_eq!(key(&settings, Want::Image, Some(listing)), "body_max_bytes", "{listing}");
+        }
+        let small = FetchSettings { body_max_bytes: 5, ..settings };
+        assert_eq!(small.body_max(Want::Page, None), SizeLimit { bytes: 5, key: "body_max_bytes" });
     }
 
     #[test]

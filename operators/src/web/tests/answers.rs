@@ -1,9 +1,12 @@
 //! Answers that follow the rules: bodies, codings, statuses, redirects, opt-outs.
 
+use std::path::{Path, PathBuf};
+
 use faceflow_core::record::Reading;
 
 use super::server::{Reply, Server, answer, moved, ok};
 use super::*;
+use crate::{html, listing};
 
 #[tokio::test]
 async fn a_good_answer_comes_back_whole() {
@@ -21,6 +24,7 @@ async fn a_good_answer_comes_back_whole() {
     }
     let heads = server.heads().join("").to_ascii_lowercase();
     assert!(heads.contains("user-agent: faceflow/") && heads.contains("accept: text/html"), "{heads}");
+    assert!(["application/rss+xml", "application/atom+xml", "*/*"].iter().all(|kind| heads.contains(kind)), "{heads}");
     assert!(!heads.contains("cookie") && !heads.contains("authorization") && !heads.contains("referer"), "{heads}");
 }
 
@@ -126,6 +130,70 @@ async fn an_unknown_or_broken_coding_is_a_fault() {
     assert_fault(page(&client, &server.url("/garbage")).await, Class::Protocol, "bad_encoding", false);
     assert_fault(page(&client, &server.url("/crc")).await, Class::Protocol, "bad_encoding", false);
     assert_fault(page(&client, &server.url("/cut")).await, Class::Protocol, "body_truncated", false);
+}
+
+#[tokio::test]
+async fn a_page_that_is_a_gzip_file_is_unpacked() {
+    let server = Server::start(|path, _| async move {
+        let file = coded("gzip", b"hello, hello");
+        let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        match path.as_str() {
+            "/twice" => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &coded("gzip", &file))),
+            "/members" => Reply::Bytes(answer(200, "", &[&file[..], &file].concat())),
+            "/bytewise" => {
+                let chunks = file.iter().flat_map(|byte| chunk(&[*byte])).collect::<Vec<_>>();
+                let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                Reply::Bytes([head, &chunks[..], b"0\r\n\r\n"].concat())
+            }
+            "/cut" => Reply::Bytes(answer(200, "", &file[..20])),
+            "/tail" => Reply::Bytes(answer(200, "", &[&file[..], b"and more"].concat())),
+            "/sign" => Reply::Bytes(answer(200, "", b"\x1f\x8b")),
+            "/half" => Reply::Bytes(answer(200, "", b"\x1f")),
+            "/short" => Reply::Close(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n\x1f\x8b\x08".to_vec()),
+            _ => Reply::Bytes(answer(200, "Content-Type: application/gzip\r\n", &file)),
+        }
+    })
+    .await;
+    let client = client(|_| ());
+    for (path, expected) in [
+        ("/a.gz", "hello, hello"),
+        ("/twice", "hello, hello"),
+        ("/members", "hello, hellohello, hello"),
+        ("/bytewise", "hello, hello"),
+        ("/cut", "hello"),
+        ("/tail", "hello, hello"),
+        ("/sign", ""),
+        ("/half", "\x1f"),
+    ] {
+        assert_eq!(page(&client, &server.url(path)).await.expect(path).body, expected, "{path}");
+    }
+    assert_fault(page(&client, &server.url("/short")).await, Class::Protocol, "body_truncated", false);
+    let picture = client.get(&server.url("/a.gz"), Want::Image).await.expect("an answer");
+    assert_eq!(picture.body, coded("gzip", b"hello, hello"), "only pages are unpacked");
+}
+
+/// The packed sitemaps of the suite; each names the same five pages.
+#[tokio::test]
+async fn packed_sitemaps_come_out_as_listings() {
+    let beside = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
+    let folder = std::env::var_os("FACEFLOW_TESTDATA").map_or(beside.to_owned(), PathBuf::from).join("suites/sitemaps");
+    if !folder.is_dir() {
+        println!("skipped: no {}", folder.display());
+        return;
+    }
+    let server = Server::start(move |path, _| {
+        let file = std::fs::read(folder.join(path.trim_start_matches('/'))).expect("a file of the suite");
+        std::future::ready(Reply::Bytes(answer(200, "Content-Type: application/octet-stream\r\n", &file)))
+    })
+    .await;
+    let url = Url::parse("http://www.example.com/sitemap").expect("a URL");
+    for file in ["/sitemap.txt.gz", "/xmlSitemap.gz"] {
+        let response = page(&client(|_| ()), &server.url(file)).await.expect(file);
+        let source = html::Source { url: &url, content_type: response.header("content-type"), body: &response.body };
+        let links = listing::read(&source, &html::MineSettings::default()).expect(file).links;
+        assert_eq!(links.len(), 5, "{file}");
+        assert_eq!(links[1].as_str(), "http://www.example.com/catalog?item=12&desc=vacation_hawaii", "{file}");
+    }
 }
 
 #[tokio::test]
