@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, Visit};
+use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, PageKind, Visit};
 use faceflow_core::{Clock, Flow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::Map;
@@ -94,7 +94,10 @@ impl CrawlSettings {
     /// The links that the shape of the crawl follows.
     fn follow(&self, visit: &Visit) -> Vec<Page> {
         let page = &visit.page;
+        // What the user listed may be a list itself; one that a page merely links to is a page like any other.
+        let entries = visit.kind == PageKind::Listing && page.depth == 0;
         let width = match (self.shape, page.depth) {
+            _ if entries => usize::MAX,
             (Shape::All, _) => usize::MAX,
             (Shape::Bounded { listings, .. }, 0) => listings as usize,
             (Shape::Bounded { details, .. }, 1) => details as usize,
@@ -104,13 +107,13 @@ impl CrawlSettings {
         let fresh = |link: &&Url| !own.contains(&Key::page(link)) && !page.skip.contains(&Key::page(link));
         let links: Vec<&Url> = visit.links.iter().filter(fresh).take(width).collect();
         let skip = match self.shape {
-            Shape::Bounded { .. } if page.depth == 0 => links.iter().map(|link| Key::page(link)).collect(),
+            Shape::Bounded { .. } if page.depth == 0 && !entries => links.iter().map(|link| Key::page(link)).collect(),
             _ => vec![],
         };
         let next = |link: &Url| Page {
             url: link.clone(),
             site: page.site.clone(),
-            depth: page.depth + 1,
+            depth: if entries { 0 } else { page.depth + 1 },
             attempts: 0,
             skip: skip.clone(),
             last: None,
@@ -179,6 +182,7 @@ mod tests {
         let (page, final_url) = (page.clone(), page.url.clone());
         Arrival::Visit(Visit {
             page,
+            kind: PageKind::Page,
             final_url,
             http_status: 200,
             etag: None,
@@ -215,6 +219,25 @@ mod tests {
             page = found.pages[0].clone();
             assert_eq!(page.depth, depth);
         }
+    }
+
+    #[test]
+    fn entries_of_a_sitemap_are_start_pages_if_the_sitemap_is_one() {
+        let settings = CrawlSettings { shape: Shape::Bounded { listings: 1, details: 1 }, ..CrawlSettings::default() };
+        let listing = |page: &Page, links: &[&str]| match visit(page, links) {
+            Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Listing, ..visit }).found(&settings),
+            other => panic!("{other:?}"),
+        };
+        let index = Arrival::Start(url("/sitemap.xml")).found(&settings).pages.remove(0);
+        let maps = listing(&index, &["/a.xml", "/b.xml", "/sitemap.xml"]);
+        assert_eq!(paths(&maps), ["/a.xml", "/b.xml"]);
+        let entries = listing(&maps.pages[1], &["/1", "/2", "/3"]);
+        assert_eq!(paths(&entries), ["/1", "/2", "/3"]);
+        assert!(entries.pages.iter().all(|page| (page.depth, &page.site) == (0, &url("/sitemap.xml"))));
+        assert_eq!(paths(&visit(&entries.pages[2], &["/l1", "/l2"]).found(&settings)), ["/l1"], "each has the shape");
+        // WordPress links a feed from every page: that does not open the whole site.
+        let feed = Page { depth: 1, ..index };
+        assert_eq!(paths(&listing(&feed, &["/1", "/2"])), ["/1"]);
     }
 
     #[test]

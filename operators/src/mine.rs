@@ -1,11 +1,11 @@
 //! `mine`: responses to links and images.
 //!
-//! Parses each page once, on a blocking thread. Promise: every page comes out again, as a visit or as a loss.
+//! Parses each page once, on a blocking thread; sitemaps and feeds are pages, too. Promise: every page comes out again, as a visit or as a loss.
 
 use std::sync::Arc;
 
 use faceflow_core::bridge::{Bridge, Cross, Limits, blocking};
-use faceflow_core::record::{Image, Page, Visit};
+use faceflow_core::record::{Image, Page, PageKind, Visit};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -13,6 +13,7 @@ use timely::dataflow::operators::vec::Map;
 
 use crate::fetch::Fetched;
 use crate::html::{self, MineSettings};
+use crate::listing;
 use crate::web::{FetchSettings, OptOuts};
 
 /// Reads pages.
@@ -50,7 +51,10 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
     let Some(response) = response else { return Ok(unchanged(page)) };
     let content_type = response.header("content-type");
     let source = html::Source { url: &response.final_url, content_type, body: &response.body };
-    let reading = html::read(&source, settings)?;
+    let (kind, reading) = match listing::read(&source, settings) {
+        Some(reading) => (PageKind::Listing, reading),
+        None => (PageKind::Page, html::read(&source, settings)?),
+    };
     for (name, content) in &reading.robots_meta {
         if let Some(word) = opt_outs.in_meta(name, content) {
             return Err(OptOuts::fault(&word, content));
@@ -72,6 +76,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
         links: reading.links,
         final_url: response.final_url.clone(),
         http_status: response.status,
+        kind,
         page,
     })
 }
@@ -79,5 +84,67 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
 /// A visit to a page that is as it was.
 fn unchanged(page: Page) -> Visit {
     let final_url = page.url.clone();
-    Visit { page, final_url, http_status: 304, etag: None, last_modified: None, links: vec![], images: vec![] }
+    Visit {
+        page,
+        kind: PageKind::Page,
+        final_url,
+        http_status: 304,
+        etag: None,
+        last_modified: None,
+        links: vec![],
+        images: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use faceflow_core::Class;
+    use url::Url;
+
+    use super::*;
+    use crate::web::{FetchSettings, Response};
+
+    fn visit(content_type: &str, body: &'static str) -> Result<Visit, Fault> {
+        let url = Url::parse("https://site.example/x.xml").expect("a URL");
+        let final_url = Url::parse("https://www.site.example/y/").expect("a URL");
+        let page = Page { depth: 1, ..Page::start(url) };
+        let headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        let response = Response { final_url, status: 200, headers, body: body.into() };
+        let fetched = Fetched { page, response: Some(Arc::new(response)) };
+        read(fetched, &MineSettings::default(), &OptOuts::new(&FetchSettings::default()))
+    }
+
+    #[test]
+    fn a_visit_says_whether_it_is_a_listing() {
+        let sitemap = "<urlset><url><loc>a</loc><image:image><image:loc>a.jpg</image:loc></image:image></url></urlset>";
+        for (content_type, body, kind) in [
+            ("text/html", "<a href=a><img src=a.jpg></a>", PageKind::Page),
+            (
+                "application/xhtml+xml",
+                "<?xml version='1.0'?><html><a href='a'><img src='a.jpg'/></a></html>",
+                PageKind::Page,
+            ),
+            ("text/html", sitemap, PageKind::Listing),
+            ("application/xml", sitemap, PageKind::Listing),
+        ] {
+            let visit = visit(content_type, body).expect(body);
+            assert_eq!(visit.kind, kind, "{body}");
+            assert_eq!(
+                visit.links.iter().map(Url::as_str).collect::<Vec<_>>(),
+                ["https://www.site.example/y/a"],
+                "{body}"
+            );
+            assert_eq!(visit.images.len(), 1, "{body}");
+            let image = &visit.images[0];
+            assert_eq!((image.url.path(), &image.page, &image.site), ("/y/a.jpg", &visit.page.url, &visit.page.site));
+        }
+    }
+
+    #[test]
+    fn what_is_neither_page_nor_listing_is_refused() {
+        let fault = visit("application/xml", "<opml><outline xmlUrl='/feed'/></opml>").expect_err("no listing");
+        assert_eq!((fault.class, fault.reason.as_str(), fault.permanent), (Class::Content, "not_html", true));
+        let fault = visit("text/html", "<meta name=robots content=noai><rss>").expect_err("an opt-out");
+        assert_eq!(fault.class, OptOuts::fault("noai", "noai").class);
+    }
 }

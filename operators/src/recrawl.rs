@@ -102,6 +102,7 @@ fn digest(visit: &Visit) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use faceflow_core::record::PageKind;
     use url::Url;
 
     use super::*;
@@ -110,7 +111,16 @@ mod tests {
         let url = Url::parse("http://a.example/").expect("a URL");
         let links = links.iter().map(|link| url.join(link).expect("a URL")).collect();
         let (page, etag) = (Page { last, ..Page::start(url.clone()) }, etag.map(str::to_owned));
-        Visit { page, final_url: url, http_status, etag, last_modified: None, links, images: vec![] }
+        Visit {
+            page,
+            kind: PageKind::Page,
+            final_url: url,
+            http_status,
+            etag,
+            last_modified: None,
+            links,
+            images: vec![],
+        }
     }
 
     #[test]

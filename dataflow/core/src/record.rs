@@ -325,11 +325,22 @@ impl Visit {
     }
 }
 
+/// What a page turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PageKind {
+    /// A page for readers (or a picture): its links are navigation.
+    Page,
+    /// A sitemap, a sitemap index or a feed: its links are entries in their own right, pages or further listings.
+    Listing,
+}
+
 /// A page that was fetched and read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Visit {
     /// The page.
     pub page: Page,
+    /// What was read.
+    pub kind: PageKind,
     /// Where redirects ended.
     pub final_url: Url,
     /// The final HTTP status; 304 for a page that has not changed since its last reading, whose links and images are not
@@ -339,7 +350,7 @@ pub struct Visit {
     pub etag: Option<String>,
     /// Its `Last-Modified` header.
     pub last_modified: Option<String>,
-    /// Every link of the page to its own site, in document order, each once.
+    /// Every link of the page to its own site, in document order, each once; those of a listing too.
     pub links: Vec<Url>,
     /// Every picture it shows, in document order, each once. `alternates` are set; `attempts` is 0.
     pub images: Vec<Image>,

@@ -16,7 +16,8 @@ use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
 use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::{Ask, Claimed, Fact, Ledger, LedgerError, Opened, Tally};
 use faceflow_core::record::{
-    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, Phash, Ruling, Visit, Work, lane,
+    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, PageKind, Phash, Ruling, Visit,
+    Work, lane,
 };
 use faceflow_core::{Class, Fault};
 use serde_json::Value;
@@ -77,7 +78,16 @@ pub fn start() -> Fact {
 
 pub fn visit(page: Page, links: Vec<Url>) -> Visit {
     let final_url = page.url.clone();
-    Visit { page, final_url, http_status: 200, etag: None, last_modified: None, links, images: vec![] }
+    Visit {
+        page,
+        kind: PageKind::Page,
+        final_url,
+        http_status: 200,
+        etag: None,
+        last_modified: None,
+        links,
+        images: vec![],
+    }
 }
 
 /// Something is open in the lane of `path`.
