@@ -177,3 +177,29 @@ fn the_marker_detector_sees_what_was_painted() {
     let picture = faceflow::core::detector::Picture { width: 320, height: 240, rgb: portrait.into_raw().into() };
     assert_eq!(markers(&picture).faces.len(), faces.len());
 }
+
+#[test]
+fn sitemaps_and_feeds_of_the_list_open_their_pages() {
+    let web = World::new();
+    let site = web.site();
+    let names = ["a", "b", "c", "d", "e"];
+    for (seed, name) in names.iter().enumerate() {
+        site.page(&format!("/{name}"), &format!("<img src=/{name}.jpg>"));
+        site.image(&format!("/{name}.jpg"), world::jpeg(&picture(40 + seed as u64, 200, 150), 90));
+    }
+    let entry = |name: &&str| format!("<url><loc>{}</loc></url>", site.url(&format!("/{name}")));
+    let map = format!("<urlset>{}</urlset>", names[..4].iter().map(entry).collect::<String>());
+    site.put(
+        "/index.xml",
+        Answer::ok(
+            "application/xml",
+            format!("<sitemapindex><sitemap><loc>{}</loc></sitemap></sitemapindex>", site.url("/map.xml.gz")),
+        ),
+    );
+    site.put("/map.xml.gz", Answer::ok("application/gzip", world::gzip(map.as_bytes())));
+    let item = format!("<rss version='2.0'><channel><item><link>{}</link></item></channel></rss>", site.url("/e"));
+    site.put("/feed", Answer::ok("application/rss+xml", item));
+    let folder = tempdir().expect("a folder");
+    let summary = finish(job(folder.path(), &[site.url("/index.xml"), site.url("/feed")], &[]));
+    assert_eq!((summary.pages.done, summary.images.done), (8, 5), "{:?} {:?}", summary.pages, summary.images);
+}

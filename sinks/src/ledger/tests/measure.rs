@@ -17,9 +17,15 @@ fn pages() -> usize {
 
 const IMAGES: usize = 50;
 
+/// Page `n`, a site of its own: nobody waits for its turn.
+fn listing(n: usize) -> Page {
+    let path = format!("/page/{n}");
+    Page { site: url(&path), ..page(&path, 1) }
+}
+
 /// The facts of page `n`: read, with every image kept and delivered, in the order in which they become legal.
 fn rounds(n: usize) -> [Vec<Fact>; 3] {
-    let listing = page(&format!("/page/{n}"), 1);
+    let listing = listing(n);
     let path = |i: usize| format!("/images/{n}/picture-number-{i}.jpg");
     let images: Vec<Image> = (0..IMAGES).map(|i| image(&path(i))).collect();
     let kept = images.iter().map(|image| kept(image.clone(), image.url.path())).collect();
@@ -77,7 +83,7 @@ fn facts_per_second() {
     let home = Home::new();
     let ledger = Arc::new(home.open());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
-    let listings = (0..pages()).map(|n| page(&format!("/page/{n}"), 1)).collect();
+    let listings = (0..pages()).map(listing).collect();
     runtime.block_on(ledger.append(admitted(listings))).expect("is legal");
     let all: Vec<[Vec<Fact>; 3]> = (0..pages()).map(rounds).collect();
     let facts: usize = all.iter().flatten().map(Vec::len).sum();
