@@ -9,12 +9,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use faceflow::cluster::{ClusterError, Membership};
-use faceflow::config::{Layers, Settings};
+use faceflow::config::{Layers, Settings, SettingsError};
 use faceflow::core::pulse::Pulse;
 use faceflow::core::source::Source;
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::local::{Local, files};
 use faceflow::operators::address::parse_site;
+use faceflow::reload::Reload;
 use faceflow::run::Drive;
 use faceflow::sinks::ledger::{OpenError, Place, Reader, Selection, StateLedger};
 use faceflow::sinks::{explain, results};
@@ -72,13 +73,17 @@ pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
 
 /// The settings of a command line: file, environment, `--set`, and the flags that stand for settings.
 pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
-    let layers = match &common.config {
+    let assignments = [&common.set, flags].concat();
+    Ok(layered(common.config.as_deref(), &assignments).map_err(|error| Usage(error.to_string()))?)
+}
+
+fn layered(file: Option<&Path>, assignments: &[String]) -> Result<Settings, SettingsError> {
+    let layers = match file {
         Some(path) => Layers::default().file(path),
         None => Ok(Layers::default()),
     };
     let layers = layers.map(|layers| layers.environment(std::env::vars()));
-    let layers = common.set.iter().chain(flags).fold(layers, |layers, assignment| layers?.set(assignment));
-    Ok(layers.and_then(Layers::settings).map_err(|error| Usage(error.to_string()))?)
+    assignments.iter().fold(layers, |layers, assignment| layers?.set(assignment)).and_then(Layers::settings)
 }
 
 fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
@@ -124,6 +129,8 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         return Err(Usage(why.to_owned()).into());
     }
     job.sources.push(Box::new(Open));
+    let (file, assignments) = (common.config.clone(), [&common.set[..], &crawl_flags(&args.crawl)].concat());
+    job.reload = Some(Reload::new(file.clone(), move || layered(file.as_deref(), &assignments)));
     job.drive = Drive { endless: true, grace_ms: args.grace.saturating_mul(1_000), ..job.drive };
     let asked = watch_signals(job.pulse.clone())?;
     finish(job, bars)?;
@@ -257,7 +264,8 @@ fn watch_signals(pulse: Pulse) -> Result<Arc<AtomicBool>> {
             };
             let interrupt = signals.next().await;
             interrupted.store(interrupt, Relaxed);
-            eprintln!("faceflow: finishing what is under way; once more stops at once");
+            // A closed terminal is nobody to tell.
+            let _ = writeln!(io::stderr(), "faceflow: finishing what is under way; once more stops at once");
             pulse.drain();
             signals.next().await;
             std::process::exit(i32::from(INTERRUPTED));

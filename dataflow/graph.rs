@@ -33,7 +33,7 @@ use crate::parts::Parts;
 
 /// Builds the pipeline on one worker. The probe sees everything settled before its frontier.
 pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
-    let Parts { bridge, ledger, darkroom, settings, .. } = parts;
+    let Parts { bridge, ledger, darkroom, settings, live, .. } = parts;
     let (index, peers) = (scope.worker().index(), scope.worker().peers());
     let shelf = || parts.shelf.clone();
 
@@ -49,7 +49,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
     let arrivals = intake(scope, parts.intake(index), bridge).concat(visits.map(Arrival::Visit));
     let (_, found) = arrivals
-        .admit(settings.crawl.clone(), settings.recrawl, Arc::clone(&bridge.clock))
+        .admit(live.crawl.clone(), live.recrawl.clone(), Arc::clone(&bridge.clock))
         .record(Arc::clone(ledger), bridge);
 
     // Images: downloaded from their host, decoded once, kept before anything is said about them.
@@ -94,7 +94,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
         missing.concat(spoiled).concat(unkept).map(lost_work),
         unread.concat(unseen).concat(undelivered).concat(weak.map(owe_full)).map(lost_work),
     ]);
-    let fates = lost.schedule(settings.retry, settings.recrawl, Arc::clone(&bridge.clock));
+    let fates = lost.schedule(live.retry.clone(), live.recrawl.clone(), Arc::clone(&bridge.clock));
     let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
     scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
     let ended = fates.flat_map(|fate| match fate {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faceflow_config::Settings;
+use faceflow_config::live::LiveSettings;
+use faceflow_core::Live;
 use faceflow_core::bridge::Bridge;
 use faceflow_core::clock::RuntimeClock;
 use faceflow_core::cluster::Peers;
@@ -25,6 +27,7 @@ use faceflow_sinks::{SinkError, report, sidecar};
 
 use crate::cluster::{ClusterError, Links, Membership, Terms};
 use crate::parts::{Outside, Parts, Share};
+use crate::reload::Reload;
 use crate::run::{Drive, Ending, RunError, run};
 
 /// How long calls that are still running at the end may take to return before they are left behind.
@@ -42,6 +45,8 @@ pub enum Engine {
 pub struct Job {
     /// Every setting.
     pub settings: Settings,
+    /// How settings are read again while it runs; without it, they stay.
+    pub reload: Option<Reload>,
     /// Folder of the ledger, or the `postgres://` URL of a database.
     pub state: String,
     /// Folder or object store URL.
@@ -122,6 +127,7 @@ impl Job {
     pub fn new(state: &str, out: &str) -> Self {
         Self {
             settings: Settings::default(),
+            reload: None,
             state: state.to_owned(),
             out: out.to_owned(),
             tenant: "default".to_owned(),
@@ -149,7 +155,12 @@ impl Job {
         summary
     }
 
-    fn run_on(self, runtime: &tokio::runtime::Runtime) -> Result<Summary, JobError> {
+    fn run_on(mut self, runtime: &tokio::runtime::Runtime) -> Result<Summary, JobError> {
+        let live = LiveSettings::from(&self.settings);
+        if let Some(reload) = self.reload.take() {
+            let changes = self.cluster.is_none().then(|| live.clone());
+            reload.follow(runtime.handle(), self.settings.clone(), changes);
+        }
         let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
         let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
         // What a mistake in the command line breaks comes first, so that a mistake leaves nothing behind.
@@ -157,8 +168,8 @@ impl Job {
             Engine::Own(detector) => Arc::clone(detector),
             Engine::Named(name) => faceflow_engine::open(name, &self.settings.detect)?,
         };
-        let web = Client::new(&self.settings.fetch, Arc::clone(&bridge.clock))?;
-        let web = Arc::new(Files::new(web, self.folders.clone(), self.settings.fetch.body_max_bytes));
+        let web = Client::new(live.fetch.clone(), Arc::clone(&bridge.clock))?;
+        let web = Arc::new(Files::new(web, self.folders.clone()));
         let mut links = match self.cluster.clone() {
             Some(membership) => {
                 let settings = &self.settings.cluster;
@@ -183,7 +194,7 @@ impl Job {
             sources: self.sources,
             sinks: self.sinks,
         };
-        let views = Views { ledger: Arc::clone(&ledger), store, settings: self.settings.report.clone() };
+        let views = Views { ledger: Arc::clone(&ledger), store, settings: live.report.clone() };
         let settings = self.settings.cluster.clone();
         let share = self.cluster.as_ref().map(|membership| Share {
             process: membership.process,
@@ -192,7 +203,7 @@ impl Job {
         });
         let again = self.drive.endless && self.settings.recrawl.enabled;
         let mut parts = Parts::of_process(&self.tenant, self.settings, outside, (bridge, share.unwrap_or_default()))?;
-        parts.again = again;
+        (parts.again, parts.live) = (again, live);
         if let Some(links) = &mut links {
             // Whoever began before the others have read the ledger would write what they take for known.
             runtime.block_on(links.barrier())?;
@@ -258,7 +269,7 @@ impl Job {
 struct Views {
     ledger: Arc<StateLedger>,
     store: Arc<Objects>,
-    settings: ReportSettings,
+    settings: Live<ReportSettings>,
 }
 
 impl Views {
@@ -266,13 +277,17 @@ impl Views {
     async fn write(&self) -> Result<Option<String>, SinkError> {
         sidecar::write_sidecars(&self.ledger, self.store.as_ref()).await?;
         kill_point("sidecars.written");
-        report::write_report(self.ledger.reader(), self.store.as_ref(), &self.settings).await
+        report::write_report(self.ledger.reader(), self.store.as_ref(), &self.settings.get()).await
     }
 
     /// Brings them up to date again and again.
     async fn refresh(self) {
         loop {
-            tokio::time::sleep(Duration::from_millis(self.settings.refresh_ms)).await;
+            let settings = self.settings.get();
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(settings.refresh_ms)) => {}
+                () = self.settings.changed(&settings) => {}
+            }
             if let Err(error) = self.write().await {
                 tracing::warn!("the views of the ledger could not be brought up to date, it is tried again: {error}");
             }

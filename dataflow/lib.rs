@@ -8,6 +8,7 @@ pub mod graph;
 pub mod job;
 pub mod local;
 pub mod parts;
+pub mod reload;
 pub mod run;
 
 pub use faceflow_config as config;

@@ -64,7 +64,8 @@ struct BesideBars(MultiProgress);
 
 impl Write for BesideBars {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(text))
+        // A closed terminal is nobody to tell, and no reason to fail.
+        Ok(self.0.suspend(|| io::stderr().write(text)).unwrap_or(text.len()))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_config::Settings;
+use faceflow_config::live::LiveSettings;
 use faceflow_core::bridge::{Bridge, Limits};
 use faceflow_core::detector::Detector;
 use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
@@ -41,8 +42,10 @@ pub struct Outside {
 /// What the graph runs on. Clones share everything.
 #[derive(Clone)]
 pub struct Parts {
-    /// Every setting.
+    /// Every setting, as at the start.
     pub settings: Arc<Settings>,
+    /// Those that may have changed since.
+    pub live: LiveSettings,
     /// The way to tokio.
     pub bridge: Bridge,
     /// How to reach the web.
@@ -110,6 +113,7 @@ impl Parts {
                 cpu: Limits::finishing(cores * 2),
             },
             again: false,
+            live: LiveSettings::from(&settings),
             sources: Arc::new(Mutex::new(outside.sources.into())),
             settings: Arc::new(settings),
             bridge,
@@ -122,7 +126,7 @@ impl Parts {
     pub fn intake(&self, index: usize) -> Option<Intake> {
         (index == 0).then(|| Intake {
             sources: std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner)),
-            ahead_max: self.settings.crawl.ahead_max,
+            crawl: self.live.crawl.clone(),
         })
     }
 
@@ -130,8 +134,7 @@ impl Parts {
     pub fn lender(&self, index: usize) -> Option<Lender> {
         (index == 0).then(|| Lender {
             ledger: Arc::clone(&self.ledger),
-            ahead_max: self.settings.crawl.ahead_max,
-            ahead_per_host: self.settings.crawl.ahead_per_host,
+            crawl: self.live.crawl.clone(),
             again: self.again,
         })
     }

@@ -348,6 +348,33 @@ fn two_runs_of_one_state_share_what_their_sites_have_in_common() {
 }
 
 #[test]
+fn settings_of_a_cluster_do_not_change_while_it_runs() {
+    let Some(server) = Server::shared() else { return };
+    let gallery = web(1);
+    let cluster = Cluster::new(server, &gallery);
+    cluster.hosts(2);
+    std::fs::write(cluster.folder.path().join("my.toml"), "[retry.web]\nbase_ms = 900\n").expect("writes");
+    let sites: Vec<&str> = cluster.starts.iter().map(String::as_str).collect();
+    let stream = |process| {
+        let common = ["stream", "--state", &cluster.state, "--config", "my.toml", "-n", "2", "-p", process, "-h"];
+        let command = [&common[..], &["hosts.txt"], &FLAGS, &sites].concat();
+        faceflow(cluster.folder.path()).start(&command)
+    };
+    let mut running = ["0", "1"].map(stream);
+    gallery.world.log().wait_for(LIMIT, |requests| !requests.is_empty());
+    running[1].signal("HUP");
+    let refused = "all processes of a cluster must have the same ones";
+    assert!(running[1].hears(refused), "{}", running[1].stderr());
+    std::fs::write(cluster.folder.path().join("my.toml"), "[retry.web]\nbase_ms = 800\n").expect("writes");
+    assert!(running[0].hears(refused), "{}", running[0].stderr());
+    running[0].signal("TERM");
+    for running in running {
+        let ended = running.finish();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn processes_that_do_not_fit_together_are_refused_with_what_they_differ_in() {
     let Some(server) = Server::shared() else { return };
     let gallery = web(12);

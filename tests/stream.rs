@@ -117,6 +117,73 @@ fn submit(said: &str, site: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+/// A stream whose settings are in `my.toml`, and its submission desk.
+fn with_settings(faceflow: &Faceflow, text: &str, config: &Path) -> Running {
+    std::fs::write(config, text).expect("writes");
+    let flags = ["--config", "my.toml", "--listen", "127.0.0.1:0", "--set", "mine.links_max=99"];
+    let mut running = faceflow.start(&[&FLAGS[..], &flags].concat());
+    assert!(running.hears("bearer token"), "it listens: {}", running.stderr());
+    running
+}
+
+#[test]
+fn new_settings_hold_for_what_comes_after_them_and_bad_ones_change_nothing() {
+    let web = World::new();
+    let sites: Vec<world::Site> = (0..4)
+        .map(|n| {
+            let site = web.site();
+            site.page("/", "<a href=/deep>more</a><img src=/a.jpg>").page("/deep", "<img src=/b.jpg>");
+            site.image("/a.jpg", photo(2 * n)).image("/b.jpg", photo(2 * n + 1));
+            site
+        })
+        .collect();
+    let asked = |site: usize, path: &str| web.log().count(&sites[site].url(path));
+    let folder = tempdir().expect("a folder");
+    let (faceflow, config) = (faceflow(folder.path()), folder.path().join("my.toml"));
+    let mut running = with_settings(&faceflow, "[crawl]\nshape = \"0x0\"\n", &config);
+    let said = running.stderr();
+    let send = |site: usize| {
+        let answer = submit(&said, &sites[site].url("/"));
+        assert!(answer.contains("202"), "{answer}");
+    };
+    send(0);
+    settled(&faceflow, &mut running, 1);
+    running.signal("HUP");
+    assert!(running.hears("settings reloaded: none has changed"), "{}", running.stderr());
+
+    // What a flag says stays as it says, and what cannot change is named.
+    let text = "[crawl]\nshape = \"1x0\"\n[mine]\nlinks_max = 9\n[image]\nmin_side_px = 16\n";
+    std::fs::write(&config, text).expect("writes");
+    running.signal("HUP");
+    assert!(running.hears("settings reloaded: crawl.shape = \"1x0\"\n"), "{}", running.stderr());
+    assert!(running.hears("need a restart and stay as they were: image.min_side_px\n"), "{}", running.stderr());
+    send(1);
+    settled(&faceflow, &mut running, 3);
+    assert_eq!((asked(0, "/deep"), asked(1, "/deep")), (0, 1));
+
+    // From here on nobody says that the file has changed.
+    std::fs::write(&config, "[crawl]\nshape = \"wide\"\n").expect("writes");
+    let refused = "settings are not reloaded, the old ones stay: my.toml: crawl.shape = \"wide\": \"wide\" is neither";
+    assert!(running.hears(refused), "{}", running.stderr());
+    send(2);
+    settled(&faceflow, &mut running, 5);
+    assert_eq!(asked(2, "/deep"), 1);
+
+    let text = "[crawl]\nshape = \"0x0\"\n[recrawl]\ninterval_ms = 300\ninterval_min_ms = 100\n";
+    std::fs::write(&config, text).expect("writes");
+    let taken = "crawl.shape = \"0x0\", recrawl.interval_min_ms = 100, recrawl.interval_ms = 300\n";
+    assert!(running.hears(taken), "{}", running.stderr());
+    send(3);
+    assert!(running.waits(LIMIT, || asked(3, "/") >= 3), "its page is looked at again and again");
+    settled(&faceflow, &mut running, 6);
+    assert_eq!((asked(3, "/deep"), asked(0, "/"), asked(1, "/")), (0, 1, 1), "the others were read before");
+
+    running.signal("TERM");
+    let ended = running.finish();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("are not reloaded").count(), 1, "said once: {}", ended.stderr);
+}
+
 #[test]
 fn a_submission_that_was_accepted_survives_a_kill() {
     let web = World::new();

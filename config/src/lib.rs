@@ -4,6 +4,7 @@
 //! It promises that a mistake is named with its key, its origin, its value and what is allowed instead.
 
 pub mod check;
+pub mod live;
 pub mod load;
 
 use faceflow_core::cluster::ClusterSettings;

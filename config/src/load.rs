@@ -180,6 +180,12 @@ fn list(text: &str, like: Option<&Value>) -> Value {
     Value::Array(items.collect())
 }
 
+/// Every value of the settings with its key. One that is left out has none.
+pub fn leaves_of(settings: &Settings) -> BTreeMap<String, Value> {
+    let table = Table::try_from(settings).expect("settings are a TOML table");
+    leaves(table).into_iter().map(|(path, value)| (path.join("."), value)).collect()
+}
+
 /// Every value of a table with its path.
 fn leaves(table: Table) -> Vec<(Vec<String>, Value)> {
     let mut found = Vec::new();

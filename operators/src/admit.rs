@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use faceflow_core::record::{Admitted, Bounds, Image, Key, Page, PageKind, Visit};
-use faceflow_core::{Clock, Flow};
+use faceflow_core::{Clock, Flow, Live};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::Map;
 use url::Url;
@@ -154,17 +154,27 @@ impl Arrival {
 /// Admits pages and images.
 pub trait Admit<'s> {
     /// Follows `settings`; pages are due again as `recrawl` says.
-    fn admit(self, settings: CrawlSettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Admitted>;
+    fn admit(
+        self,
+        settings: Live<CrawlSettings>,
+        recrawl: Live<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Admitted>;
 }
 
 impl<'s> Admit<'s> for Flow<'s, Arrival> {
-    fn admit(self, settings: CrawlSettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Admitted> {
+    fn admit(
+        self,
+        settings: Live<CrawlSettings>,
+        recrawl: Live<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Admitted> {
         self.map(move |arrival| {
             let again = match &arrival {
-                Arrival::Visit(visit) => Some(recrawl.reading(visit, clock.now())),
+                Arrival::Visit(visit) => Some(recrawl.get().reading(visit, clock.now())),
                 _ => None,
             };
-            Admitted { again, ..arrival.found(&settings) }
+            Admitted { again, ..arrival.found(&settings.get()) }
         })
     }
 }

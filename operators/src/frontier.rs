@@ -15,10 +15,12 @@ use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::ledger::{Ask, Claimed, Ledger, LedgerError, Opened};
 use faceflow_core::pulse::{Mode, Pulse, Stage};
 use faceflow_core::record::{Key, Lane, Work};
-use faceflow_core::{Class, Fault, Flow, Time};
+use faceflow_core::{Class, Fault, Flow, Live, Time};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
+
+use crate::admit::CrawlSettings;
 
 /// Lanes asked for work at once.
 const ASKED_MAX: usize = 64;
@@ -44,10 +46,8 @@ pub fn stage(pulse: &Pulse) -> Arc<Stage> {
 pub struct Lender {
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// Work given out at once, at most.
-    pub ahead_max: usize,
-    /// That of one lane, at most.
-    pub ahead_per_host: usize,
+    /// How much is given out at once (`ahead_max`), and of one lane (`ahead_per_host`).
+    pub crawl: Live<CrawlSettings>,
     /// Whether settled pages are looked at again.
     pub again: bool,
 }
@@ -79,12 +79,12 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
                     ledger.lanes(&mut |lane| lanes.push(lane))?;
                     Ok(Answer::Lanes(lanes))
                 });
-                (lender.ledger, frontier)
+                (lender.ledger, lender.crawl, frontier)
             });
             move |input, output| {
                 let now = bridge.clock.now();
                 input.for_each_time(|time, data| {
-                    let Some((_, frontier)) = lent.as_mut() else { return };
+                    let Some((.., frontier)) = lent.as_mut() else { return };
                     for news in data.flat_map(|batch| batch.drain(..)) {
                         frontier.hear(news, now);
                     }
@@ -92,7 +92,8 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
                         held = Some(time.retain(output.output_index()));
                     }
                 });
-                let Some((ledger, frontier)) = lent.as_mut() else { return };
+                let Some((ledger, crawl, frontier)) = lent.as_mut() else { return };
+                frontier.limit(&crawl.get());
                 while let Some(((), answer)) = flight.land() {
                     match (answer, &held) {
                         (Ok(Answer::Lanes(lanes)), _) => {
@@ -184,8 +185,8 @@ enum Place {
 impl Frontier {
     fn new(lender: &Lender, stage: Arc<Stage>) -> Self {
         Self {
-            max: lender.ahead_max,
-            per_lane: lender.ahead_per_host,
+            max: 0,
+            per_lane: 0,
             again: lender.again,
             lanes: HashMap::new(),
             lent: HashMap::new(),
@@ -194,6 +195,11 @@ impl Frontier {
             full: 0,
             stage,
         }
+    }
+
+    /// Gives out so much from here on.
+    fn limit(&mut self, crawl: &CrawlSettings) {
+        (self.max, self.per_lane) = (crawl.ahead_max, crawl.ahead_per_host);
     }
 
     fn hear(&mut self, news: News, now: Time) {

@@ -12,12 +12,12 @@ use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::pulse::Mode;
 use faceflow_core::record::Image;
 use faceflow_core::source::{Poll, Source};
-use faceflow_core::{Flow, Time};
+use faceflow_core::{Flow, Live, Time};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::operator::source;
 use url::Url;
 
-use crate::admit::Arrival;
+use crate::admit::{Arrival, CrawlSettings};
 use crate::frontier;
 
 /// Entries read at once.
@@ -31,8 +31,8 @@ const IDLE_MS: u64 = 200;
 pub struct Intake {
     /// The sources.
     pub sources: VecDeque<Box<dyn Source>>,
-    /// Pages, images and retries in memory at once; when half of it is in use, nothing more is read.
-    pub ahead_max: usize,
+    /// How many pages, images and retries are in memory at once (`ahead_max`); when half of it is in use, nothing more is read.
+    pub crawl: Live<CrawlSettings>,
 }
 
 /// A source with what it said.
@@ -63,7 +63,7 @@ pub fn intake<'s>(scope: Scope<'s, Time>, intake: Option<Intake>, bridge: &Bridg
 /// Reads the sources.
 struct Reader {
     sources: VecDeque<Box<dyn Source>>,
-    ahead_max: usize,
+    crawl: Live<CrawlSettings>,
     flight: Flight<(), Chunk>,
     /// Sources in a row that had nothing.
     idle: usize,
@@ -72,9 +72,9 @@ struct Reader {
 
 impl Reader {
     fn new(intake: Intake, bridge: &Bridge, operator: Arc<timely::scheduling::activate::SyncActivator>) -> Self {
-        let Intake { sources, ahead_max } = intake;
+        let Intake { sources, crawl } = intake;
         let flight = Flight::new(bridge, "intake", operator);
-        Self { sources, ahead_max, flight, idle: 0, bridge: bridge.clone() }
+        Self { sources, crawl, flight, idle: 0, bridge: bridge.clone() }
     }
 
     fn ended(&self) -> bool {
@@ -85,7 +85,7 @@ impl Reader {
     fn is_full(&self) -> bool {
         let pulse = &self.bridge.pulse;
         let lent = frontier::stage(pulse).lent.load(Relaxed);
-        lent.max(pulse.load()) >= self.ahead_max.div_ceil(2)
+        lent.max(pulse.load()) >= self.crawl.get().ahead_max.div_ceil(2)
     }
 
     /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.

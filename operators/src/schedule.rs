@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use faceflow_core::record::{Delivered, Fate, Frame, Work};
 use faceflow_core::retry::RetrySettings;
-use faceflow_core::{Class, Clock, Fault, Flow, Lost};
+use faceflow_core::{Class, Clock, Fault, Flow, Live, Lost};
 use timely::dataflow::operators::vec::Map;
 
 use crate::recrawl::RecrawlSettings;
@@ -15,11 +15,21 @@ use crate::recrawl::RecrawlSettings;
 /// Decides about failures.
 pub trait Schedule<'s> {
     /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says.
-    fn schedule(self, settings: RetrySettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate>;
+    fn schedule(
+        self,
+        settings: Live<RetrySettings>,
+        recrawl: Live<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Fate>;
 }
 
 impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
-    fn schedule(self, settings: RetrySettings, recrawl: RecrawlSettings, clock: Arc<dyn Clock>) -> Flow<'s, Fate> {
+    fn schedule(
+        self,
+        settings: Live<RetrySettings>,
+        recrawl: Live<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Fate> {
         self.map(move |lost| {
             if lost.fault.class == Class::Store {
                 // It concerns everything that follows, and somebody must mend it.
@@ -27,7 +37,7 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
             }
             let now = clock.now();
             if let Work::Page(page) = &lost.record
-                && let Some(due) = recrawl.after_failure(page, now)
+                && let Some(due) = recrawl.get().after_failure(page, now)
             {
                 return Fate::Retry {
                     work: lost.record,
@@ -35,7 +45,7 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
                     fault: lost.fault,
                 };
             }
-            settings.decide(lost, now)
+            settings.get().decide(lost, now)
         })
     }
 }

@@ -20,18 +20,66 @@ const REST_MS: Time = 500;
 
 /// A watched file of sites.
 pub struct Watch {
-    path: PathBuf,
     parse: ParseSite,
     known: HashSet<Key>,
     /// What the reading under way has shown so far, and what the one before showed that this one did not.
     shown: HashSet<Key>,
     removed: Vec<Key>,
-    /// The reading under way, and the file as it was when it began.
+    /// The reading under way.
     reading: Option<Lines>,
+    file: Rested,
+    missing: bool,
+}
+
+/// A file that changes now and then, and is read when it has changed and rests.
+pub struct Rested {
+    path: PathBuf,
+    /// The file as it was when it was read.
     read: Option<Stamp>,
     /// The file as it was last seen, and since when it has been so.
     last: Option<(Stamp, Time)>,
-    missing: bool,
+}
+
+impl Rested {
+    /// A file that has not been read yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read: None, last: None }
+    }
+
+    /// Whether it has changed since this was last so, and has not been touched for a moment. The error names the file.
+    pub fn has_changed(&mut self, now: Time) -> std::io::Result<bool> {
+        let stamp = self.stamp()?;
+        if self.read == Some(stamp) {
+            return Ok(false);
+        }
+        match self.last {
+            Some((last, since)) if last == stamp && now >= since + REST_MS => {
+                self.read = Some(stamp);
+                Ok(true)
+            }
+            Some((last, _)) if last == stamp => Ok(false),
+            _ => {
+                self.last = Some((stamp, now));
+                Ok(false)
+            }
+        }
+    }
+
+    /// As it is now it counts as read.
+    pub fn take_as_read(&mut self) {
+        self.read = self.stamp().ok();
+    }
+
+    /// As it is now it is read again, after another rest.
+    pub fn forget(&mut self) {
+        (self.read, self.last) = (None, None);
+    }
+
+    fn stamp(&self) -> std::io::Result<Stamp> {
+        let metadata = std::fs::metadata(&self.path);
+        let metadata = metadata.map_err(|error| std::io::Error::other(format!("{}: {error}", self.path.display())))?;
+        Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
 }
 
 /// What changes when a file does.
@@ -45,47 +93,39 @@ impl Watch {
     /// Watches the file at `path`, which must be there now.
     pub fn open(path: &Path, parse: ParseSite) -> std::io::Result<Self> {
         drop(Lines::open(path, parse)?);
-        let path = path.to_owned();
+        let file = Rested::new(path.to_owned());
         let (known, shown, removed) = (HashSet::new(), HashSet::new(), vec![]);
-        Ok(Self { path, parse, known, shown, removed, reading: None, read: None, last: None, missing: false })
+        Ok(Self { parse, known, shown, removed, reading: None, file, missing: false })
     }
 
     /// Begins to read the file again if it has changed and rests.
     fn look(&mut self, now: Time) -> Option<Poll> {
-        let stamp = match stamp(&self.path) {
-            Ok(stamp) => stamp,
-            Err(error) => return self.miss(&error),
-        };
-        self.missing = false;
-        if self.read == Some(stamp) {
-            return None;
-        }
-        match self.last {
-            Some((last, since)) if last == stamp && now >= since + REST_MS => {}
-            Some((last, _)) if last == stamp => return None,
-            _ => {
-                self.last = Some((stamp, now));
-                return None;
-            }
-        }
-        match Lines::open(&self.path, self.parse) {
-            Ok(lines) => {
-                (self.reading, self.read) = (Some(lines), Some(stamp));
-                None
+        match self.file.has_changed(now) {
+            Ok(changed) => {
+                self.missing = false;
+                changed.then(|| self.read()).flatten()
             }
             Err(error) => self.miss(&error),
         }
     }
 
+    fn read(&mut self) -> Option<Poll> {
+        match Lines::open(&self.file.path, self.parse) {
+            Ok(lines) => {
+                self.reading = Some(lines);
+                None
+            }
+            Err(error) => {
+                self.file.forget();
+                self.miss(&std::io::Error::other(format!("{}: {error}", self.file.path.display())))
+            }
+        }
+    }
+
     fn miss(&mut self, error: &std::io::Error) -> Option<Poll> {
-        let why = format!("{}: {error}; it is read again when it is back", self.path.display());
+        let why = format!("{error}; it is read again when it is back");
         (!std::mem::replace(&mut self.missing, true)).then_some(Poll::Bad(why))
     }
-}
-
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    let metadata = std::fs::metadata(path)?;
-    Ok(Stamp { bytes: metadata.len(), modified: metadata.modified().ok() })
 }
 
 impl Source for Watch {
@@ -111,7 +151,8 @@ impl Source for Watch {
                 }
                 Poll::Failed(why) => {
                     // From the beginning, after another rest: what came through already is known.
-                    (self.reading, self.read, self.last) = (None, None, None);
+                    self.reading = None;
+                    self.file.forget();
                     self.shown.clear();
                     return Poll::Bad(why);
                 }

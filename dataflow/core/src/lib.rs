@@ -14,6 +14,7 @@ pub mod invariants;
 pub mod kill;
 pub mod layout;
 pub mod ledger;
+pub mod live;
 pub mod pulse;
 pub mod record;
 pub mod retry;
@@ -24,6 +25,7 @@ pub mod testing;
 
 pub use clock::{Clock, Time};
 pub use fault::{Class, Fault, Lost};
+pub use live::Live;
 
 /// A stream of records in the graph: a timely stream whose timestamps are due times.
 pub type Flow<'s, D> = timely::dataflow::StreamVec<'s, Time, D>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use faceflow_core::record::Reading;
-use faceflow_core::{Class, Clock, Fault, Future};
+use faceflow_core::{Class, Clock, Fault, Future, Live};
 use futures::future::BoxFuture;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION,
@@ -30,7 +30,7 @@ use super::{OptOuts, Origin, Response, Want, Web, faults};
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    settings: FetchSettings,
+    settings: Live<FetchSettings>,
     clock: Arc<dyn Clock>,
     http: reqwest::Client,
     guard: Arc<Guard>,
@@ -70,10 +70,11 @@ const KEPT_HEADERS: [&str; 9] = [
 ];
 
 impl Client {
-    /// A client with these settings. `clock` reads `Retry-After` dates of servers that do not tell their own time.
-    pub fn new(settings: &FetchSettings, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+    /// A client with these settings; what [`FetchSettings::taking`] takes over may change while it works. `clock` reads `Retry-After` dates of servers that do not tell their own time.
+    pub fn new(live: Live<FetchSettings>, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        let settings = live.get();
         settings.check().map_err(|(key, allowed)| ClientError::Setting { key, allowed })?;
-        let guard = Arc::new(Guard::new(settings));
+        let guard = Arc::new(Guard::new(&settings));
         let http = reqwest::Client::builder()
             .user_agent(&settings.user_agent)
             .dns_resolver(CheckedNames(Arc::clone(&guard)))
@@ -86,10 +87,9 @@ impl Client {
             .http1_max_headers(settings.headers_max)
             .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
             .build()?;
-        let (hosts, robots) = (Hosts::new(settings), Robots::new(settings));
-        let (opt_outs, memory) = (OptOuts::new(settings), Arc::new(BodyMemory::new(settings.memory_max_bytes)));
-        let settings = settings.clone();
-        Ok(Self(Arc::new(Inner { settings, clock, http, guard, hosts, robots, opt_outs, memory })))
+        let (hosts, robots) = (Hosts::new(&live), Robots::new(&live));
+        let (opt_outs, memory) = (OptOuts::new(&settings), Arc::new(BodyMemory::new(settings.memory_max_bytes)));
+        Ok(Self(Arc::new(Inner { settings: live, clock, http, guard, hosts, robots, opt_outs, memory })))
     }
 }
 
@@ -97,6 +97,11 @@ impl Client {
     /// The memory that its bodies are held in.
     pub(super) fn memory(&self) -> Arc<BodyMemory> {
         Arc::clone(&self.0.memory)
+    }
+
+    /// Its settings.
+    pub(super) fn settings(&self) -> Live<FetchSettings> {
+        self.0.settings.clone()
     }
 }
 
@@ -150,14 +155,15 @@ enum Answer {
 impl Inner {
     /// Asks for `url` and follows where the answers point; `None` if what was read last has not changed.
     async fn follow(&self, mut url: Url, errand: Errand<'_>) -> Result<Option<Response>, Fault> {
-        let mut left = Duration::from_millis(self.settings.total_timeout_ms);
+        let settings = self.settings.get();
+        let mut left = Duration::from_millis(settings.total_timeout_ms);
         let mut passed = vec![];
         url.set_fragment(None);
         loop {
-            let (_visitor, held) = self.enter(&url, errand).await?;
+            let (_visitor, held) = self.enter(&url, errand, &settings).await?;
             let start = Instant::now();
-            let deadline = Deadline { at: start + left, total_ms: self.settings.total_timeout_ms };
-            let next = match self.ask(&url, errand, (deadline, held)).await? {
+            let deadline = Deadline { at: start + left, total_ms: settings.total_timeout_ms };
+            let next = match self.ask(&url, errand, &settings, (deadline, held)).await? {
                 Answer::Arrived(response) => return Ok(Some(response)),
                 Answer::Unchanged => return Ok(None),
                 Answer::Moved(next) => next,
@@ -167,17 +173,17 @@ impl Inner {
             if passed.contains(&url) {
                 return Err(refused("redirect_loop", format!("{url} leads back to itself")));
             }
-            if passed.len() > self.settings.redirects_max {
-                return Err(refused("too_many_redirects", format!("more than {}", self.settings.redirects_max)));
+            if passed.len() > settings.redirects_max {
+                return Err(refused("too_many_redirects", format!("more than {}", settings.redirects_max)));
             }
         }
     }
 
     /// Waits until `url` may be asked, if it may, and until there is memory for an answer.
-    async fn enter(&self, url: &Url, errand: Errand<'_>) -> Result<(Visitor, Held), Fault> {
+    async fn enter(&self, url: &Url, errand: Errand<'_>, settings: &FetchSettings) -> Result<(Visitor, Held), Fault> {
         self.guard.check(url).await?;
         let delay = match errand {
-            Errand::Get(..) if self.settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
+            Errand::Get(..) if settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
             _ => Duration::ZERO,
         };
         // Memory comes last: whoever waits for a host's pace holds none.
@@ -191,9 +197,15 @@ impl Inner {
     }
 
     /// One request to an address that may be asked, with its deadline and its share of memory.
-    async fn ask(&self, url: &Url, errand: Errand<'_>, (deadline, held): (Deadline, Held)) -> Result<Answer, Fault> {
-        let read_timeout = Duration::from_millis(self.settings.read_timeout_ms);
-        let patience = Duration::from_millis(self.settings.connect_timeout_ms) + read_timeout;
+    async fn ask(
+        &self,
+        url: &Url,
+        errand: Errand<'_>,
+        settings: &FetchSettings,
+        (deadline, held): (Deadline, Held),
+    ) -> Result<Answer, Fault> {
+        let read_timeout = Duration::from_millis(settings.read_timeout_ms);
+        let patience = Duration::from_millis(settings.connect_timeout_ms) + read_timeout;
         let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
         let mut request = request.header(ACCEPT_ENCODING, body::CODINGS);
         let last = if let Errand::Get(_, last) = errand { last } else { None };
@@ -214,7 +226,7 @@ impl Inner {
         let answer = timeout_at(by.min(deadline.at), request).await.map_err(late)?;
         let answer = answer.map_err(|error| faults::of_request(&error))?;
         let (status, headers) = (answer.status(), answer.headers());
-        self.check_size(headers)?;
+        check_size(headers, settings.headers_max_bytes)?;
         if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(Answer::Moved(target(url, headers)?));
         }
@@ -230,23 +242,14 @@ impl Inner {
             Errand::Get(want, _) => {
                 self.check_opt_outs(headers, want)?;
                 let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-                (self.settings.body_max(want, content_type), true)
+                (settings.body_max(want, content_type), true)
             }
-            Errand::Robots => (SizeLimit { bytes: self.settings.robots_max_bytes, key: "robots_max_bytes" }, false),
+            Errand::Robots => (SizeLimit { bytes: settings.robots_max_bytes, key: "robots_max_bytes" }, false),
         };
-        let unpacked = matches!(errand, Errand::Get(Want::Page, _)).then(|| self.settings.listing_max());
+        let unpacked = matches!(errand, Errand::Get(Want::Page, _)).then(|| settings.listing_max());
         let limit = Limit { size, whole, unpacked, patience: read_timeout, deadline };
         let body = body::read(answer, limit, (&self.memory, held)).await?;
         Ok(Answer::Arrived(Response { final_url: url.clone(), status: status.as_u16(), headers: kept, body }))
-    }
-
-    fn check_size(&self, headers: &HeaderMap) -> Result<(), Fault> {
-        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if bytes <= self.settings.headers_max_bytes {
-            return Ok(());
-        }
-        let detail = format!("headers of {bytes} bytes, allowed are {}", self.settings.headers_max_bytes);
-        Err(Fault::transient(Class::Protocol, "bad_response", detail))
     }
 
     fn check_opt_outs(&self, headers: &HeaderMap, want: Want) -> Result<(), Fault> {
@@ -258,6 +261,15 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn check_size(headers: &HeaderMap, bytes_max: usize) -> Result<(), Fault> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let detail = format!("headers of {bytes} bytes, allowed are {bytes_max}");
+    Err(Fault::transient(Class::Protocol, "bad_response", detail))
 }
 
 /// Where a redirect points, seen from `base`.

@@ -12,27 +12,26 @@ use std::sync::Arc;
 
 use faceflow_core::bridge::blocking;
 use faceflow_core::record::Reading;
-use faceflow_core::{Class, Fault, Future};
+use faceflow_core::{Class, Fault, Future, Live};
 use rustix::fs::OFlags;
 use url::Url;
 
 use super::memory::BodyMemory;
 use super::settings::SizeLimit;
-use super::{Client, Response, Want, Web, faults};
+use super::{Client, FetchSettings, Response, Want, Web, faults};
 
 /// A web whose `file:` addresses are files in some folders.
 pub struct Files {
     web: Arc<dyn Web>,
     memory: Arc<BodyMemory>,
     roots: Arc<[PathBuf]>,
-    bytes_max: usize,
+    settings: Live<FetchSettings>,
 }
 
 impl Files {
-    /// The web of `client`, whose memory for bodies it shares, and the files in `roots` (canonical paths), each of at most
-    /// `bytes_max`.
-    pub fn new(client: Client, roots: Vec<PathBuf>, bytes_max: usize) -> Self {
-        Self { memory: client.memory(), web: Arc::new(client), roots: roots.into(), bytes_max }
+    /// The web of `client`, whose settings and memory for bodies it shares, and the files in `roots` (canonical paths).
+    pub fn new(client: Client, roots: Vec<PathBuf>) -> Self {
+        Self { memory: client.memory(), settings: client.settings(), web: Arc::new(client), roots: roots.into() }
     }
 }
 
@@ -45,8 +44,8 @@ impl Web for Files {
         if url.scheme() != "file" {
             return self.web.get(url, want);
         }
-        let (url, roots, bytes_max, memory) =
-            (url.clone(), Arc::clone(&self.roots), self.bytes_max, Arc::clone(&self.memory));
+        let (url, roots, memory) = (url.clone(), Arc::clone(&self.roots), Arc::clone(&self.memory));
+        let bytes_max = self.settings.get().body_max_bytes;
         Box::pin(async move {
             let mut held = memory.share().await;
             let named = url.clone();
@@ -110,7 +109,8 @@ mod tests {
     fn client() -> Client {
         let runtime = tokio::runtime::Handle::current();
         let clock = Arc::new(faceflow_core::clock::RuntimeClock::wall(runtime));
-        Client::new(&super::super::FetchSettings::default(), clock).expect("a client")
+        let settings = FetchSettings { body_max_bytes: 20, ..FetchSettings::default() };
+        Client::new(settings.into(), clock).expect("a client")
     }
 
     #[tokio::test]
@@ -121,7 +121,7 @@ mod tests {
                 .expect("writes");
         }
         std::os::unix::fs::symlink(outside.path().join("secret.jpg"), inside.path().join("link.jpg")).expect("links");
-        let files = Files::new(client(), vec![inside.path().canonicalize().expect("is there")], 20);
+        let files = Files::new(client(), vec![inside.path().canonicalize().expect("is there")]);
         let get = async |folder: &tempfile::TempDir, name: &str| {
             let url = Url::from_file_path(folder.path().join(name)).expect("a path");
             files.get(&url, Want::Image).await.map(|response| response.body).map_err(|fault| fault.reason)

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use faceflow_core::Live;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -17,8 +18,7 @@ use super::settings::FetchSettings;
 #[derive(Debug)]
 pub struct Hosts {
     all: Arc<Semaphore>,
-    per_host: usize,
-    delay: Duration,
+    settings: Live<FetchSettings>,
     known: Mutex<Known>,
 }
 
@@ -47,16 +47,12 @@ pub struct Visitor {
 
 impl Hosts {
     /// Politeness by these settings.
-    pub fn new(settings: &FetchSettings) -> Self {
+    pub fn new(settings: &Live<FetchSettings>) -> Self {
+        let FetchSettings { concurrency, hosts_max, .. } = *settings.get();
         Self {
-            all: Arc::new(Semaphore::new(settings.concurrency)),
-            per_host: settings.per_host,
-            delay: Duration::from_millis(settings.delay_ms),
-            known: Mutex::new(Known {
-                hosts: HashMap::new(),
-                hosts_max: settings.hosts_max,
-                sweep_at: settings.hosts_max,
-            }),
+            all: Arc::new(Semaphore::new(concurrency)),
+            settings: settings.clone(),
+            known: Mutex::new(Known { hosts: HashMap::new(), hosts_max, sweep_at: hosts_max }),
         }
     }
 
@@ -73,7 +69,7 @@ impl Hosts {
                 sleep_until(*next).await;
             }
             let all = permit(&self.all).await;
-            *next = Instant::now() + delay.max(self.delay);
+            *next = Instant::now() + delay.max(Duration::from_millis(self.settings.get().delay_ms));
             all
         };
         Visitor { _host: host, _here: here, _all: all }
@@ -87,7 +83,8 @@ impl Hosts {
         if known.hosts.len() >= known.sweep_at {
             known.sweep(Instant::now());
         }
-        let (here, next) = (Arc::new(Semaphore::new(self.per_host)), tokio::sync::Mutex::new(Instant::now()));
+        let (here, next) =
+            (Arc::new(Semaphore::new(self.settings.get().per_host)), tokio::sync::Mutex::new(Instant::now()));
         let host = Arc::new(Host { here, next });
         known.hosts.insert(origin.clone(), Arc::clone(&host));
         host
@@ -123,7 +120,7 @@ mod tests {
     fn hosts(change: fn(&mut FetchSettings)) -> Arc<Hosts> {
         let mut settings = FetchSettings::default();
         change(&mut settings);
-        Arc::new(Hosts::new(&settings))
+        Arc::new(Hosts::new(&settings.into()))
     }
 
     fn origin(name: &str) -> Origin {
@@ -151,6 +148,8 @@ mod tests {
         assert_eq!(starts(&hosts, 4, (0, 1)).await, [0, 200, 400, 600]);
         // The last of them still paces the next.
         assert_eq!(starts(&hosts, 3, (1_000, 1)).await, [199, 1_199, 2_199]);
+        hosts.settings.set(FetchSettings { delay_ms: 50, ..FetchSettings::default() });
+        assert_eq!(starts(&hosts, 3, (0, 1)).await, [999, 1_049, 1_099], "a new delay holds from the next start");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow_core::{Class, Fault};
+use faceflow_core::{Class, Fault, Live};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
@@ -20,11 +20,7 @@ use super::settings::FetchSettings;
 
 /// Remembered robots.txt, by origin.
 pub struct Robots {
-    agent: String,
-    ttl: Duration,
-    retry: Duration,
-    delay_max: Duration,
-    bytes_max: usize,
+    settings: Live<FetchSettings>,
     memory: Mutex<Memory>,
 }
 
@@ -45,15 +41,8 @@ struct Known {
 
 impl Robots {
     /// Nothing remembered yet.
-    pub fn new(settings: &FetchSettings) -> Self {
-        Self {
-            agent: settings.agent().to_owned(),
-            ttl: Duration::from_millis(settings.robots_ttl_ms),
-            retry: Duration::from_millis(settings.robots_retry_ms),
-            delay_max: Duration::from_millis(settings.robots_crawl_delay_max_ms),
-            bytes_max: settings.robots_cache_max_bytes,
-            memory: Mutex::default(),
-        }
+    pub fn new(settings: &Live<FetchSettings>) -> Self {
+        Self { settings: settings.clone(), memory: Mutex::default() }
     }
 
     /// The delay that `url`'s host asks for between requests, if `url` may be asked at all. `fetch` gets the body of a
@@ -68,12 +57,14 @@ impl Robots {
             .get_or_init(|| async {
                 let place = url.join("/robots.txt").expect("a web URL is a base");
                 let known = self.judge(fetch(place).await);
-                self.memory().grow(known.bytes(), self.bytes_max);
+                self.memory().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
                 known
             })
             .await;
         match &known.verdict {
-            Ok(rules) if rules.allow(url) => Ok(rules.delay.min(self.delay_max)),
+            Ok(rules) if rules.allow(url) => {
+                Ok(rules.delay.min(Duration::from_millis(self.settings.get().robots_crawl_delay_max_ms)))
+            }
             Ok(_) => {
                 Err(Fault::permanent(Class::Policy, "robots", format!("{origin}/robots.txt disallows {}", url.path())))
             }
@@ -87,17 +78,19 @@ impl Robots {
     /// RFC 9309, 2.3.1: a status that says no, or too many redirects, means that there are no rules; an unreachable file
     /// means that everything is disallowed, for now. A file where our own policy does not let us go stays unread for good.
     fn judge(&self, fetched: Result<Bytes, Fault>) -> Known {
+        let settings = self.settings.get();
+        let ttl = Duration::from_millis(settings.robots_ttl_ms);
         let (verdict, lasts) = match fetched {
-            Ok(body) => (Ok(Rules::parse(&body, &self.agent)), self.ttl),
-            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(Rules::none()), self.ttl),
+            Ok(body) => (Ok(Rules::parse(&body, settings.agent())), ttl),
+            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(Rules::none()), ttl),
             Err(fault) if fault.permanent => {
                 let detail = format!("its robots.txt cannot be read: {}", fault.detail);
-                (Err(Fault { detail, ..fault }), self.ttl)
+                (Err(Fault { detail, ..fault }), ttl)
             }
             Err(fault) => {
-                let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(self.ttl);
+                let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(ttl);
                 let verdict = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
-                (Err(verdict), self.retry.max(asked))
+                (Err(verdict), Duration::from_millis(settings.robots_retry_ms).max(asked))
             }
         };
         Known { verdict, expires: Instant::now() + lasts }
@@ -172,7 +165,7 @@ mod tests {
     fn robots(change: fn(&mut FetchSettings)) -> Robots {
         let mut settings = FetchSettings::default();
         change(&mut settings);
-        Robots::new(&settings)
+        Robots::new(&settings.into())
     }
 
     /// Asks about `url` of a host whose robots.txt is `answer`; counts the fetches.

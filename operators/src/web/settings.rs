@@ -124,6 +124,27 @@ impl FetchSettings {
         &self.user_agent[..end.unwrap_or(self.user_agent.len())]
     }
 
+    /// These settings with what can change while a client works taken from `new`: what is decided anew for every request. The
+    /// rest is built into connections, limits over all requests, and what has been promised to hosts.
+    pub fn taking(&self, new: &Self) -> Self {
+        Self {
+            redirects_max: new.redirects_max,
+            delay_ms: new.delay_ms,
+            read_timeout_ms: new.read_timeout_ms,
+            total_timeout_ms: new.total_timeout_ms,
+            body_max_bytes: new.body_max_bytes,
+            page_max_bytes: new.page_max_bytes,
+            listing_max_bytes: new.listing_max_bytes,
+            respect_robots: new.respect_robots,
+            robots_max_bytes: new.robots_max_bytes,
+            robots_ttl_ms: new.robots_ttl_ms,
+            robots_retry_ms: new.robots_retry_ms,
+            robots_crawl_delay_max_ms: new.robots_crawl_delay_max_ms,
+            robots_cache_max_bytes: new.robots_cache_max_bytes,
+            ..self.clone()
+        }
+    }
+
     /// The size limit of a body asked for as `want` and declared as `content_type`.
     pub(super) fn body_max(&self, want: Want, content_type: Option<&str>) -> SizeLimit {
         match want {

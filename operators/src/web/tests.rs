@@ -19,7 +19,7 @@ fn client(change: impl FnOnce(&mut FetchSettings)) -> Client {
     let mut settings = FetchSettings { allow_networks: loopback.to_vec(), respect_robots: false, ..Default::default() };
     change(&mut settings);
     let clock = RuntimeClock::starting_at(tokio::runtime::Handle::current(), 784_111_777_000);
-    Client::new(&settings, Arc::new(clock)).expect("the settings are possible")
+    Client::new(settings.into(), Arc::new(clock)).expect("the settings are possible")
 }
 
 async fn page(client: &Client, url: &Url) -> Result<Response, Fault> {

@@ -58,6 +58,18 @@ async fn a_page_that_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn new_settings_hold_from_the_next_request() {
+    let server = Server::always(ok("hello")).await;
+    let (client, url) = (client(|_| ()), server.url("/"));
+    assert_eq!(&page(&client, &url).await.expect("an answer").body[..], b"hello");
+    let live = client.settings();
+    live.set(FetchSettings { page_max_bytes: 4, ..live.get().as_ref().clone() });
+    assert_fault(page(&client, &url).await, Class::Policy, "too_large", true);
+    let image = client.get(&url, Want::Image).await.expect("only pages are limited");
+    assert_eq!(&image.body[..], b"hello");
+}
+
+#[tokio::test]
 async fn a_chunked_answer_is_whole_when_its_last_chunk_is() {
     let body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let server = Server::always(Reply::Bytes(body.to_vec())).await;
