@@ -4,11 +4,15 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use faceflow::core::detector::Picture;
+use faceflow::core::ledger::Broken;
 use faceflow::sinks::ledger::{OpenError, Place, Reader};
 use faceflow::sinks::objects::Objects;
 
 use crate::cli::Common;
 use crate::commands::{DONE, FAILED, settings};
+
+/// Of what breaks a law of the ledger, so many are named.
+const KEYS_MAX: usize = 5;
 
 /// Checks everything, says it, and fails if anything is not well.
 pub fn doctor(common: &Common) -> Result<u8> {
@@ -48,6 +52,11 @@ fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<Strin
         (_, opened) => opened.map_err(|error| error.to_string())?,
     };
     ledger.check().map_err(|error| error.to_string())?;
+    let broken = ledger.audit(KEYS_MAX).map_err(|error| error.to_string())?;
+    if !broken.is_empty() {
+        let broken: Vec<String> = broken.iter().map(Broken::to_string).collect();
+        return Err(format!("{place}: {}", broken.join("; ")));
+    }
     let (pages, images) = ledger.tally().map_err(|error| error.to_string())?;
     Ok(format!("{place}: {} pages, {} images", pages.discovered, images.discovered))
 }

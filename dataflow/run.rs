@@ -12,6 +12,7 @@ use faceflow_core::Time;
 use faceflow_core::bridge::panicked;
 use faceflow_core::cluster::{Beat, Peers};
 use faceflow_core::invariants::conserved;
+use faceflow_core::ledger::Ledger;
 use faceflow_core::pulse::{Mode, Pulse};
 use timely::communication::WorkerGuards;
 use timely::dataflow::ProbeHandle;
@@ -27,6 +28,9 @@ const NAP: Duration = Duration::from_millis(20);
 const CHECK_EVERY_MS: u64 = 100;
 /// How long the other processes of a cluster have to close their connections at the end.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Of what breaks a law of the ledger, so many are named.
+const KEYS_MAX: usize = 5;
 
 /// How a run is driven.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +98,8 @@ pub fn run(parts: &Parts, drive: Drive, links: Option<(Links, Arc<Peers>)>) -> R
         }
     }
     if let Some(failure) = parts.bridge.pulse.failure() {
-        return Err(RunError::Failed(failure));
+        let broken = if watch.violated.load(Relaxed) { broken_laws(parts.ledger.as_ref()) } else { String::new() };
+        return Err(RunError::Failed(failure + &broken));
     }
     for sink in &parts.sinks {
         // Waits for a write that is still under way, then tells the sink that it was the last of this run.
@@ -136,6 +141,8 @@ struct Watch {
     checking: Arc<AtomicBool>,
     /// When the next check is due.
     check_at: AtomicU64,
+    /// Whether something discovered is unaccounted for.
+    violated: Arc<AtomicBool>,
 }
 
 /// When a drain began, and when work was last seen under way.
@@ -154,6 +161,7 @@ impl Watch {
             drain: Mutex::new(None),
             checking: Arc::default(),
             check_at: AtomicU64::new(0),
+            violated: Arc::default(),
         }
     }
 }
@@ -268,19 +276,27 @@ fn check_conservation(parts: &Parts, watch: &Watch) {
         return;
     }
     watch.check_at.store(now + CHECK_EVERY_MS, Relaxed);
-    let (ledger, pulse, checking) =
-        (Arc::clone(&parts.ledger), parts.bridge.pulse.clone(), Arc::clone(&watch.checking));
+    let (ledger, pulse) = (Arc::clone(&parts.ledger), parts.bridge.pulse.clone());
+    let (checking, violated) = (Arc::clone(&watch.checking), Arc::clone(&watch.violated));
     parts.bridge.runtime.spawn_blocking(move || {
-        let verdict = match ledger.tally() {
+        match ledger.tally() {
             Ok((pages, images)) => {
                 pulse.count((pages, images));
-                conserved(&pages).and(conserved(&images))
+                if let Err(why) = conserved(&pages).and(conserved(&images)) {
+                    violated.store(true, Relaxed);
+                    pulse.fail(format!("conservation is violated: {why}"));
+                }
             }
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = verdict {
-            pulse.fail(format!("conservation is violated: {why}"));
+            Err(error) => pulse.fail(error.to_string()),
         }
         checking.store(false, Relaxed);
     });
+}
+
+/// Where conservation is violated. The workers have left, so there is time to look.
+fn broken_laws(ledger: &dyn Ledger) -> String {
+    match ledger.audit(KEYS_MAX) {
+        Ok(broken) => broken.iter().map(|broken| format!("; {broken}")).collect(),
+        Err(error) => format!("; where, the ledger does not say: {error}"),
+    }
 }

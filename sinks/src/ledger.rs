@@ -7,6 +7,7 @@
 
 mod admit;
 mod alternates;
+mod audit;
 mod books;
 pub(crate) mod database;
 mod lock;

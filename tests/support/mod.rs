@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
-use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
 use faceflow::core::record::Lane;
 use faceflow::core::sink::Store;
 use faceflow::core::{Class, Fault, Future, Time};
@@ -117,6 +117,10 @@ impl Ledger for Still {
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
         self.0.tally()
+    }
+
+    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+        self.0.audit(keys_max)
     }
 }
 

@@ -224,6 +224,33 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// A law of the books that does not hold, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// What should be true.
+    pub law: &'static str,
+    /// URLs, pictures or counts of which it is not.
+    pub keys: Vec<String>,
+    /// Whether there are more of them.
+    pub more: bool,
+}
+
+impl Broken {
+    /// The law if there is something that breaks it, of which at most `keys_max` are named.
+    pub fn of(law: &'static str, mut keys: Vec<String>, keys_max: usize) -> Option<Self> {
+        let more = keys.len() > keys_max;
+        keys.truncate(keys_max);
+        (more || !keys.is_empty()).then_some(Self { law, keys, more })
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = if self.more { " and more" } else { "" };
+        write!(out, "not so that {}: {}{more}", self.law, self.keys.join(", "))
+    }
+}
+
 /// The durable truth of one tenant.
 pub trait Ledger: Send + Sync {
     /// Appends a fact; resolves once it is durable, to what is open now because of it, each lane once. Facts are written in
@@ -242,6 +269,13 @@ pub trait Ledger: Send + Sync {
 
     /// Pages and images by state: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;
+
+    /// Counts everything anew: which laws do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever
+    /// keeps no rows has nothing to say.
+    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+        let _ = keys_max;
+        Ok(vec![])
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use faceflow_core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow_core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
 use faceflow_core::record::Lane;
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
@@ -166,5 +166,9 @@ impl Ledger for StateLedger {
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
         self.reader.tally()
+    }
+
+    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+        self.reader.audit(keys_max)
     }
 }

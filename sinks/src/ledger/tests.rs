@@ -1,6 +1,7 @@
 //! A small world for tests of this crate: records by short names, and a ledger that is checked after every fact.
 
 mod alternates;
+mod audit;
 mod conservation;
 mod crash;
 mod durability;
@@ -200,10 +201,11 @@ impl Rig {
         }
     }
 
-    /// Conservation, and counts that equal what the results say line by line.
+    /// Conservation, no broken law, and counts that equal what the results say line by line.
     pub fn check(&self) {
         let (pages, images) = self.ledger().tally().expect("counts");
         conserved(&pages).and(conserved(&images)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(self.reader().audit(3), Ok(vec![]));
         assert_eq!(pages, counted(&self.lines(Kind::Pages)), "pages");
         assert_eq!(images, counted(&self.lines(Kind::Images)), "images");
     }
