@@ -172,6 +172,9 @@ pub struct CrawlArgs {
     /// How images are found on a page: smart and all take every embedding
     #[arg(long, value_name = "METHOD", default_value = "smart")]
     pub method: String,
+    /// Tell metrics for Prometheus at this address (GET /metrics), such as 127.0.0.1:9090
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<String>,
     /// Worker threads of the dataflow
     #[arg(short = 'w', value_name = "N", default_value_t = 1)]
     pub workers: usize,

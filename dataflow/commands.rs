@@ -14,6 +14,7 @@ use faceflow::core::pulse::Pulse;
 use faceflow::core::source::Source;
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::local::{Local, files};
+use faceflow::metrics::Metrics;
 use faceflow::operators::address::parse_site;
 use faceflow::reload::Reload;
 use faceflow::run::Drive;
@@ -173,6 +174,11 @@ fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
     job.engine = Engine::Named(common.detector.clone());
     job.drive.workers = args.workers;
     job.cluster = cluster;
+    if let Some(address) = &args.metrics {
+        let metrics = Metrics::listen(address).map_err(|error| Usage(format!("--metrics {address}: {error}")))?;
+        eprintln!("faceflow: metrics at http://{}/metrics", metrics.address());
+        job.metrics = Some(metrics);
+    }
     Ok(job)
 }
 

@@ -26,6 +26,7 @@ use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::{SinkError, report, sidecar};
 
 use crate::cluster::{ClusterError, Links, Membership, Terms};
+use crate::metrics::Metrics;
 use crate::parts::{Outside, Parts, Share};
 use crate::reload::Reload;
 use crate::run::{Drive, Ending, RunError, run};
@@ -45,6 +46,8 @@ pub enum Engine {
 pub struct Job {
     /// Every setting.
     pub settings: Settings,
+    /// Where metrics are told while it runs.
+    pub metrics: Option<Metrics>,
     /// How settings are read again while it runs; without it, they stay.
     pub reload: Option<Reload>,
     /// Folder of the ledger, or the `postgres://` URL of a database.
@@ -127,6 +130,7 @@ impl Job {
     pub fn new(state: &str, out: &str) -> Self {
         Self {
             settings: Settings::default(),
+            metrics: None,
             reload: None,
             state: state.to_owned(),
             out: out.to_owned(),
@@ -179,6 +183,9 @@ impl Job {
         };
         let first = self.is_first();
         let ledger = Arc::new(self.open_ledger(runtime, links.as_mut())?);
+        if let Some(metrics) = self.metrics.take() {
+            metrics.tell(&bridge, Arc::clone(&ledger) as _);
+        }
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
             Durability::Power => Objects::open_durable(&self.out)?,

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod graph;
 pub mod job;
 pub mod local;
+pub mod metrics;
 pub mod parts;
 pub mod reload;
 pub mod run;

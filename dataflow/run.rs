@@ -179,8 +179,9 @@ fn work(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
 }
 
 fn step(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
+    // Of this process.
+    let first = worker.index().is_multiple_of(watch.drive.workers.max(1));
     if let Some(peers) = &watch.peers {
-        let first = worker.index().is_multiple_of(watch.drive.workers.max(1));
         let (telling, pulse) = (Arc::clone(watch), parts.bridge.pulse.clone());
         let process = peers.process();
         let say = move || telling.beat(process, &pulse);
@@ -191,6 +192,9 @@ fn step(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
     while !probe.done() && parts.bridge.pulse.mode() != Mode::Stopped {
         worker.step_or_park(Some(NAP));
         let ahead = first_time(&probe);
+        if ahead != frontier && first {
+            parts.bridge.pulse.reach(ahead);
+        }
         if ahead != frontier && worker.index() == 0 {
             check_conservation(parts, watch);
         }

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,18 +23,12 @@ use faceflow_core::Time;
 use faceflow_core::disk::sync_entries;
 use faceflow_core::kill::kill_point;
 use faceflow_core::source::{Poll, Source};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
 use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite};
-
-/// Connections at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+use crate::serve::{listen, serve};
 
 /// The settings `[submit]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,8 +128,7 @@ impl Submissions {
         sync_entries(inbox, |_| false)?;
         let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
         let follow = Kept { file: File::open(inbox)?, read: 0, kept: Arc::clone(&kept) };
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        let listener = listen(address)?;
         let address = listener.local_addr()?;
         let token = match &settings.token[..] {
             "" => made_up()?,
@@ -218,26 +211,6 @@ impl Read for Kept {
         let read = (&mut self.file).take(left).read(room)?;
         self.read += read as u64;
         Ok(read)
-    }
-}
-
-/// Answers connections: so many at once, one request each, each within `limit`.
-async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        // A connection that broke before it was accepted is the caller's affair.
-        let Ok((socket, _)) = listener.accept().await else { continue };
-        let service = TowerToHyperService::new(routes.clone());
-        connections.spawn(async move {
-            let _place = place;
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(limit).keep_alive(false);
-            // Whoever is late or breaks off gets no answer.
-            let _ = tokio::time::timeout(limit, http.serve_connection(TokioIo::new(socket), service)).await;
-        });
-        while connections.try_join_next().is_some() {}
     }
 }
 

@@ -3,11 +3,12 @@
 //! Everything here is a plain counter that operators bump and that progress bars, backpressure and the shutdown read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Time;
 use crate::ledger::Tally;
 
 /// Counters of one stage of the pipeline, over all workers of the process.
@@ -32,6 +33,7 @@ pub struct Pulse {
     mode: Arc<AtomicU8>,
     failure: Arc<Mutex<Option<String>>>,
     tallies: Arc<Mutex<(Tally, Tally)>>,
+    frontier: Arc<AtomicU64>,
 }
 
 /// What the process is doing about its work.
@@ -76,6 +78,16 @@ impl Pulse {
     /// Notes what the ledger has.
     pub fn count(&self, tallies: (Tally, Tally)) {
         *self.tallies.lock().unwrap_or_else(PoisonError::into_inner) = tallies;
+    }
+
+    /// Everything due before this time is settled, or due later; `None` before the beginning and after the end.
+    pub fn frontier(&self) -> Option<Time> {
+        Some(self.frontier.load(Relaxed)).filter(|frontier| (1..Time::MAX).contains(frontier))
+    }
+
+    /// Notes how far the frontier of time has come.
+    pub fn reach(&self, frontier: Time) {
+        self.frontier.store(frontier, Relaxed);
     }
 
     /// What the process is doing.

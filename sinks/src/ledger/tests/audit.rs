@@ -5,6 +5,9 @@ use crate::ledger::Place;
 
 both![damage_is_named_by_its_law_and_its_key, what_a_page_leads_to_is_not_forgotten];
 
+/// A law, and what is named as breaking it, if that is looked at.
+type Expected = (&'static str, Option<String>);
+
 /// Runs a statement beside the ledger, whatever its schema thinks of it.
 fn damage(rig: &Rig, sql: &str) {
     if let Place::Server(_) = rig.home.place() {
@@ -43,7 +46,7 @@ fn damage_is_named_by_its_law_and_its_key() {
     let of = |name: &str| format!("(SELECT picture FROM entries WHERE url = '{}')", url(name));
     let urls = "a picture counts the URLs that lead to it";
     let counts = "pages and images are counted by what they are";
-    let cases: Vec<(String, Vec<(&str, Option<String>)>)> = vec![
+    let cases: Vec<(String, Vec<Expected>)> = vec![
         (format!("UPDATE pictures SET urls = 1 WHERE id = {}", of("/a")), vec![(urls, Some(picture("one", "/a")))]),
         (
             format!("UPDATE pictures SET behind = 0 WHERE id = {}", of("/a")),

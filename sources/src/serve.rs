@@ -1,0 +1,43 @@
+//! A small HTTP server: so many connections at once, one request each, each within its time.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A socket to [`serve`] at.
+pub fn listen(address: &str) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Answers connections for ever, each within `limit`.
+pub async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        // A connection that broke before it was accepted is the caller's affair.
+        let Ok((socket, _)) = listener.accept().await else { continue };
+        let service = TowerToHyperService::new(routes.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(limit).keep_alive(false);
+            // Whoever is late or breaks off gets no answer.
+            let _ = tokio::time::timeout(limit, http.serve_connection(TokioIo::new(socket), service)).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
