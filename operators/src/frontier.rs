@@ -399,6 +399,10 @@ mod tests {
         let unknown = page(9, 9).key();
         frontier.hear(News { ended: Some(unknown), opened: vec![] }, 0);
         assert_eq!(give(&mut frontier, &hosts, &mut given), 0);
+        // Another limit holds as soon as the lane moves.
+        frontier.limit(&CrawlSettings { ahead_max: 1_000, ahead_per_host: 6, ..CrawlSettings::default() });
+        frontier.hear(News { ended: Some(given[&0][2]), opened: vec![] }, 0);
+        assert_eq!(give(&mut frontier, &hosts, &mut given), 3);
     }
 
     #[test]
