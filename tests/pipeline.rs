@@ -184,7 +184,7 @@ fn sitemaps_and_feeds_of_the_list_open_their_pages() {
     let site = web.site();
     let names = ["a", "b", "c", "d", "e"];
     for (seed, name) in names.iter().enumerate() {
-        site.page(&format!("/{name}"), &format!("<img src=/{name}.jpg>"));
+        site.page(&format!("/{name}"), format!("<img src=/{name}.jpg>"));
         site.image(&format!("/{name}.jpg"), world::jpeg(&picture(40 + seed as u64, 200, 150), 90));
     }
     let entry = |name: &&str| format!("<url><loc>{}</loc></url>", site.url(&format!("/{name}")));
