@@ -203,3 +203,17 @@ fn sitemaps_and_feeds_of_the_list_open_their_pages() {
     let summary = finish(job(folder.path(), &[site.url("/index.xml"), site.url("/feed")], &[]));
     assert_eq!((summary.pages.done, summary.images.done), (8, 5), "{:?} {:?}", summary.pages, summary.images);
 }
+
+#[test]
+fn a_retry_that_is_hours_away_does_not_end_a_run_whose_work_goes_on() {
+    let web = World::new();
+    let (busy, slow) = (web.site(), web.site());
+    busy.put("/", Answer::status(429).header("retry-after", "7200"));
+    slow.put("/", Answer::ok("text/html", "<a href=/p>").delayed(600));
+    slow.put("/p", Answer::ok("text/html", "<img src=/a.jpg>").delayed(600));
+    slow.put("/a.jpg", Answer::ok("image/jpeg", world::jpeg(&picture(6, 200, 150), 90)).delayed(600));
+    let folder = tempdir().expect("a folder");
+    let summary = finish(job(folder.path(), &[busy.url("/"), slow.url("/")], &[]));
+    assert!(summary.ending.next_due.is_some(), "the retry is left: {:?}", summary.ending);
+    assert_eq!((summary.pages.done, summary.pages.open, summary.images.done), (2, 1, 1));
+}

@@ -61,8 +61,8 @@ pub struct CrawlSettings {
     pub max_pages: u64,
     /// Images admitted per site, at most.
     pub max_images: u64,
-    /// Pages, images and retries that are in memory at once; all others wait in the ledger. Half of it in use keeps further
-    /// sites from being read.
+    /// Pages, images and retries that are in memory at once; all others wait in the ledger. When so many hosts wait for their
+    /// turn, no further sites are read.
     pub ahead_max: usize,
     /// Those of one host, at most; fewer when many hosts share the room.
     pub ahead_per_host: usize,

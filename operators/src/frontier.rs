@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::ledger::{Ask, Claimed, Ledger, LedgerError, Opened};
 use faceflow_core::pulse::{Mode, Pulse, Stage};
-use faceflow_core::record::{Key, Lane, Work};
+use faceflow_core::record::{FRAMES, Key, Lane, Work};
 use faceflow_core::{Class, Fault, Flow, Live, Time};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
@@ -37,7 +37,7 @@ pub struct News {
     pub opened: Vec<Opened>,
 }
 
-/// The frontier's counters: `lent` is what was given out.
+/// The frontier's counters: `lent` is what was given out, `waiting` the lanes that have more which is due.
 pub fn stage(pulse: &Pulse) -> Arc<Stage> {
     pulse.stage("frontier")
 }
@@ -60,7 +60,7 @@ pub trait GiveOut<'s> {
 
 /// What the ledger was asked, and what it said.
 enum Answer {
-    Lanes(Vec<Lane>),
+    Lanes(Vec<Opened>),
     Work(Vec<Claimed>),
 }
 
@@ -74,9 +74,10 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
             let mut held = lender.is_some().then_some(capability);
             let mut lent = lender.map(|lender| {
                 let frontier = Frontier::new(&lender, stage(&bridge.pulse));
-                ask(&mut flight, &lender.ledger, |ledger| {
+                let again = lender.again;
+                ask(&mut flight, &lender.ledger, move |ledger| {
                     let mut lanes = Vec::new();
-                    ledger.lanes(&mut |lane| lanes.push(lane))?;
+                    ledger.lanes(again, &mut |lane| lanes.push(lane))?;
                     Ok(Answer::Lanes(lanes))
                 });
                 (lender.ledger, lender.crawl, frontier)
@@ -88,7 +89,9 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
                     for news in data.flat_map(|batch| batch.drain(..)) {
                         frontier.hear(news, now);
                     }
-                    if held.is_none() && bridge.pulse.mode() == Mode::Running {
+                    // What this opened is due from here on, wherever the next retry is.
+                    let is_earlier = held.as_ref().is_none_or(|held| held.time() > time.time());
+                    if is_earlier && bridge.pulse.mode() == Mode::Running {
                         held = Some(time.retain(output.output_index()));
                     }
                 });
@@ -97,9 +100,7 @@ impl<'s> GiveOut<'s> for Flow<'s, News> {
                 while let Some(((), answer)) = flight.land() {
                     match (answer, &held) {
                         (Ok(Answer::Lanes(lanes)), _) => {
-                            lanes
-                                .into_iter()
-                                .for_each(|lane| frontier.open(Opened { lane, due: 0, again: false }, now));
+                            lanes.into_iter().for_each(|lane| frontier.open(lane, now));
                         }
                         (Ok(Answer::Work(claimed)), Some(capability)) => {
                             let work = claimed.into_iter().flat_map(|claimed| frontier.lend(claimed, now));
@@ -240,6 +241,7 @@ impl Frontier {
 
     /// Puts a lane where it belongs.
     fn put(&mut self, lane: Lane, now: Time) {
+        let lane_max = self.lane_max(lane);
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         match state.place {
             // Its turn comes, or its answer.
@@ -251,7 +253,7 @@ impl Frontier {
         state.place = match state.next {
             None => Place::Idle,
             Some(due) if due > now => Place::Later(due),
-            Some(_) if state.held.len() >= self.per_lane => Place::Full,
+            Some(_) if state.held.len() >= lane_max => Place::Full,
             Some(_) => Place::Turn,
         };
         match state.place {
@@ -275,14 +277,20 @@ impl Frontier {
         }
     }
 
+    /// What a lane may have at once. Pictures whose detection is repeated burden no host.
+    fn lane_max(&self, lane: Lane) -> usize {
+        if lane == FRAMES { self.max } else { self.per_lane }
+    }
+
     /// What to ask for now: of each lane in turn as much as its share of the room allows.
     fn asks(&mut self) -> Vec<Ask> {
         let mut room = self.max.saturating_sub(self.lent.len());
         let (mut asks, mut looked) = (Vec::new(), 0);
         while asks.len() < ASKED_MAX && looked < self.turns.len() && room > 0 {
             let Some(lane) = self.turns.pop_front() else { break };
+            let lane_max = self.lane_max(lane);
             let Some(state) = self.lanes.get_mut(&lane) else { continue };
-            let share = (room / SHARE).clamp(1, self.per_lane);
+            let share = (room / SHARE).clamp(1, lane_max);
             let max = share.saturating_sub(state.held.len()).min(room);
             if max == 0 {
                 self.turns.push_back(lane);
@@ -311,7 +319,7 @@ impl Frontier {
 
     fn count(&self) {
         self.stage.lent.store(self.lent.len(), Relaxed);
-        self.stage.waiting.store(self.turns.len(), Relaxed);
+        self.stage.waiting.store(self.turns.len() + self.full, Relaxed);
     }
 }
 

@@ -31,7 +31,7 @@ const IDLE_MS: u64 = 200;
 pub struct Intake {
     /// The sources.
     pub sources: VecDeque<Box<dyn Source>>,
-    /// How many pages, images and retries are in memory at once (`ahead_max`); when half of it is in use, nothing more is read.
+    /// How many pages, images and retries are in memory at once (`ahead_max`).
     pub crawl: Live<CrawlSettings>,
 }
 
@@ -81,11 +81,12 @@ impl Reader {
         self.sources.is_empty() && self.flight.count() == 0
     }
 
-    /// Whether what is under way leaves no room for more.
+    /// Whether enough waits already: hosts for their turn, and what is under way but was not lent by the frontier, whose room
+    /// is its own.
     fn is_full(&self) -> bool {
         let pulse = &self.bridge.pulse;
         let lent = frontier::stage(pulse).lent.load(Relaxed);
-        lent.max(pulse.load()) >= self.crawl.get().ahead_max.div_ceil(2)
+        pulse.load().saturating_sub(lent) >= self.crawl.get().ahead_max
     }
 
     /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.

@@ -26,6 +26,8 @@ pub struct RecrawlSettings {
 }
 
 const HOUR_MS: u64 = 3_600_000;
+/// Longer validators are not kept, in bytes: a ledger holds one of each for every page.
+const VALIDATOR_MAX: usize = 256;
 
 impl Default for RecrawlSettings {
     fn default() -> Self {
@@ -74,11 +76,17 @@ impl RecrawlSettings {
         };
         // A server that says "not changed" need not repeat its validators.
         let kept = |new: &Option<String>, old: fn(&Reading) -> &Option<String>| {
-            new.clone().or_else(|| last.filter(|_| visit.is_unchanged()).and_then(|last| old(last).clone()))
+            new.clone()
+                .filter(|new| new.len() <= VALIDATOR_MAX)
+                .or_else(|| last.filter(|_| visit.is_unchanged()).and_then(|last| old(last).clone()))
         };
         let etag = kept(&visit.etag, |last| &last.etag);
         let last_modified = kept(&visit.last_modified, |last| &last.last_modified);
-        (Reading { etag, last_modified, digest, interval_ms }, now + interval_ms)
+        let url = match last.filter(|_| visit.is_unchanged()) {
+            Some(last) => last.url.clone(),
+            None => Some(visit.final_url.clone()),
+        };
+        (Reading { url, etag, last_modified, digest, interval_ms }, now + interval_ms)
     }
 
     /// When a page is due again that could not be read this time; `None` for one that was never read.

@@ -39,11 +39,8 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
             if let Work::Page(page) = &lost.record
                 && let Some(due) = recrawl.get().after_failure(page, now)
             {
-                return Fate::Retry {
-                    work: lost.record,
-                    due: due.max(now + lost.fault.retry_after_ms.unwrap_or(0)),
-                    fault: lost.fault,
-                };
+                let asked = lost.fault.retry_after_ms.unwrap_or(0).min(settings.get().retry_after_max_ms);
+                return Fate::Retry { work: lost.record, due: due.max(now + asked), fault: lost.fault };
             }
             settings.get().decide(lost, now)
         })

@@ -5,6 +5,7 @@
 //! never read as an object.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path as Folder, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ const RETRIES_MAX: usize = 2;
 /// How long a request and its retries may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The object that [`Objects::check`] writes and deletes.
-const CHECK_KEY: &str = "faceflow-check";
+const CHECK_KEY: &str = "faceflow-check-";
 
 /// Why an output could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,10 +116,12 @@ impl Objects {
     /// Writes, reads and deletes a small object, for `faceflow doctor`.
     pub async fn check(&self) -> Result<(), Fault> {
         let body = Bytes::from_static(b"written by faceflow doctor; it may be deleted");
-        self.put(CHECK_KEY.to_owned(), body.clone()).await?;
-        let read = self.get(CHECK_KEY.to_owned()).await?;
-        let deleted = self.store.delete(&Path::from(CHECK_KEY)).await;
-        deleted.map_err(|error| self.fault(&error, CHECK_KEY))?;
+        // Others may be checking the same place.
+        let key = format!("{CHECK_KEY}{:016x}", RandomState::new().hash_one(std::process::id()));
+        self.put(key.clone(), body.clone()).await?;
+        let read = self.get(key.clone()).await?;
+        let deleted = self.store.delete(&Path::from(key.as_str())).await;
+        deleted.map_err(|error| self.fault(&error, &key))?;
         if read == body {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow::core::record::{ContentId, Fate, Lane, Work};
+use faceflow::core::record::{ContentId, Fate, Work};
 use faceflow::core::sink::{Sink, Store};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::operators::web::{Response, Want, Web};
@@ -249,8 +249,8 @@ impl Ledger for ScriptedLedger {
         })
     }
 
-    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        self.ledger.lanes(each)
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+        self.ledger.lanes(again, each)
     }
 
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
 use faceflow::core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow::core::record::Lane;
 use faceflow::core::sink::Store;
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
@@ -103,8 +102,8 @@ impl Ledger for Still {
         Box::pin(async { futures::executor::block_on(written) })
     }
 
-    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        self.0.lanes(each)
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+        self.0.lanes(again, each)
     }
 
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {

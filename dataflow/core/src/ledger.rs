@@ -51,7 +51,8 @@ carries! {
     Admitted as Admitted, self ends self.visit.as_ref().map(|visit| visit.page.key());
     Fate as Fate, self ends Some(self.work().key());
     Kept as Kept, self ends Some(self.image.key());
-    Delivered as Delivered, self ends Some(self.frame.key());
+    // A degraded answer does not: its fate follows.
+    Delivered as Delivered, self ends (!self.detection.degraded()).then(|| self.frame.key());
     Ruling as Ruled, self ends None;
 }
 
@@ -257,9 +258,9 @@ pub trait Ledger: Send + Sync {
     /// the order of their appends.
     fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>>;
 
-    /// Calls `each` with every lane that may have open work of ours, once or more: pages, images, frames whose retry is
-    /// scheduled, and settled pages that are to be looked at again.
-    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError>;
+    /// Calls `each` with every lane that may have open work of ours (pages, images, frames whose retry is scheduled), and if
+    /// `again`, with every lane that has settled pages to be looked at again, and when the first of them is due.
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError>;
 
     /// What lanes have to give that is due by `now`.
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError>;

@@ -101,8 +101,11 @@ pub struct Page {
 }
 
 /// What a page was when it was read, and how often it is looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reading {
+    /// Where redirects ended: whose validators these are.
+    pub url: Option<Url>,
     /// Its `ETag` header.
     pub etag: Option<String>,
     /// Its `Last-Modified` header.

@@ -209,12 +209,16 @@ impl Inner {
         let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
         let mut request = request.header(ACCEPT_ENCODING, body::CODINGS);
         let last = if let Errand::Get(_, last) = errand { last } else { None };
+        // Validators are those of one address, and nobody else's business.
+        let last = last.filter(|last| last.url.as_ref() == Some(url));
+        let mut conditional = false;
         for (name, value) in
             last.into_iter().flat_map(|last| [(IF_NONE_MATCH, &last.etag), (IF_MODIFIED_SINCE, &last.last_modified)])
         {
             // A value that we may not send is one that its server did not mean to see again.
             if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
                 request = request.header(name, value);
+                conditional = true;
             }
         }
         let request = request.send();
@@ -230,7 +234,7 @@ impl Inner {
         if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(Answer::Moved(target(url, headers)?));
         }
-        if status.as_u16() == 304 && last.is_some() {
+        if status.as_u16() == 304 && conditional {
             self.check_opt_outs(headers, Want::Page)?;
             return Ok(Answer::Unchanged);
         }

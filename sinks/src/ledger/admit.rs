@@ -20,6 +20,14 @@ struct Read {
     turn: Option<i64>,
 }
 
+/// How many images of a site count towards its budget: those that did, and those that do from now on.
+#[derive(Default)]
+struct Budget {
+    site: Option<i64>,
+    used: u64,
+    new: u64,
+}
+
 impl Books<'_, '_> {
     pub fn admitted(&mut self, admitted: &Admitted) -> Result<(), Trouble> {
         for site in &admitted.removed {
@@ -49,6 +57,7 @@ impl Books<'_, '_> {
         for page in &found.pages {
             self.admit_page(page, by.map(|(page, _)| page), found.bounds)?;
         }
+        let mut budget = Budget::default();
         for image in &found.images {
             let (page, site) = match by {
                 Some((page, site)) => (Some(page), site),
@@ -56,7 +65,7 @@ impl Books<'_, '_> {
             };
             let known = self.find(image.key())?;
             if !self.is_sighted(known, page)? {
-                let Some(new) = self.count_image(site, known, found.bounds.images_max)? else { continue };
+                let Some(new) = self.count_image(&mut budget, site, known, found.bounds.images_max)? else { continue };
                 let entry = self.admit_image(image, known, page)?;
                 if new {
                     self.run("INSERT INTO shown (site, image) VALUES (?1, ?2)", values![site, entry.id])?;
@@ -65,7 +74,7 @@ impl Books<'_, '_> {
             }
             self.offered(image, page)?;
         }
-        Ok(())
+        self.spend(&budget)
     }
 
     /// Whether a page was seen before to show an image that was taken up: then nothing is new about it.
@@ -78,16 +87,40 @@ impl Books<'_, '_> {
     }
 
     /// Whether an image counts towards its site's budget from now on, or did before; `None` if it is beyond it.
-    fn count_image(&mut self, site: i64, known: Option<Entry>, max: u64) -> Result<Option<bool>, Trouble> {
+    fn count_image(
+        &mut self,
+        budget: &mut Budget,
+        site: i64,
+        known: Option<Entry>,
+        max: u64,
+    ) -> Result<Option<bool>, Trouble> {
         if let Some(image) = known {
             let sql = "SELECT 1 FROM shown WHERE site = ?1 AND image = ?2";
             if self.moment.one(sql, values![site, image.id], |_| Ok(()))?.is_some() {
                 return Ok(Some(false));
             }
         }
-        let max = i64::try_from(max).unwrap_or(i64::MAX);
-        let sql = "UPDATE sites SET images = images + 1 WHERE id = ?1 AND images < ?2";
-        Ok((self.moment.change(sql, values![site, max])? == 1).then_some(true))
+        if budget.site != Some(site) {
+            self.spend(budget)?;
+            let used = "SELECT images FROM sites WHERE id = ?1";
+            let used = self.moment.one(used, values![site], |row| row.get::<i64>(0))?;
+            *budget = Budget { site: Some(site), used: used.unwrap_or(0) as u64, new: 0 };
+        }
+        if budget.used + budget.new >= max {
+            return Ok(None);
+        }
+        budget.new += 1;
+        Ok(Some(true))
+    }
+
+    /// Notes what was used of a budget.
+    fn spend(&mut self, budget: &Budget) -> Result<(), Trouble> {
+        match budget.site.filter(|_| budget.new > 0) {
+            Some(site) => {
+                self.run("UPDATE sites SET images = images + ?2 WHERE id = ?1", values![site, budget.new as i64])
+            }
+            None => Ok(()),
+        }
     }
 
     /// The earliest turn of a site.
@@ -148,7 +181,7 @@ impl Books<'_, '_> {
         let shown: HashSet<Key> = found.images.iter().map(Image::key).collect();
         let final_url = (visit.final_url != page.url).then(|| visit.final_url.as_str());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
-            final_url = ?3, http_status = ?4, links = ?5, images = ?6, skip = NULL, turn = NULL WHERE id = ?1";
+            final_url = ?3, http_status = ?4, links = ?5, images = ?6, turn = NULL WHERE id = ?1";
         let (links, images) = (visit.links.len() as i64, shown.len() as i64);
         self.run(sql, values![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
@@ -189,7 +222,10 @@ impl Books<'_, '_> {
             return Ok(());
         };
         self.run("UPDATE sites SET removed = TRUE WHERE id = ?1", values![site])?;
-        self.run("UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page'", values![site])
+        self.run(
+            "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL",
+            values![site],
+        )
     }
 
     /// A site is on a list again: its pages are looked at again, now.

@@ -42,10 +42,10 @@ const LAWS: [Law; 12] = [
                 coalesce((SELECT e.id FROM entries e WHERE e.picture = p.id ORDER BY e.url LIMIT 1), 0)",
     },
     Law {
-        says: "a picture is settled when it has a detection, and only then",
+        says: "a settled picture has a detection, a dead one has none",
         broken: "SELECT m.url, p.content FROM pictures p LEFT JOIN entries m ON m.id = p.main
             LEFT JOIN detections d ON d.picture = p.id
-            WHERE p.tenant = ?1 AND (p.state = 'settled') <> (d.picture IS NOT NULL)",
+            WHERE p.tenant = ?1 AND p.state <> 'open' AND (p.state = 'settled') <> (d.picture IS NOT NULL)",
     },
     Law {
         says: "a picture that stands for others is settled",

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
-use faceflow_core::ledger::{Ask, Claimed, KnownPicture, LedgerError, Tally};
+use faceflow_core::ledger::{Ask, Claimed, KnownPicture, LedgerError, Opened, Tally};
 use faceflow_core::record::{FRAMES, Frame, Image, Key, Lane, Page, Work};
 
 use super::alternates::first_page;
@@ -113,9 +113,14 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every lane that has open work.
-    pub fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        for waiting in ["state = 'open'", "again_ms IS NOT NULL"] {
+    /// Calls `each` with every lane that has open work, and if `again`, with those of settled pages to be looked at again.
+    pub fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+        let open = ("state = 'open'", "CAST(0 AS BIGINT)");
+        let later = (
+            "again_ms IS NOT NULL",
+            "(SELECT min(again_ms) FROM entries WHERE tenant = ?1 AND again_ms IS NOT NULL AND lane = l.lane)",
+        );
+        for (waiting, due) in std::iter::once(open).chain(again.then_some(later)) {
             // One look into the index for each lane, however much waits in it.
             let sql = format!(
                 "WITH RECURSIVE l (lane) AS (
@@ -123,15 +128,17 @@ impl Reader {
                     UNION ALL
                     SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting} AND lane > l.lane) FROM l
                     WHERE l.lane IS NOT NULL
-                ) SELECT lane FROM l WHERE lane IS NOT NULL"
+                ) SELECT lane, {due} FROM l WHERE lane IS NOT NULL"
             );
+            let again = waiting == later.0;
             self.for_each(&sql, |row| {
-                each(row.get::<i64>(0)? as Lane);
+                let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
+                each(Opened { lane: row.get::<i64>(0)? as Lane, due, again });
                 Ok(())
             })?;
         }
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
-            each(FRAMES);
+            each(Opened { lane: FRAMES, due: 0, again: false });
             Ok(())
         })
     }
@@ -188,8 +195,11 @@ fn having(alias: &str, runs: &[i64]) -> String {
 
 /// How to ask for the work of a lane that waits in one way.
 struct Queue {
-    /// From where, up to a condition; `e` is what waits.
-    from: String,
+    /// What waits, as `e`, and what its columns need besides.
+    from: &'static str,
+    join: &'static str,
+    /// Which of it.
+    which: String,
     /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
     columns: String,
     work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
@@ -197,36 +207,47 @@ struct Queue {
 }
 
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
-    CASE e.state WHEN 'settled' THEN e.reading END";
+    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END";
 
 impl Queue {
     fn entries(ours: &[i64]) -> Self {
-        let from = format!(
-            "FROM entries e INDEXED BY entries_open JOIN sites s ON s.id = e.site
-            WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}",
-            having("e", ours)
-        );
-        Self { from, columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"), work: entry_work, key: |row| row.get(0) }
+        Self {
+            from: "FROM entries e INDEXED BY entries_open",
+            join: "JOIN sites s ON s.id = e.site",
+            which: format!("WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}", having("e", ours)),
+            columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
     }
 
     /// Settled pages that are looked at again.
     fn again() -> Self {
-        let from = "FROM entries e INDEXED BY entries_again JOIN sites s ON s.id = e.site
-            WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL";
-        let (from, columns) = (from.to_owned(), format!("e.key, e.again_ms, {ENTRY_COLUMNS}"));
-        Self { from, columns, work: entry_work, key: |row| row.get(0) }
+        Self {
+            from: "FROM entries e INDEXED BY entries_again",
+            join: "JOIN sites s ON s.id = e.site",
+            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
+            columns: format!("e.key, e.again_ms, {ENTRY_COLUMNS}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
     }
 
     fn frames(ours: &[i64]) -> Self {
-        let from = format!(
-            "FROM pictures e INDEXED BY pictures_waiting
-            WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
-            having("e", ours)
-        );
         let content = CONTENT.replace("p.", "e.");
         let columns =
             format!("e.attempts, e.due_ms, {content}, EXISTS (SELECT 1 FROM detections d WHERE d.picture = e.id)");
-        Self { from, columns, work: frame_work, key: |row| Ok(frame_at(row)?.key()) }
+        Self {
+            from: "FROM pictures e INDEXED BY pictures_waiting",
+            join: "",
+            which: format!(
+                "WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
+                having("e", ours)
+            ),
+            columns,
+            work: frame_work,
+            key: |row| Ok(frame_at(row)?.key()),
+        }
     }
 }
 
@@ -245,12 +266,16 @@ impl Claim<'_, '_> {
     fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
         for due in dues {
             let order = match *due {
-                "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.id LIMIT ?4".to_owned(),
+                // In the order of the index: a server does not see that one column is the same for all.
+                "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms, e.id LIMIT ?4"
+                    .to_owned(),
                 due => format!("AND e.{due} <= ?3 ORDER BY e.{due}, e.id LIMIT ?4"),
             };
             self.take(queue, &order)?;
             if !due.is_empty() {
-                let sql = format!("SELECT min(e.{due}) {} AND e.{due} > ?3", queue.from);
+                // Not the minimum, which a server finds in an index only where it is asked of one table alone.
+                let Queue { from, which, .. } = queue;
+                let sql = format!("SELECT e.{due} {from} {which} AND e.{due} > ?3 ORDER BY e.{due} LIMIT 1");
                 let lane = self.ask.lane as i64;
                 let later =
                     self.moment.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
@@ -262,7 +287,8 @@ impl Claim<'_, '_> {
 
     fn take(&mut self, queue: &Queue, order: &str) -> Result<(), Trouble> {
         let (moment, ask) = (self.moment, self.ask);
-        let sql = format!("SELECT {} {} {order}", queue.columns, queue.from);
+        let Queue { from, join, which, columns, .. } = queue;
+        let sql = format!("SELECT {columns} {from} {join} {which} {order}");
         let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
         let found = moment.list(&sql, values![self.tenant, ask.lane as i64, self.now, most], |row| {
             if ask.held.contains(&(queue.key)(row)?) {

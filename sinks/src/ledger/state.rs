@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use faceflow_core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow_core::record::Lane;
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
 use tokio::sync::oneshot;
@@ -146,10 +145,8 @@ impl Ledger for StateLedger {
         })
     }
 
-    /// Takes over what runs have left that are over.
-    fn lanes(&self, each: &mut dyn FnMut(Lane)) -> Result<(), LedgerError> {
-        self.take_over()?;
-        self.reader.lanes(each)
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+        self.reader.lanes(again, each)
     }
 
     /// Only what no other run has.

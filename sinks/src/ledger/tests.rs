@@ -240,7 +240,8 @@ impl Rig {
 /// Everything that a ledger gives out, with when it is due. Time passes as it must; a few are taken at once.
 pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
     let (mut lanes, mut owed) = (Vec::new(), Vec::new());
-    ledger.lanes(&mut |lane| lanes.push(lane)).expect("reads");
+    ledger.known_pictures(&mut |_| ()).expect("takes over what others have left");
+    ledger.lanes(false, &mut |opened| lanes.push(opened.lane)).expect("reads");
     for lane in lanes {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {

@@ -64,6 +64,9 @@ impl Writer {
             moment.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
             let id = moment.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
             let id = id.ok_or_else(|| Trouble::Damaged(format!("the tenant {tenant} was made and is not there")))?;
+            if let Keeper::Lease(lease) = &keeper {
+                lease.serve(moment, id)?;
+            }
             Ok((id, Tallies::load(moment, id)?))
         });
         let (tenant, tallies) = known.map_err(|trouble| backend.refused(&trouble))?;
@@ -129,7 +132,7 @@ impl Writer {
             let mut outcomes = Vec::with_capacity(tasks.len());
             for task in tasks {
                 let outcome = match (task, keeper) {
-                    (Task::TakeOver, Keeper::Lease(lease)) => lease.take_over(moment).map(Outcome::Ours),
+                    (Task::TakeOver, Keeper::Lease(lease)) => lease.take_over(moment, tenant).map(Outcome::Ours),
                     (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
                     _ => books.carry_out(task),
                 };

@@ -32,28 +32,36 @@ async fn a_good_answer_comes_back_whole() {
 async fn a_page_that_has_not_changed_is_not_sent_again() {
     let server = Server::paths(|path| match path {
         "/same" => Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n".to_vec()),
+        "/moved" => moved("/same"),
         "/closed" => Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nX-Robots-Tag: noai\r\n\r\n".to_vec()),
         _ => ok("new"),
     })
     .await;
     let client = client(|_| ());
-    let last = Reading {
+    let last = |path: &str| Reading {
+        url: Some(server.url(path)),
         etag: Some("\"1\"".to_owned()),
         last_modified: Some("Sat, 21 Nov 2026 08:00:00 GMT".to_owned()),
-        digest: 0,
-        interval_ms: 1,
+        ..Reading::default()
     };
-    assert_eq!(client.get_again(&server.url("/same"), &last).await, Ok(None));
-    let changed = client.get_again(&server.url("/changed"), &last).await.expect("an answer").expect("it changed");
-    assert_eq!(&changed.body[..], b"new");
-    let heads = server.heads().join("").to_ascii_lowercase();
-    assert_eq!(heads.matches("if-none-match: \"1\"\r\n").count(), 2, "{heads}");
-    assert_eq!(heads.matches("if-modified-since: sat, 21 nov 2026 08:00:00 gmt\r\n").count(), 2, "{heads}");
-    let opted_out = client.get_again(&server.url("/closed"), &last).await.expect_err("it opts out");
+    assert_eq!(client.get_again(&server.url("/same"), &last("/same")).await, Ok(None));
+    let changed = client.get_again(&server.url("/changed"), &last("/changed")).await;
+    assert_eq!(&changed.expect("an answer").expect("it changed").body[..], b"new");
+    let conditions = || {
+        let heads = server.heads().join("").to_ascii_lowercase();
+        let since = heads.matches("if-modified-since: sat, 21 nov 2026 08:00:00 gmt\r\n").count();
+        (heads.matches("if-none-match: \"1\"\r\n").count(), since)
+    };
+    assert_eq!(conditions(), (2, 2));
+    let opted_out = client.get_again(&server.url("/closed"), &last("/closed")).await.expect_err("it opts out");
     assert!(opted_out.permanent, "{opted_out}");
-    // Nobody asked whether it changed, and a validator that cannot be sent is not.
-    assert_eq!(page(&client, &server.url("/same")).await.expect_err("is no answer").reason, "http_304");
-    let odd = Reading { etag: Some("a\nb".to_owned()), last_modified: None, ..last };
+    // Validators of another address are not sent, and nobody asked whether it changed then.
+    let elsewhere = client.get_again(&server.url("/same"), &last("/changed")).await.expect_err("is no answer");
+    assert_eq!((elsewhere.reason.as_str(), conditions()), ("http_304", (3, 3)));
+    let redirected = client.get_again(&server.url("/moved"), &last("/same")).await;
+    assert_eq!((redirected, conditions()), (Ok(None), (4, 4)), "they are those of where redirects end");
+    // A validator that cannot be sent is not.
+    let odd = Reading { etag: Some("a\nb".to_owned()), last_modified: None, ..last("/") };
     assert!(client.get_again(&server.url("/"), &odd).await.is_ok_and(|answer| answer.is_some()));
 }
 

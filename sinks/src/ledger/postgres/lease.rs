@@ -1,8 +1,8 @@
 //! Leases: which run has which open work, so that any number of runs share one state and no two do the same.
 //!
 //! A run lives while its heart beats; the clock is the server's. Work of a run that ended, that was killed, or whose heart has
-//! not beaten for its lease, is claimed by the next one that asks, which first declares that run over and then becomes its heir:
-//! one row says so, however much work it is. One that was declared over, or could not
+//! not beaten for its lease, is claimed by the next run of its tenant that starts, which first declares that run over and then
+//! becomes its heir: its row says so, however much work it is. One that was declared over, or could not
 //! beat for a lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
 
 use std::cell::Cell;
@@ -101,12 +101,19 @@ impl Lease {
         moment.run(&sql, &[])
     }
 
-    /// Becomes the heir of every run that is over and has no living one. Returns the runs whose work is ours.
-    pub fn take_over(&self, moment: &Moment<'_>) -> Result<Vec<i64>, Trouble> {
+    /// Says whose work the run does.
+    pub fn serve(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+        moment.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
+    }
+
+    /// Becomes the heir of every run of the tenant that is over and has no living heir. Returns the runs whose work is ours:
+    /// this one, and those that still have some.
+    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64) -> Result<Vec<i64>, Trouble> {
         self.bury(moment)?;
         let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
-            WHERE r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL) FOR UPDATE OF r SKIP LOCKED)";
-        moment.run(sql, values![self.id])?;
+            WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
+            FOR UPDATE OF r SKIP LOCKED)";
+        moment.run(sql, values![self.id, tenant])?;
         let mut ours = moment.list("SELECT id FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
         ours.push(self.id);
         Ok(ours)

@@ -14,6 +14,7 @@ ALTER TABLE sites ADD COLUMN removed INTEGER NOT NULL DEFAULT 0 CHECK (removed I
 ALTER TABLE entries ADD COLUMN reading TEXT;
 ALTER TABLE entries ADD COLUMN again_ms INTEGER CHECK (again_ms IS NULL OR state = 'settled');
 
+UPDATE entries SET again_ms = 0 WHERE kind = 'page' AND state = 'settled';
 UPDATE entries SET turn = id WHERE kind = 'page' AND state = 'open' AND attempts = 0;
 UPDATE sites SET images = (SELECT count(*) FROM shown WHERE site = sites.id),
     turns = (SELECT coalesce(max(id), 0) + 1 FROM entries);
@@ -23,7 +24,7 @@ DROP INDEX entries_pages;
 DROP INDEX pictures_waiting;
 CREATE INDEX entries_open ON entries (tenant, lane, due_ms, id) WHERE state = 'open';
 CREATE INDEX entries_turns ON entries (site, turn) WHERE turn IS NOT NULL;
-CREATE INDEX entries_again ON entries (tenant, lane, again_ms) WHERE again_ms IS NOT NULL;
+CREATE INDEX entries_again ON entries (tenant, lane, again_ms, id) WHERE again_ms IS NOT NULL;
 CREATE INDEX entries_of_site ON entries (site) WHERE kind = 'page';
 CREATE INDEX pictures_waiting ON pictures (tenant, due_ms) WHERE due_ms IS NOT NULL;
 

@@ -116,7 +116,7 @@ fn facts_per_second() {
     let started = Instant::now();
     let mut count = 0;
     let ledger = home.open();
-    ledger.lanes(&mut |_| count += 1).expect("reads");
+    ledger.lanes(true, &mut |_| count += 1).expect("reads");
     ledger.known_pictures(&mut |_| count += 1).expect("reads");
     println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();

@@ -88,6 +88,20 @@ fn a_run_that_ends_gives_its_work_back_and_new_work_is_its_own() {
 }
 
 #[test]
+fn a_tenants_work_goes_to_runs_of_that_tenant() {
+    let Some(home) = home() else { return };
+    showing(&home, 3);
+    let other = home.open_for("other").expect("opens");
+    assert_eq!(taken(&other), []);
+    wait(other.append(start())).expect("it has a ledger of its own");
+    let first = home.open();
+    assert_eq!(taken(&first).len(), 4, "whoever else lives");
+    drop(first);
+    assert_eq!(taken(&other).len(), 1);
+    assert_eq!(taken(&home.open()).len(), 4);
+}
+
+#[test]
 fn an_expired_lease_is_taken_over_and_the_late_run_is_refused() {
     let Some(home) = home() else { return };
     showing(&home, 2);
@@ -100,7 +114,7 @@ fn an_expired_lease_is_taken_over_and_the_late_run_is_refused() {
     assert_eq!(taken(&newer).len(), 3, "nobody living has it");
     let late = storage(wait(old.append(kept(image("/0"), "one"))));
     assert!(late.contains("lost its lease") && late.contains("postgres://"), "{late}");
-    assert!(old.lanes(&mut |_| ()).is_err() && wait(old.redrive(Selection::default())).is_err());
+    assert!(old.known_pictures(&mut |_| ()).is_err() && wait(old.redrive(Selection::default())).is_err());
     home.sql("BEGIN; SELECT id FROM tenants FOR NO KEY UPDATE NOWAIT; COMMIT"); // What was refused keeps nobody waiting.
     // Nor does one speak again from which nothing was taken.
     let late = storage(wait(new.append(start())));

@@ -14,6 +14,7 @@ ALTER TABLE sites ADD COLUMN removed BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE entries ADD COLUMN reading TEXT;
 ALTER TABLE entries ADD COLUMN again_ms BIGINT CHECK (again_ms IS NULL OR state = 'settled');
 
+UPDATE entries SET again_ms = 0 WHERE kind = 'page' AND state = 'settled';
 UPDATE entries SET turn = id WHERE kind = 'page' AND state = 'open' AND attempts = 0;
 UPDATE sites SET images = (SELECT count(*) FROM shown WHERE site = sites.id),
     turns = (SELECT coalesce(max(id), 0) + 1 FROM entries);
@@ -22,7 +23,7 @@ DROP INDEX entries_open;
 DROP INDEX entries_pages;
 CREATE INDEX entries_open ON entries (tenant, lane, due_ms, id) WHERE state = 'open';
 CREATE INDEX entries_turns ON entries (site, turn) WHERE turn IS NOT NULL;
-CREATE INDEX entries_again ON entries (tenant, lane, again_ms) WHERE again_ms IS NOT NULL;
+CREATE INDEX entries_again ON entries (tenant, lane, again_ms, id) WHERE again_ms IS NOT NULL;
 CREATE INDEX entries_of_site ON entries (site) WHERE kind = 'page';
 CREATE INDEX pictures_waiting ON pictures (tenant, due_ms) WHERE due_ms IS NOT NULL;
 
@@ -36,6 +37,11 @@ CREATE TABLE early (
 );
 
 -- A run that is over leaves what it has to another, which speaks for it from then on.
+ALTER TABLE runs ADD COLUMN tenant BIGINT REFERENCES tenants (id);
+UPDATE runs SET tenant = held.tenant FROM (
+    SELECT DISTINCT run, tenant FROM entries WHERE run IS NOT NULL
+    UNION SELECT DISTINCT run, tenant FROM pictures WHERE run IS NOT NULL) held
+    WHERE runs.id = held.run;
 ALTER TABLE runs ADD COLUMN heir BIGINT REFERENCES runs (id) CHECK (heir IS NULL OR ended_at IS NOT NULL);
 CREATE INDEX runs_left ON runs (heir) WHERE heir IS NOT NULL;
 
