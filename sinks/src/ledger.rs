@@ -45,7 +45,7 @@ pub struct LedgerSettings {
     pub group_max: usize,
     /// How long to wait for another program that has the file locked, in milliseconds.
     pub busy_timeout_ms: u64,
-    /// Memory for pages of the file, per connection, in MiB.
+    /// Memory for pages of the file, in MiB: of the connection that writes; those that read have at most 4.
     pub cache_mb: u32,
     /// How long to wait for a connection to a PostgreSQL server, in milliseconds.
     pub connect_timeout_ms: u64,

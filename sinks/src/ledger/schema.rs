@@ -25,6 +25,8 @@ const STEPS: [&str; 5] = [
 
 /// Pages of the write-ahead log after which it is folded into the file: 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4_000;
+/// Memory for pages of a connection that reads, in MiB, at most: there are several, and the operating system has the file.
+const READER_CACHE_MB: u32 = 4;
 /// Prepared statements kept per connection; more than there are.
 const STATEMENTS_MAX: usize = 128;
 
@@ -121,7 +123,9 @@ impl Folder {
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open_with_flags(file, flags)?;
             connection.busy_timeout(Duration::from_millis(self.settings.busy_timeout_ms))?;
-            connection.pragma_update(None, "cache_size", -1024 * i64::from(self.settings.cache_mb))?;
+            let reads = !flags.contains(OpenFlags::SQLITE_OPEN_CREATE);
+            let cache_mb = self.settings.cache_mb.min(if reads { READER_CACHE_MB } else { u32::MAX });
+            connection.pragma_update(None, "cache_size", -1024 * i64::from(cache_mb))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
             Ok(connection)
         };
