@@ -16,6 +16,16 @@ fn faceflow(folder: &Path) -> Faceflow {
 const LOCAL: [&str; 2] = ["--set", "fetch.allow_networks=127.0.0.0/8"];
 
 #[test]
+fn a_state_of_an_unknown_scheme_is_refused() {
+    let folder = tempdir().expect("a folder");
+    let faceflow = Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder.path());
+    let ended = faceflow.run(&["run", "http://a.example/", "--state", "postgre://x/y"]);
+    assert!(matches!(ended.code(), Some(1 | 2)), "{:?}", ended.code());
+    assert!(ended.stderr.contains("neither a folder nor postgres://"), "{}", ended.stderr);
+    assert!(!folder.path().join("postgre:").exists());
+}
+
+#[test]
 fn exit_statuses_say_how_it_ended() {
     let web = World::new();
     let (well, busy) = (web.site(), web.site());

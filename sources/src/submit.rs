@@ -238,7 +238,11 @@ async fn submit(
 impl Desk {
     /// Compares digests, so that the time it takes says nothing about the token.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let said = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let said = headers.get(header::AUTHORIZATION).and_then(|value| {
+            // The scheme is case-insensitive (RFC 9110, section 11.1).
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
         let admitted = said.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == self.token);
         if admitted { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned())) }
     }

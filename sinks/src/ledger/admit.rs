@@ -54,6 +54,11 @@ impl Books<'_, '_> {
 
     /// Takes up what was found, by the page and site `by` or by a source.
     fn take_up(&mut self, found: &Admitted, by: Option<(i64, i64)>) -> Result<(), Trouble> {
+        if let Some((_, site)) = by
+            && self.is_removed(site)?
+        {
+            return Ok(());
+        }
         for page in &found.pages {
             self.admit_page(page, by.map(|(page, _)| page), found.bounds)?;
         }
@@ -215,7 +220,12 @@ impl Books<'_, '_> {
         Ok(())
     }
 
-    /// A site is no longer wanted: its pages are not looked at again.
+    fn is_removed(&self, site: i64) -> Result<bool, Trouble> {
+        let removed = self.moment.one("SELECT removed FROM sites WHERE id = ?1", values![site], |row| row.get(0))?;
+        Ok(removed.unwrap_or(false))
+    }
+
+    /// A site is no longer wanted: its pages are not looked at again, and lead to nothing.
     fn remove_site(&mut self, page: Key) -> Result<(), Trouble> {
         let sql = "SELECT s.id FROM entries e JOIN sites s ON s.url = e.url AND s.tenant = e.tenant WHERE e.tenant = ?1 AND e.key = ?2";
         let Some(site) = self.moment.one(sql, values![self.tenant, page], |row| row.get::<i64>(0))? else {

@@ -74,6 +74,10 @@ pub(super) enum Keeper {
 impl Backend {
     pub fn new(place: &Place, settings: &LedgerSettings) -> Result<Self, OpenError> {
         Ok(match place {
+            Place::Folder(dir) if dir.to_string_lossy().contains("://") => {
+                let reason = "it is neither a folder nor postgres://…; see --state".to_owned();
+                return Err(OpenError::Storage { place: dir.display().to_string(), reason });
+            }
             Place::Folder(dir) => Self::Folder(Folder::new(dir, settings)),
             Place::Server(address) => Self::Server(Server::new(address.clone(), settings)?),
         })
