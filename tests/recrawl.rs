@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::record::Reading;
 use faceflow::core::testing::{EPOCH, simulate_from};
-use faceflow::core::{Class, Fault, Future, Time};
+use faceflow::core::{Class, Clock, Fault, Future, Time};
 use faceflow::graph;
 use faceflow::operators::web::{Response, Want, Web};
 use faceflow::parts::{Outside, Parts};
@@ -22,8 +23,20 @@ use support::{Markers, Still, lines, settings};
 use tempfile::tempdir;
 use url::Url;
 
-/// What the page says from a time on: how many pictures it shows, or that it is down.
-type Script = &'static [(Time, Result<usize, ()>)];
+/// What happens: what the page says from a time on (how many pictures it shows, or that it is down), and from when on pictures
+/// can be had and the engine works.
+#[derive(Clone, Copy)]
+struct Script {
+    page: &'static [(Time, Result<usize, ()>)],
+    pictures_from: Time,
+    engine_from: Time,
+}
+
+impl Script {
+    const fn of(page: &'static [(Time, Result<usize, ()>)]) -> Self {
+        Self { page, pictures_from: 0, engine_from: 0 }
+    }
+}
 
 /// A request: when, for what, and whether it was conditional and answered by 304.
 type Requests = Arc<Mutex<Vec<(Time, String, bool)>>>;
@@ -47,9 +60,18 @@ impl Changing {
     }
 
     fn shown(&self) -> Result<usize, Fault> {
-        let current = self.script.iter().rev().find(|(from, _)| *from <= self.now());
-        let shown = current.and_then(|(_, shown)| shown.ok());
-        shown.ok_or_else(|| Fault::transient(Class::Busy, "http_503", "down"))
+        let current = self.script.page.iter().rev().find(|(from, _)| *from <= self.now());
+        current.and_then(|(_, shown)| shown.ok()).ok_or_else(down)
+    }
+
+    /// Whether the process is dead by now.
+    fn is_killed(&self) -> bool {
+        let killed = self.now() >= self.until;
+        if killed {
+            self.bridge.pulse.stop();
+            self.bridge.nudge();
+        }
+        killed
     }
 
     fn page(&self, url: &Url) -> Result<Response, Fault> {
@@ -59,6 +81,10 @@ impl Changing {
     }
 }
 
+fn down() -> Fault {
+    Fault::transient(Class::Busy, "http_503", "down")
+}
+
 fn response<const N: usize>(url: &Url, headers: [(&str, &str); N], body: Bytes) -> Response {
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     Response { final_url: url.clone(), status: 200, headers, body }
@@ -66,9 +92,13 @@ fn response<const N: usize>(url: &Url, headers: [(&str, &str); N], body: Bytes) 
 
 impl Web for Changing {
     fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
+        if self.is_killed() {
+            return Box::pin(std::future::pending());
+        }
         self.note(url, false);
         let answer = match url.path().strip_suffix(".jpg") {
             None => self.page(url),
+            Some(_) if self.now() < self.script.pictures_from => Err(down()),
             Some(name) => {
                 let seed = name[1..].parse().expect("a number");
                 let (picture, _) = world::portrait(seed, 120, 90);
@@ -79,9 +109,7 @@ impl Web for Changing {
     }
 
     fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
-        if self.now() >= self.until {
-            self.bridge.pulse.stop();
-            self.bridge.nudge();
+        if self.is_killed() {
             return Box::pin(std::future::pending());
         }
         let page = self.page(url);
@@ -91,21 +119,61 @@ impl Web for Changing {
     }
 }
 
+/// Sees markers once it works, and notes when it looked.
+struct Engine {
+    from: Time,
+    requests: Requests,
+    clock: Arc<dyn Clock>,
+}
+
+impl Detector for Engine {
+    fn info(&self) -> EngineInfo {
+        Markers.info()
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Markers.shape(width, height)
+    }
+
+    fn scale(&self, _: u32, _: u32) -> f32 {
+        0.25
+    }
+
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        let now = self.clock.now() - EPOCH;
+        self.requests.lock().expect("not poisoned").push((now, "detect".to_owned(), false));
+        if now < self.from {
+            return Err(Fault::transient(Class::Engine, "engine_error", "the engine is down"));
+        }
+        Markers.detect(batch)
+    }
+}
+
 /// Lives from `from` to the first visit that is due at or after `until`. Returns when that was.
 fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &Requests) -> Time {
     let (state, requests) = (folder.join("state"), Arc::clone(requests));
+    let store = folder.join("out").display().to_string();
     let end = simulate_from(EPOCH + from, until + 1_000_000_000, move |scope, bridge| {
         let settings = settings(&[
             "recrawl.interval_ms=1000000",
             "recrawl.interval_min_ms=100000",
             "recrawl.interval_max_ms=1500000",
             "image.min_side_px=16",
+            "retry.web.attempts_max=1",
+            "retry.detect.attempts_max=1",
+            "dedupe.settle_ms=0",
         ]);
+        let engine =
+            Engine { from: script.engine_from, requests: Arc::clone(&requests), clock: Arc::clone(&bridge.clock) };
         let outside = Outside {
             web: Arc::new(Changing { script, requests, bridge: bridge.clone(), until }),
-            store: Arc::new(Objects::open("memory://").expect("a store in memory")),
+            store: Arc::new(Objects::open(&store).expect("a store")),
             ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
-            detector: Arc::new(Markers),
+            detector: Arc::new(engine),
             sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
             sinks: vec![],
         };
@@ -116,13 +184,18 @@ fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &R
     end - EPOCH
 }
 
+/// When a path was asked for, or the engine was.
+fn times(requests: &Requests, of: &str) -> Vec<Time> {
+    requests.lock().expect("not poisoned").iter().filter(|(_, path, _)| path == of).map(|(at, ..)| *at).collect()
+}
+
 fn visits(requests: &Requests) -> Vec<(Time, bool)> {
     let requests = requests.lock().expect("not poisoned");
     requests.iter().filter(|(_, path, _)| path == "/").map(|(at, _, same)| (*at, *same)).collect()
 }
 
 /// A page that stays, grows, is down for a while, and stays again.
-const SCRIPT: Script = &[(0, Ok(1)), (2_000_000, Ok(2)), (4_000_000, Err(())), (5_000_000, Ok(2))];
+const SCRIPT: Script = Script::of(&[(0, Ok(1)), (2_000_000, Ok(2)), (4_000_000, Err(())), (5_000_000, Ok(2))]);
 
 /// Unchanged: 40 % more. Changed: 20 % less. Down: 40 % more. At most 1,500 s.
 const VISITS: [(Time, bool); 6] =
@@ -154,10 +227,52 @@ fn a_restart_between_any_two_visits_changes_no_due_time() {
 
 #[test]
 fn a_page_that_is_down_when_it_is_looked_at_again_stays_read() {
-    const DOWN: Script = &[(0, Ok(1)), (500_000, Err(()))];
+    const DOWN: Script = Script::of(&[(0, Ok(1)), (500_000, Err(()))]);
     let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
     live(folder.path(), DOWN, (0, 3_000_000), &requests);
     assert_eq!(visits(&requests), [(0, false), (1_000_000, false), (2_400_000, false)]);
     let page = &lines(folder.path(), Kind::Pages)[0];
     assert_eq!((&page["status"], &page["reason"]), (&"done".into(), &serde_json::Value::Null));
+}
+
+/// All is down at first: the page, then its picture, then the engine.
+const REPAIRED: Script =
+    Script { page: &[(0, Err(())), (250_000, Ok(1))], pictures_from: 1_000_000, engine_from: 2_000_000 };
+/// After 100 s, and each time 40 % later.
+const OF_THE_PAGE: [Time; 5] = [0, 100_000, 240_000, 436_000, 1_436_000];
+const OF_THE_PICTURE: [Time; 5] = [436_000, 536_000, 676_000, 872_000, 1_146_400];
+const OF_THE_ENGINE: [Time; 6] = [1_146_400, 1_246_400, 1_386_400, 1_582_400, 1_856_800, 2_240_960];
+
+fn assert_repaired(folder: &Path, requests: &Requests, what: &str) {
+    assert_eq!(times(requests, "/"), OF_THE_PAGE, "{what}");
+    assert_eq!(times(requests, "/0.jpg"), OF_THE_PICTURE, "{what}");
+    assert_eq!(times(requests, "detect"), OF_THE_ENGINE, "{what}");
+    let line = &lines(folder, Kind::Images)[0];
+    assert!(line["status"] == "done" && line["faces"].is_array(), "{what}: {line}");
+}
+
+#[test]
+fn what_is_dead_is_tried_by_a_stream_until_it_is_repaired() {
+    let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+    live(folder.path(), REPAIRED, (0, 2_300_000), &requests);
+    assert_repaired(folder.path(), &requests, "in one life");
+}
+
+#[test]
+fn a_restart_between_any_two_chances_changes_no_due_time() {
+    for kill in OF_THE_PAGE.iter().chain(&OF_THE_PICTURE).skip(1).copied() {
+        let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+        let killed = live(folder.path(), REPAIRED, (0, kill), &requests);
+        assert_eq!(killed, kill);
+        if kill == 872_000 {
+            let line = &lines(folder.path(), Kind::Images)[0];
+            assert_eq!(
+                (&line["status"], &line["attempts"]),
+                (&"dead".into(), &3.into()),
+                "meanwhile it is dead: {line}"
+            );
+        }
+        live(folder.path(), REPAIRED, (killed, 2_300_000), &requests);
+        assert_repaired(folder.path(), &requests, &format!("killed at {kill}"));
+    }
 }

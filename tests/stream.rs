@@ -96,6 +96,36 @@ fn a_watched_list_a_watched_folder_and_a_signal() {
     assert!(again.iter().all(|url| url.starts_with(sites[2].origin())), "{again:?}");
 }
 
+#[test]
+fn a_file_that_was_read_too_early_or_is_replaced_is_read_again() {
+    let folder = tempdir().expect("a folder");
+    let pictures = folder.path().join("pictures");
+    std::fs::create_dir(&pictures).expect("makes");
+    let (slow, whole) = (pictures.join("slow.jpg"), photo(20));
+    // Whoever writes it pauses for as long as it takes to be read.
+    std::fs::write(&slow, &whole[..whole.len() / 2]).expect("writes");
+    let faceflow = faceflow(folder.path());
+    let command = [&FLAGS[..], &["--images", "pictures"]].concat();
+    let mut running = faceflow.start(&command);
+    let lines = settled(&faceflow, &mut running, 1);
+    assert_eq!((&lines[0]["status"], &lines[0]["reason"]), (&"rejected".into(), &"corrupt_image".into()));
+    std::fs::write(&slow, &whole).expect("writes");
+    let lines = settled(&faceflow, &mut running, 2);
+    let done = lines.iter().find(|line| line["status"] == "done").unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(done["url"].as_str().is_some_and(|url| url.contains("slow.jpg#")), "{done}");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+
+    // While nobody watches, another picture takes its name.
+    std::fs::write(&slow, photo(21)).expect("writes");
+    let mut running = faceflow.start(&command);
+    let lines = settled(&faceflow, &mut running, 3);
+    assert_eq!(lines.iter().filter(|line| line["status"] == "done").count(), 2, "{lines:?}");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+    assert_eq!(faceflow.results(&[]).len(), 3);
+}
+
 /// Submits a site; the status line of the answer.
 fn submit(said: &str, site: &str) -> String {
     let (address, token) = said

@@ -252,8 +252,15 @@ mod tests {
 
     #[test]
     fn a_visit_hands_its_images_over() {
-        let image =
-            Image { url: url("/1.jpg"), page: url("/"), site: url("/"), attempts: 0, inline: None, alternates: vec![] };
+        let image = Image {
+            url: url("/1.jpg"),
+            page: url("/"),
+            site: url("/"),
+            attempts: 0,
+            inline: None,
+            alternates: vec![],
+            version: None,
+        };
         let start = Arrival::Start(url("/")).found(&CrawlSettings::default()).pages.remove(0);
         let Arrival::Visit(visit) = visit(&start, &[]) else { panic!("it is one") };
         let found = Arrival::Visit(Visit { images: vec![image.clone()], ..visit }).found(&CrawlSettings::default());

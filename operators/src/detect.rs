@@ -173,6 +173,7 @@ fn conclude(
         }
         Err(fault) => {
             darkroom.clear(frame.ticket.take());
+            frame.scale = Some(looker.detector.scale(frame.content.width, frame.content.height));
             Err(Lost { record: frame, fault })
         }
     }
@@ -290,7 +291,7 @@ mod tests {
         let phash = Phash { bits: 0, distinctive: false };
         let id = ContentId([n; 32]);
         let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, phash };
-        Frame { content, home: 0, ticket: None, attempts: 0, weak: false }
+        Frame { content, home: 0, ticket: None, attempts: 0, weak: false, scale: None }
     }
 
     /// Width and faces, or the reason of the loss.

@@ -123,7 +123,7 @@ impl Reader {
             match poll {
                 Poll::Site(url) => arrivals.push(Arrival::Start(url)),
                 Poll::Removed(site) => arrivals.push(Arrival::Removed(site)),
-                Poll::Picture(url) => arrivals.push(Arrival::Picture(picture(url))),
+                Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(url, version))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");
                     self.bridge.pulse.stage("bad input").lost.fetch_add(1, Relaxed);
@@ -144,9 +144,17 @@ impl Reader {
 }
 
 /// A picture that no page shows belongs to the folder it lies in.
-fn picture(url: Url) -> Image {
+fn picture(url: Url, version: String) -> Image {
     let folder = url.join(".").unwrap_or_else(|_| url.clone());
-    Image { url, page: folder.clone(), site: folder, attempts: 0, inline: None, alternates: vec![] }
+    Image {
+        url,
+        page: folder.clone(),
+        site: folder,
+        attempts: 0,
+        inline: None,
+        alternates: vec![],
+        version: Some(version),
+    }
 }
 
 fn read(mut source: Box<dyn Source>, now: Time) -> Chunk {

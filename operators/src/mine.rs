@@ -67,6 +67,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
         attempts: 0,
         inline: found.inline,
         alternates: found.alternates,
+        version: None,
     });
     let header = |name| response.header(name).map(str::to_owned);
     Ok(Visit {

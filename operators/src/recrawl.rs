@@ -1,10 +1,11 @@
-//! When a page is looked at again: sooner than last time if it has changed, later if it has not.
+//! When a page is looked at again: sooner than last time if it has changed, later if it has not; and when something that came to
+//! a bad end is tried nevertheless.
 //!
 //! The rates are those of the adaptive schedule of Apache Nutch (`AdaptiveFetchSchedule`): an interval grows by 40 % or shrinks
 //! by 20 %, within bounds.
 
 use faceflow_core::Time;
-use faceflow_core::record::{ContentId, Page, Reading, Visit};
+use faceflow_core::record::{ContentId, Page, Reading, Visit, Work};
 use serde::{Deserialize, Serialize};
 
 /// The settings `recrawl.*`.
@@ -94,6 +95,19 @@ impl RecrawlSettings {
         page.last.as_ref().map(|last| now + self.next(last.interval_ms, false))
     }
 
+    /// When a stream tries this nevertheless, which ended now: `rejected` pages after `interval_ms`, since sites do get repaired,
+    /// and what is dead after `interval_min_ms`; each time later by the rate of what does not change. `attempts_max` is what a
+    /// retry policy allows. Images that were rejected are what they are.
+    pub fn after_end(&self, work: &Work, rejected: bool, attempts_max: u32, now: Time) -> Option<Time> {
+        let (first_ms, before) = match (work, rejected) {
+            (Work::Image(_), true) => return None,
+            (_, true) => (self.interval_ms, work.attempts()),
+            (_, false) => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
+        };
+        let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);
+        self.enabled.then(|| now + (grown.round() as u64).clamp(self.interval_min_ms, self.interval_max_ms))
+    }
+
     fn next(&self, interval_ms: u64, changed: bool) -> u64 {
         let factor = if changed { 1.0 - self.shrink } else { 1.0 + self.grow };
         ((interval_ms as f64 * factor).round() as u64).clamp(self.interval_min_ms, self.interval_max_ms)
@@ -156,6 +170,17 @@ mod tests {
         let page = visit(Some(first), 200, &[], None).page;
         assert_eq!(settings.after_failure(&page, 5), Some(5 + 120_960_000));
         assert_eq!(settings.after_failure(&Page { last: None, ..page }, 5), None);
+    }
+
+    #[test]
+    fn what_ended_badly_is_tried_less_and_less_often() {
+        let settings = RecrawlSettings::default();
+        let page = |attempts| Work::Page(Page { attempts, ..visit(None, 200, &[], None).page });
+        let hours = |attempts, rejected| settings.after_end(&page(attempts), rejected, 5, 0).map(|due| due / HOUR_MS);
+        assert_eq!((hours(5, false), hours(6, false), hours(8, false)), (Some(1), Some(1), Some(2)));
+        assert_eq!((hours(0, true), hours(1, true), hours(1_000_000, true)), (Some(24), Some(33), Some(720)));
+        let off = RecrawlSettings { enabled: false, ..settings };
+        assert_eq!(off.after_end(&page(5), false, 5, 0), None);
     }
 
     #[test]

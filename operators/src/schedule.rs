@@ -14,7 +14,8 @@ use crate::recrawl::RecrawlSettings;
 
 /// Decides about failures.
 pub trait Schedule<'s> {
-    /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says.
+    /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says,
+    /// which also says when a stream tries what ended badly nevertheless.
     fn schedule(
         self,
         settings: Live<RetrySettings>,
@@ -42,7 +43,18 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
                 let asked = lost.fault.retry_after_ms.unwrap_or(0).min(settings.get().retry_after_max_ms);
                 return Fate::Retry { work: lost.record, due: due.max(now + asked), fault: lost.fault };
             }
-            settings.get().decide(lost, now)
+            let settings = settings.get();
+            match settings.decide(lost, now) {
+                Fate::Rejected { work, fault, .. } => {
+                    let again = recrawl.get().after_end(&work, true, 0, now);
+                    Fate::Rejected { work, fault, again }
+                }
+                Fate::Dead { work, fault, .. } => {
+                    let again = recrawl.get().after_end(&work, false, settings.policy(&work).attempts_max, now);
+                    Fate::Dead { work, fault, again }
+                }
+                fate => fate,
+            }
         })
     }
 }
@@ -56,5 +68,5 @@ pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
 pub fn owe_full(delivered: Delivered) -> Lost<Frame> {
     let scale = delivered.detection.scale();
     let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
-    Lost { record: Frame { weak: true, ..delivered.frame }, fault }
+    Lost { record: Frame { weak: true, scale: Some(scale), ..delivered.frame }, fault }
 }

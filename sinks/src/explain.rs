@@ -111,7 +111,8 @@ fn what(kind: &str, body: &Value, other: Option<&str>) -> String {
     let fault = || {
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
         let due = body["due_ms"].as_u64().map(|due| format!("; due again at {due}")).unwrap_or_default();
-        format!("{}: {} ({} failed so far{due})", text("reason"), text("detail"), body["attempts"])
+        let scale = body["scale"].as_f64().map(|scale| format!(", at scale {scale:.3}")).unwrap_or_default();
+        format!("{}: {}{scale} ({} failed so far{due})", text("reason"), text("detail"), body["attempts"])
     };
     match (kind, other) {
         ("admitted", Some(page)) => format!("discovered on {page}"),

@@ -1,7 +1,8 @@
 //! A folder of pictures that is watched: every picture in it is taken in, and those that arrive later too.
 //!
 //! A file counts once it was the same in two looks, so that one that is still being written is not read too early. Hidden
-//! files and links are left alone. Promise: a picture that keeps its name and its bytes is taken in once.
+//! files and links are left alone. Promise: a picture that keeps its name and its bytes is taken in once, and one that changes
+//! after it was taken in is taken in anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::DirEntry;
@@ -24,7 +25,7 @@ const DEPTH_MAX: usize = 64;
 pub struct Folder {
     root: PathBuf,
     known: HashMap<Key, Seen>,
-    ready: VecDeque<Url>,
+    ready: VecDeque<(Url, String)>,
     next_look: Time,
     complaints: VecDeque<String>,
     complained: HashSet<PathBuf>,
@@ -34,6 +35,14 @@ struct Seen {
     bytes: u64,
     modified: Option<SystemTime>,
     taken: bool,
+}
+
+impl Seen {
+    /// When the file was changed last, in milliseconds since the Unix epoch, and its size.
+    fn version(&self) -> String {
+        let modified = self.modified.and_then(|modified| modified.duration_since(SystemTime::UNIX_EPOCH).ok());
+        format!("{}-{}", modified.unwrap_or_default().as_millis(), self.bytes)
+    }
 }
 
 impl Folder {
@@ -89,10 +98,10 @@ impl Folder {
         let Ok(url) = Url::from_file_path(&path) else { return };
         let now = Seen { bytes: metadata.len(), modified: metadata.modified().ok(), taken: false };
         match self.known.get_mut(&Key::image(&url)) {
-            Some(seen) if seen.taken => {}
             Some(seen) if seen.bytes == now.bytes && seen.modified == now.modified => {
-                seen.taken = true;
-                self.ready.push_back(url);
+                if !std::mem::replace(&mut seen.taken, true) {
+                    self.ready.push_back((url, now.version()));
+                }
             }
             _ => drop(self.known.insert(Key::image(&url), now)),
         }
@@ -107,8 +116,8 @@ impl Folder {
 
 impl Source for Folder {
     fn poll(&mut self, now: Time) -> Poll {
-        if let Some(url) = self.ready.pop_front() {
-            return Poll::Picture(url);
+        if let Some((url, version)) = self.ready.pop_front() {
+            return Poll::Picture { url, version };
         }
         if let Some(why) = self.complaints.pop_front() {
             return Poll::Bad(why);
@@ -134,7 +143,7 @@ mod tests {
         folder.poll(now);
         loop {
             match folder.poll(now) {
-                Poll::Picture(url) => said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned()),
+                Poll::Picture { url, .. } => said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned()),
                 Poll::Bad(why) => said.push(why),
                 Poll::Later => {
                     said.sort();
@@ -162,6 +171,14 @@ mod tests {
         assert_eq!(said(&mut folder, 20_000), ["a.jpg"]);
         assert_eq!(said(&mut folder, 30_000), ["c.jpg"], "a download that is complete gets its name");
         assert_eq!(said(&mut folder, 40_000), [] as [&str; 0]);
+        write("a.jpg", "xyz");
+        assert_eq!(said(&mut folder, 50_000), [] as [&str; 0], "it is written again");
+        assert_eq!(said(&mut folder, 60_000), ["a.jpg"], "another picture has its name");
+        assert_eq!(said(&mut folder, 70_000), [] as [&str; 0]);
+        let old = std::fs::File::options().write(true).open(root.path().join("a.jpg")).expect("opens");
+        old.set_modified(SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1)).expect("is set");
+        said(&mut folder, 80_000);
+        assert_eq!(said(&mut folder, 90_000), ["a.jpg"], "whatever its time");
         assert!(Folder::open(&root.path().join("a.jpg")).is_err() && Folder::open(Path::new("/nowhere")).is_err());
     }
 }

@@ -76,6 +76,11 @@ pub trait Detector: Send + Sync {
     /// The input shape of a picture of this size.
     fn shape(&self, width: u32, height: u32) -> Shape;
 
+    /// Input pixels per pixel of a picture of this size. An engine that looks at pictures as they are need not say.
+    fn scale(&self, _width: u32, _height: u32) -> f32 {
+        1.0
+    }
+
     /// The largest batch that is worth building, and that was verified to give the same answers as single pictures.
     fn batch_max(&self) -> usize;
 

@@ -146,6 +146,9 @@ pub struct Image {
     /// unless this one fails.
     #[serde(default)]
     pub alternates: Vec<Url>,
+    /// Of a file: when it was changed last and its size, so that one that is replaced under its name is known for a new one.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 impl Image {
@@ -218,6 +221,8 @@ pub struct Frame {
     pub attempts: u32,
     /// Whether a degraded answer is kept, which stands if no full one comes.
     pub weak: bool,
+    /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
+    pub scale: Option<f32>,
 }
 
 impl Frame {
@@ -428,6 +433,8 @@ pub enum Fate {
         work: Work,
         /// Why.
         fault: Fault,
+        /// When a stream tries it nevertheless.
+        again: Option<Time>,
     },
     /// Every attempt the policy allows has failed.
     Dead {
@@ -435,6 +442,8 @@ pub enum Fate {
         work: Work,
         /// The last fault.
         fault: Fault,
+        /// When a stream tries it nevertheless.
+        again: Option<Time>,
     },
     /// Every attempt at a full answer has failed, so the degraded one that is kept stands.
     Stands {

@@ -123,16 +123,21 @@ impl RetrySettings {
         Ok(())
     }
 
+    /// The policy for this work.
+    pub fn policy(&self, work: &Work) -> Policy {
+        match work {
+            Work::Page(_) | Work::Image(_) => self.web,
+            Work::Frame(_) => self.detect.0,
+        }
+    }
+
     /// Decides what becomes of a failure that happened now.
     pub fn decide(&self, lost: Lost<Work>, now: Time) -> Fate {
         let Lost { record: work, fault } = lost;
         if fault.permanent && !matches!(work, Work::Frame(_)) {
-            return Fate::Rejected { work, fault };
+            return Fate::Rejected { work, fault, again: None };
         }
-        let mut policy = match work {
-            Work::Page(_) | Work::Image(_) => self.web,
-            Work::Frame(_) => self.detect.0,
-        };
+        let mut policy = self.policy(&work);
         if fault.class == Class::Store {
             // The store is ours to mend, and no picture is given up for it: it is asked less and less often.
             (policy.attempts_max, policy.cap_ms) = (u32::MAX, policy.cap_ms.max(STORE_CAP_MS));
@@ -141,7 +146,7 @@ impl RetrySettings {
         if fault.permanent || work.attempts() >= policy.attempts_max {
             return match work {
                 Work::Frame(Frame { weak: true, .. }) => Fate::Stands { work, fault },
-                _ => Fate::Dead { work, fault },
+                _ => Fate::Dead { work, fault, again: None },
             };
         }
         let asked = fault.retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);

@@ -11,7 +11,12 @@ pub enum Poll {
     /// A site to crawl.
     Site(Url),
     /// A picture that is no page's: a file on this machine.
-    Picture(Url),
+    Picture {
+        /// Where it is.
+        url: Url,
+        /// When it was changed last, and its size: another version is another picture.
+        version: String,
+    },
     /// The key of a site's page: it is no longer on the list, so its pages are not looked at again.
     Removed(Key),
     /// An entry that is not a site, and why; it is reported and counted, and the source goes on.

@@ -116,6 +116,11 @@ impl Detector for Onnx {
         self.sizing.plan(width.max(1), height.max(1)).input
     }
 
+    fn scale(&self, width: u32, height: u32) -> f32 {
+        let [x, y] = self.sizing.plan(width.max(1), height.max(1)).scale;
+        x.min(y)
+    }
+
     fn batch_max(&self) -> usize {
         self.batch_max
     }

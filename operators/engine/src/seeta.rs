@@ -75,6 +75,11 @@ impl Detector for Seeta {
         Shape { width, height }
     }
 
+    fn scale(&self, width: u32, height: u32) -> f32 {
+        let [x, y] = self.size(width, height);
+        (x as f32 / width.max(1) as f32).min(y as f32 / height.max(1) as f32)
+    }
+
     fn batch_max(&self) -> usize {
         1
     }

@@ -6,7 +6,7 @@ use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
     Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, url, wait,
 };
-use faceflow_core::record::Work;
+use faceflow_core::record::{Frame, Work};
 
 both![an_image_from_its_discovery_to_its_representative, a_page_and_a_stranger,];
 
@@ -23,7 +23,8 @@ fn told(rig: &Rig, path: &str) -> Vec<String> {
 fn an_image_from_its_discovery_to_its_representative() {
     let rig = Rig::showing(vec![image_with("/a", &["/b"]), image("/c")]);
     rig.tell_all([kept(image("/c"), "one"), delivered("one", 1), retry(image("/a"), 77), rejected(image("/a"))]);
-    rig.tell_all([kept(image("/b"), "two"), retry(Work::Frame(frame("two")), 9), dead(Work::Frame(frame("two")))]);
+    let looked = Frame { scale: Some(0.5), ..frame("two") };
+    rig.tell_all([kept(image("/b"), "two"), retry(Work::Frame(looked), 9), dead(Work::Frame(frame("two")))]);
     wait(rig.ledger().redrive(Selection { dead: true, ..Selection::default() })).expect("drives");
     rig.tell_all([delivered("two", 0), ruled("two", "one", 3)]);
     assert_eq!(
@@ -40,7 +41,7 @@ fn an_image_from_its_discovery_to_its_representative() {
             "offered as another address of http://a.example/a".to_owned(),
             "to be tried, because http://a.example/a failed".to_owned(),
             "downloaded, decoded and kept".to_owned(),
-            "failed, http_503: the server said so (1 failed so far; due again at 9)".to_owned(),
+            "failed, http_503: the server said so, at scale 0.500 (1 failed so far; due again at 9)".to_owned(),
             "failed for the last time, http_503: the server said so (1 failed so far)".to_owned(),
             "driven again by the user".to_owned(),
             "looked at; its faces are stored".to_owned(),

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::{Admitted, Bounds, Image, Key, Lane, Page, Visit, lane};
 
-use super::books::{Books, Entry, Line, step};
+use super::books::{Books, Entry, Line, step, try_step};
 use super::database::values;
 use super::rows::{EntryKind, Trouble, join_keys};
 
@@ -64,6 +64,8 @@ impl Books<'_, '_> {
         }
         let mut budget = Budget::default();
         for image in &found.images {
+            let newer = self.newer(image)?;
+            let image = newer.as_ref().unwrap_or(image);
             let (page, site) = match by {
                 Some((page, site)) => (Some(page), site),
                 None => (self.find(Key::page(&image.page))?.map(|page| page.id), self.site(image.site.as_str())?),
@@ -80,6 +82,19 @@ impl Books<'_, '_> {
             self.offered(image, page)?;
         }
         self.spend(&budget)
+    }
+
+    /// A file that is not what it was when it was discovered, as an image of its own: its version is part of its address.
+    fn newer(&self, image: &Image) -> Result<Option<Image>, Trouble> {
+        let Some(version) = &image.version else { return Ok(None) };
+        let sql = "SELECT version FROM entries WHERE tenant = ?1 AND key = ?2";
+        let known = self.moment.one(sql, values![self.tenant, image.key()], |row| row.get::<Option<String>>(0))?;
+        if known.flatten().is_none_or(|known| known == *version) {
+            return Ok(None);
+        }
+        let mut newer = image.clone();
+        newer.url.set_fragment(Some(version));
+        Ok(Some(newer))
     }
 
     /// Whether a page was seen before to show an image that was taken up: then nothing is new about it.
@@ -167,7 +182,7 @@ impl Books<'_, '_> {
     fn visited(&mut self, visit: &Visit, found: &Admitted) -> Result<Read, Trouble> {
         let page = &visit.page;
         let entry = self.find(page.key())?;
-        let next = step(entry.map(|entry| entry.state), Event::Settle, &page.url);
+        let next = try_step(entry, Event::Settle, &page.url);
         let (entry, next) = match (entry, next) {
             (_, Err(trouble)) => return Err(trouble),
             (None, Ok(_)) => return Err(Trouble::Damaged(format!("{} was settled but is not there", page.url))),
@@ -186,7 +201,7 @@ impl Books<'_, '_> {
         let shown: HashSet<Key> = found.images.iter().map(Image::key).collect();
         let final_url = (visit.final_url != page.url).then(|| visit.final_url.as_str());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
-            final_url = ?3, http_status = ?4, links = ?5, images = ?6, turn = NULL WHERE id = ?1";
+            final_url = ?3, http_status = ?4, links = ?5, images = ?6, turn = NULL, revive_ms = NULL WHERE id = ?1";
         let (links, images) = (visit.links.len() as i64, shown.len() as i64);
         self.run(sql, values![entry.id, page.attempts, final_url, visit.http_status, links, images])?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
@@ -220,7 +235,7 @@ impl Books<'_, '_> {
         Ok(())
     }
 
-    fn is_removed(&self, site: i64) -> Result<bool, Trouble> {
+    pub fn is_removed(&self, site: i64) -> Result<bool, Trouble> {
         let removed = self.moment.one("SELECT removed FROM sites WHERE id = ?1", values![site], |row| row.get(0))?;
         Ok(removed.unwrap_or(false))
     }
@@ -232,22 +247,24 @@ impl Books<'_, '_> {
             return Ok(());
         };
         self.run("UPDATE sites SET removed = TRUE WHERE id = ?1", values![site])?;
-        self.run(
-            "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL",
-            values![site],
-        )
+        let sql = "UPDATE entries SET again_ms = NULL, revive_ms = NULL
+            WHERE site = ?1 AND kind = 'page' AND (again_ms IS NOT NULL OR revive_ms IS NOT NULL)";
+        self.run(sql, values![site])
     }
 
-    /// A site is on a list again: its pages are looked at again, now.
+    /// A site is on a list again: its pages are looked at again, now, those that failed too.
     fn restore_site(&mut self, site: i64) -> Result<(), Trouble> {
         if self.moment.change("UPDATE sites SET removed = FALSE WHERE id = ?1 AND removed", values![site])? == 0 {
             return Ok(());
         }
-        let pages = "SELECT DISTINCT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state = 'settled'";
+        let pages = "SELECT DISTINCT lane FROM entries
+            WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')";
         for lane in self.moment.list(pages, values![site], |row| row.get::<i64>(0))? {
             self.open(lane as Lane, 0, true);
         }
-        let sql = "UPDATE entries SET again_ms = 0 WHERE site = ?1 AND kind = 'page' AND state = 'settled'";
+        let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,
+            revive_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END
+            WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')";
         self.run(sql, values![site])
     }
 
@@ -275,7 +292,7 @@ impl Books<'_, '_> {
                 let sql =
                     "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, site = ?4, skip = ?5, due_ms = NULL,
                     reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL,
-                    turn = ?6, again_ms = NULL WHERE id = ?1";
+                    turn = ?6, again_ms = NULL, revive_ms = NULL WHERE id = ?1";
                 self.run(sql, values![entry.id, page.depth, page.attempts, site, skip, turn])?;
                 self.freed.extend(entry.turn.map(|_| entry.site));
                 entry.id
@@ -309,10 +326,11 @@ impl Books<'_, '_> {
             }
             (None, _) => {
                 let (site, lane) = (self.site(image.site.as_str())?, lane(&image.url));
-                let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline, lane)
-                    VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6, ?7)";
+                let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline, lane, version)
+                    VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6, ?7, ?8)";
                 let (key, url, inline) = (image.key(), image.url.as_str(), image.inline.as_deref());
-                let values = values![self.tenant, key, image.attempts, site, url, inline, lane as i64];
+                let (attempts, version) = (image.attempts, image.version.as_deref());
+                let values = values![self.tenant, key, attempts, site, url, inline, lane as i64, version];
                 let id = self.moment.insert(sql, values)?;
                 self.tallies.discover(EntryKind::Image);
                 Entry { id, ..Entry::new(key, State::Open, (site, lane)) }

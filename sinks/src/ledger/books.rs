@@ -50,12 +50,26 @@ pub(super) struct Entry {
     pub lane: Lane,
     /// Of a page that was not tried yet.
     pub turn: Option<i64>,
+    /// Whether it came to a bad end and is tried nevertheless.
+    pub revives: bool,
 }
 
 impl Entry {
     /// One that nothing is known of yet.
     pub fn new(key: Key, state: State, (site, lane): (i64, Lane)) -> Self {
-        Self { id: 0, key, state, depth: None, picture: None, primary: None, run: None, site, lane, turn: None }
+        Self {
+            id: 0,
+            key,
+            state,
+            depth: None,
+            picture: None,
+            primary: None,
+            run: None,
+            site,
+            lane,
+            turn: None,
+            revives: false,
+        }
     }
 }
 
@@ -69,6 +83,8 @@ pub(super) struct PictureRow {
     behind: i64,
     /// The run that has it, while it is open.
     pub run: Option<i64>,
+    /// Whether it is dead and tried nevertheless.
+    pub revives: bool,
 }
 
 /// A line of the log.
@@ -82,15 +98,14 @@ pub(super) struct Line<'a> {
 }
 
 const FIND_ENTRY: &str =
-    "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn FROM entries
+    "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn, revive_ms IS NOT NULL FROM entries
     WHERE tenant = ?1 AND key = ?2";
-const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn FROM entries
+const ENTRY: &str = "SELECT id, key, state, depth, picture, primary_entry, NULL AS run, site, lane, turn, revive_ms IS NOT NULL FROM entries
     WHERE id = ?1";
 const FIND_PICTURE: &str =
-    "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures
+    "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run, revive_ms IS NOT NULL FROM pictures
     WHERE tenant = ?1 AND content = ?2";
-const PICTURE: &str =
-    "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run FROM pictures WHERE id = ?1";
+const PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls, behind, NULL AS run, revive_ms IS NOT NULL FROM pictures WHERE id = ?1";
 
 impl Books<'_, '_> {
     /// Writes a fact. Returns what is open now because of it.
@@ -205,13 +220,14 @@ fn entry_at(row: &Row<'_>) -> Result<Entry, Trouble> {
         site: row.get(7)?,
         lane: row.get::<i64>(8)? as Lane,
         turn: row.get(9)?,
+        revives: row.get(10)?,
     })
 }
 
 fn picture_at(row: &Row<'_>) -> Result<PictureRow, Trouble> {
     let state = row.get::<Word>(1)?.0;
     let (urls, behind) = (row.get(3)?, row.get(4)?);
-    Ok(PictureRow { id: row.get(0)?, state, own: row.get(2)?, urls, behind, run: row.get(5)? })
+    Ok(PictureRow { id: row.get(0)?, state, own: row.get(2)?, urls, behind, run: row.get(5)?, revives: row.get(6)? })
 }
 
 impl PictureRow {
@@ -223,15 +239,51 @@ impl PictureRow {
     }
 }
 
+/// Where something stands: its state, and whether it is tried although that is a bad end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    state: State,
+    revives: bool,
+}
+
+impl From<Entry> for Standing {
+    fn from(Entry { state, revives, .. }: Entry) -> Self {
+        Self { state, revives }
+    }
+}
+
+impl From<PictureRow> for Standing {
+    fn from(PictureRow { state, revives, .. }: PictureRow) -> Self {
+        Self { state, revives }
+    }
+}
+
+/// What `event` makes of a try's subject. One that is tried although it ended is driven again first.
+pub(super) fn try_step(
+    subject: Option<impl Into<Standing>>,
+    event: Event,
+    key: impl ToString,
+) -> Result<Option<State>, Trouble> {
+    let state = match subject.map(Into::into) {
+        Some(Standing { state, revives: true }) => step(Some(state), Event::Redrive, key.to_string())?.or(Some(state)),
+        subject => subject.map(|subject| subject.state),
+    };
+    step(state, event, key)
+}
+
 /// The state that `event` leads to, or that nothing changes; an illegal step names `key`.
 pub(super) fn step(state: Option<State>, event: Event, key: impl ToString) -> Result<Option<State>, Trouble> {
     transition(state, event).map_err(|step| Trouble::Illegal { key: key.to_string(), step })
 }
 
-/// A fault as a line's body: its class, words and try.
-pub(super) fn fault_body(fault: &Fault, attempts: u32, due_ms: Option<u64>) -> String {
+/// A fault as a line's body: its class and words, how often it was tried, when it is due again, and the scale of a detection.
+pub(super) fn fault_body(fault: &Fault, attempts: u32, (due_ms, scale): (Option<Time>, Option<f32>)) -> String {
     let (class, reason, detail) = (fault.class, &fault.reason, brief(&fault.detail));
-    json!({"class": class, "reason": reason, "detail": detail, "attempts": attempts, "due_ms": due_ms}).to_string()
+    let mut body = json!({"class": class, "reason": reason, "detail": detail, "attempts": attempts, "due_ms": due_ms});
+    if let Some(scale) = scale {
+        body["scale"] = scale.into();
+    }
+    body.to_string()
 }
 
 /// The beginning of a detail, as much as is kept.

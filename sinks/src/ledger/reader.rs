@@ -9,6 +9,7 @@ use faceflow_core::record::{FRAMES, Frame, Image, Key, Lane, Page, Work};
 use super::alternates::first_page;
 use super::database::{Connection, Moment, Row, values};
 use super::place::{Backend, Place};
+use super::postgres::lease::who_looks_again;
 use super::rows::{CONTENT, Trouble, Word, content_at, parse_url, split_keys};
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
@@ -120,7 +121,12 @@ impl Reader {
             "again_ms IS NOT NULL",
             "(SELECT min(again_ms) FROM entries WHERE tenant = ?1 AND again_ms IS NOT NULL AND lane = l.lane)",
         );
-        for (waiting, due) in std::iter::once(open).chain(again.then_some(later)) {
+        let revived = (
+            "revive_ms IS NOT NULL",
+            "(SELECT min(revive_ms) FROM entries WHERE tenant = ?1 AND revive_ms IS NOT NULL AND lane = l.lane)",
+        );
+        let looks_again = [later, revived].into_iter().filter(|_| again);
+        for (waiting, due) in std::iter::once(open).chain(looks_again) {
             // One look into the index for each lane, however much waits in it.
             let sql = format!(
                 "WITH RECURSIVE l (lane) AS (
@@ -130,7 +136,7 @@ impl Reader {
                     WHERE l.lane IS NOT NULL
                 ) SELECT lane, {due} FROM l WHERE lane IS NOT NULL"
             );
-            let again = waiting == later.0;
+            let again = waiting != open.0;
             self.for_each(&sql, |row| {
                 let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
                 each(Opened { lane: row.get::<i64>(0)? as Lane, due, again });
@@ -140,22 +146,47 @@ impl Reader {
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
             each(Opened { lane: FRAMES, due: 0, again: false });
             Ok(())
+        })?;
+        let sql = "SELECT min(revive_ms) FROM pictures WHERE tenant = ?1 AND revive_ms IS NOT NULL";
+        if !again {
+            return Ok(());
+        }
+        self.for_each(sql, |row| {
+            if let Some(due) = row.get::<Option<i64>>(0)? {
+                each(Opened { lane: FRAMES, due: due as Time, again: true });
+            }
+            Ok(())
         })
     }
 
-    /// What lanes have to give that is due by `now`; where `ours` names runs, only what those have.
-    pub fn claim(&self, ours: &[i64], now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+    /// What lanes have to give that is due by `now`, to `run` where there may be others; where `ours` names runs, only what
+    /// those have.
+    pub fn claim(
+        &self,
+        (run, ours): (Option<i64>, &[i64]),
+        now: Time,
+        asks: &[Ask],
+    ) -> Result<Vec<Claimed>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|moment| {
+            let looks = match run {
+                Some(run) if asks.iter().any(|ask| ask.again) => {
+                    who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run)
+                }
+                _ => true,
+            };
             let claim = |ask: &Ask| {
                 let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
                 if ask.lane == FRAMES {
                     claim.from(&Queue::frames(ours), &["due_ms"])?;
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
-                    if ask.again {
-                        claim.from(&Queue::again(), &["again_ms"])?;
-                    }
+                }
+                match ask.again {
+                    true if looks => claim.look_again()?,
+                    // Until then the run that does may be over.
+                    true => claim.wait_until(Some(now.saturating_add(self.settings().lease_ms as i64))),
+                    false => {}
                 }
                 Ok(Claimed { lane: ask.lane, work: claim.work, next: claim.next })
             };
@@ -209,6 +240,11 @@ struct Queue {
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
     CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END";
 
+/// Of what was rejected a try counts as failed, so that the next one comes later.
+const ENTRY_AGAIN: &str =
+    "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
+    e.skip, e.inline, NULL";
+
 impl Queue {
     fn entries(ours: &[i64]) -> Self {
         Self {
@@ -233,18 +269,37 @@ impl Queue {
         }
     }
 
-    fn frames(ours: &[i64]) -> Self {
-        let content = CONTENT.replace("p.", "e.");
-        let columns =
-            format!("e.attempts, e.due_ms, {content}, EXISTS (SELECT 1 FROM detections d WHERE d.picture = e.id)");
+    /// What came to a bad end and is tried nevertheless.
+    fn revived() -> Self {
         Self {
-            from: "FROM pictures e INDEXED BY pictures_waiting",
+            from: "FROM entries e INDEXED BY entries_revive",
+            join: "JOIN sites s ON s.id = e.site",
+            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL".to_owned(),
+            columns: format!("e.key, e.revive_ms, {ENTRY_AGAIN}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
+    }
+
+    fn frames(ours: &[i64]) -> Self {
+        let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", having("e", ours));
+        Self::pictures("due_ms", "FROM pictures e INDEXED BY pictures_waiting", &which)
+    }
+
+    /// Dead pictures that are tried nevertheless, unless another stands for them by now.
+    fn revived_frames() -> Self {
+        let which = "e.revive_ms IS NOT NULL AND coalesce(e.representative, e.id) = e.id";
+        Self::pictures("revive_ms", "FROM pictures e INDEXED BY pictures_revive", which)
+    }
+
+    fn pictures(due: &str, from: &'static str, which: &str) -> Self {
+        let content = CONTENT.replace("p.", "e.");
+        let answered = "EXISTS (SELECT 1 FROM detections d WHERE d.picture = e.id)";
+        Self {
+            from,
             join: "",
-            which: format!(
-                "WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND e.state = 'open' AND e.due_ms IS NOT NULL AND {}",
-                having("e", ours)
-            ),
-            columns,
+            which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
@@ -262,6 +317,15 @@ struct Claim<'a, 'm> {
 }
 
 impl Claim<'_, '_> {
+    /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
+    fn look_again(&mut self) -> Result<(), Trouble> {
+        if self.ask.lane == FRAMES {
+            return self.from(&Queue::revived_frames(), &["revive_ms"]);
+        }
+        self.from(&Queue::again(), &["again_ms"])?;
+        self.from(&Queue::revived(), &["revive_ms"])
+    }
+
     /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
     fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
         for due in dues {
@@ -319,7 +383,7 @@ fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let home = content.id.route() as usize;
-    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)? })
+    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)?, scale: None })
 }
 
 /// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading.
@@ -343,5 +407,6 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
         attempts,
         inline,
         alternates: vec![],
+        version: None,
     }))
 }

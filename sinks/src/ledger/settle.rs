@@ -1,26 +1,27 @@
 //! What becomes of work: retries, ends, kept bytes, delivered faces, and who stands for whom.
 
 use faceflow_core::ledger::{Event, IllegalTransition, State};
-use faceflow_core::record::{Content, ContentId, Delivered, FRAMES, Fate, Frame, Kept, Ruling, Work};
+use faceflow_core::record::{Content, ContentId, Delivered, FRAMES, Fate, Frame, Kept, Lane, Ruling, Work};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
 
 use super::Status;
-use super::books::{Books, Entry, Line, PictureRow, brief, fault_body, step};
+use super::books::{Books, Entry, Line, PictureRow, brief, fault_body, try_step};
 use super::database::values;
 use super::rows::{EntryKind, Trouble, Word};
 
-/// A fate without its work: the step, its word in the log, and when it is due again.
+/// A fate without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.
 struct End<'a> {
     event: Event,
     kind: &'static str,
     fault: &'a Fault,
-    due: Option<u64>,
+    due: Option<Time>,
+    again: Option<Time>,
 }
 
 impl End<'_> {
-    fn body(&self, attempts: u32) -> String {
-        fault_body(self.fault, attempts, self.due)
+    fn body(&self, attempts: u32, scale: Option<f32>) -> String {
+        fault_body(self.fault, attempts, (self.due.or(self.again), scale))
     }
 }
 
@@ -28,11 +29,17 @@ impl Books<'_, '_> {
     pub fn fate(&mut self, fate: &Fate) -> Result<(), Trouble> {
         let (work, end) = match fate {
             Fate::Retry { work, fault, due } => {
-                (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due) })
+                (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due), again: None })
             }
-            Fate::Rejected { work, fault } => (work, End { event: Event::Reject, kind: "rejected", fault, due: None }),
-            Fate::Dead { work, fault } => (work, End { event: Event::Die, kind: "dead", fault, due: None }),
-            Fate::Stands { work, fault } => (work, End { event: Event::Settle, kind: "delivered", fault, due: None }),
+            Fate::Rejected { work, fault, again } => {
+                (work, End { event: Event::Reject, kind: "rejected", fault, due: None, again: *again })
+            }
+            Fate::Dead { work, fault, again } => {
+                (work, End { event: Event::Die, kind: "dead", fault, due: None, again: *again })
+            }
+            Fate::Stands { work, fault } => {
+                (work, End { event: Event::Settle, kind: "delivered", fault, due: None, again: None })
+            }
         };
         match work {
             Work::Frame(frame) => self.frame_failed(frame, &end),
@@ -56,7 +63,7 @@ impl Books<'_, '_> {
             }
             return Ok(());
         }
-        let next = step(entry.map(|entry| entry.state), end.event, url)?;
+        let next = try_step(entry, end.event, url)?;
         if let (Work::Page(page), Some(entry), None, Some(due)) = (work, &entry, next, end.due)
             && page.last.is_some()
         {
@@ -64,16 +71,20 @@ impl Books<'_, '_> {
         }
         let (Some(entry), Some(next)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
+        let again = match kind {
+            EntryKind::Page if self.is_removed(entry.site)? => None,
+            _ => end.again,
+        };
         // A dead entry may be driven again, so it keeps what that takes.
         let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, turn = NULL,
-            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END WHERE id = ?1";
-        let (attempts, due, detail) = (work.attempts(), end.due.map(|due| due as i64), brief(&end.fault.detail));
-        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail])?;
+            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END, revive_ms = ?7 WHERE id = ?1";
+        let (due, revive) = (end.due.map(|due| due as i64), again.map(|again| again as i64));
+        let (attempts, detail) = (work.attempts(), brief(&end.fault.detail));
+        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail, revive])?;
         self.recount(kind, Some(entry.state), next);
-        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(attempts)), ..Line::default() })?;
-        if let Some(due) = end.due {
-            self.open(entry.lane, due, false);
-        }
+        let body = End { again, ..*end }.body(attempts, None);
+        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&body), ..Line::default() })?;
+        self.due(entry.lane, end.due, again);
         if (kind, end.due) == (EntryKind::Image, None) {
             self.hand_on(&entry)?;
         }
@@ -86,28 +97,38 @@ impl Books<'_, '_> {
         let sql = "UPDATE entries SET again_ms = ?2 WHERE id = ?1 AND again_ms IS NOT NULL";
         self.run(sql, values![entry.id, due as i64])?;
         self.open(entry.lane, due, true);
-        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(0)), ..Line::default() })
+        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(0, None)), ..Line::default() })
+    }
+
+    /// Notes when what failed is due again, or is tried although it ended.
+    fn due(&mut self, lane: Lane, due: Option<Time>, again: Option<Time>) {
+        let (due, again) = (due.map(|due| (due, false)), again.map(|again| (again, true)));
+        for (due, again) in due.into_iter().chain(again) {
+            self.open(lane, due, again);
+        }
     }
 
     fn frame_failed(&mut self, frame: &Frame, end: &End<'_>) -> Result<(), Trouble> {
         let id = frame.content.id;
         let picture = self.find_picture(id)?;
-        let next = step(picture.map(|picture| picture.state), end.event, id)?;
+        let next = try_step(picture, end.event, id)?;
         let (Some(picture), Some(next)) = (picture, next) else { return Ok(()) };
         self.refuse_held(picture.run, id)?;
         self.change_picture(picture.id, |books| {
             let sql =
-                "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6 WHERE id = ?1";
-            let (due, detail) = (end.due.map(|due| due as i64), brief(&end.fault.detail));
-            books.run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail])
+                "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, revive_ms = ?7,
+                scale_ppm = coalesce(?8, scale_ppm) WHERE id = ?1";
+            let (due, again) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
+            let scale = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
+            let detail = brief(&end.fault.detail);
+            books
+                .run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail, again, scale])
         })?;
-        if let Some(due) = end.due {
-            self.open(FRAMES, due, false);
-        }
+        self.due(FRAMES, end.due, end.again);
         self.log(Line {
             kind: end.kind,
             picture: Some(picture.id),
-            body: Some(&end.body(frame.attempts)),
+            body: Some(&end.body(frame.attempts, frame.scale)),
             ..Line::default()
         })
     }
@@ -115,7 +136,7 @@ impl Books<'_, '_> {
     pub fn kept(&mut self, kept: &Kept) -> Result<(), Trouble> {
         let image = &kept.image;
         let entry = self.find(image.key())?;
-        let next = step(entry.map(|entry| entry.state), Event::Settle, &image.url)?;
+        let next = try_step(entry, Event::Settle, &image.url)?;
         let picture = self.picture(&kept.frame.content)?;
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, &image.url)?;
@@ -123,7 +144,7 @@ impl Books<'_, '_> {
         let final_url = (kept.final_url != image.url).then(|| kept.final_url.as_str());
         let headers = (!kept.headers.is_empty()).then(|| json!(kept.headers).to_string());
         let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
-            picture = ?3, final_url = ?4, headers = ?5, inline = NULL WHERE id = ?1";
+            picture = ?3, final_url = ?4, headers = ?5, inline = NULL, revive_ms = NULL WHERE id = ?1";
         self.run(sql, values![entry.id, image.attempts, picture, final_url, headers.as_deref()])?;
         self.tallies.count(EntryKind::Image, Status::of_entry(entry.state), -1 - behind);
         self.change_picture(picture, |books| {
@@ -155,7 +176,7 @@ impl Books<'_, '_> {
         let (frame, detection) = (&delivered.frame, &delivered.detection);
         let id = detection.picture();
         let picture = self.find_picture(id)?;
-        let next = step(picture.map(|picture| picture.state), Event::Settle, id)?;
+        let next = try_step(picture, Event::Settle, id)?;
         let (Some(picture), Some(_)) = (picture, next) else { return Ok(()) };
         let body = serde_json::to_string(detection)
             .map_err(|error| Trouble::Damaged(format!("the detection of {id}: {error}")))?;
@@ -163,12 +184,19 @@ impl Books<'_, '_> {
             ON CONFLICT (picture) DO UPDATE SET faces = ?2, body = ?3";
         self.run(sql, values![picture.id, detection.faces().len() as i64, &body])?;
         if detection.degraded() {
+            if picture.revives {
+                // It has an answer now, and is owed a full one like any other.
+                self.change_picture(picture.id, |books| {
+                    let sql = "UPDATE pictures SET state = 'open', due_ms = 0, revive_ms = NULL WHERE id = ?1";
+                    books.run(sql, values![picture.id])
+                })?;
+            }
             return self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() });
         }
         self.change_picture(picture.id, |books| {
             let sql =
                 "UPDATE pictures SET state = 'settled', attempts = CASE WHEN attempts > ?2 THEN attempts ELSE ?2 END,
-                due_ms = NULL, reason = NULL, detail = NULL WHERE id = ?1";
+                due_ms = NULL, reason = NULL, detail = NULL, revive_ms = NULL WHERE id = ?1";
             books.run(sql, values![picture.id, frame.attempts])
         })?;
         self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() })

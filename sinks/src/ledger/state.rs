@@ -146,12 +146,15 @@ impl Ledger for StateLedger {
     }
 
     fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+        if again && self.run.is_some() {
+            block_on(self.ask(Task::LookAgain))?;
+        }
         self.reader.lanes(again, each)
     }
 
-    /// Only what no other run has.
+    /// Only what no other run has. Of the runs that look again at what is settled, the eldest does.
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
-        self.reader.claim(&self.ours(), now, asks)
+        self.reader.claim((self.run, &self.ours()), now, asks)
     }
 
     /// Without the open ones of other runs: what becomes of them is not known here. Takes over what runs have left that are

@@ -37,7 +37,15 @@ pub fn page(path: &str, depth: u32) -> Page {
 }
 
 pub fn image(path: &str) -> Image {
-    Image { url: url(path), page: url("/"), site: url("/"), attempts: 0, inline: None, alternates: vec![] }
+    Image {
+        url: url(path),
+        page: url("/"),
+        site: url("/"),
+        attempts: 0,
+        inline: None,
+        alternates: vec![],
+        version: None,
+    }
 }
 
 pub fn image_with(path: &str, alternates: &[&str]) -> Image {
@@ -52,7 +60,7 @@ pub fn content(name: &str) -> Content {
 }
 
 pub fn frame(name: &str) -> Frame {
-    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, weak: false }
+    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, weak: false, scale: None }
 }
 
 pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
@@ -138,11 +146,15 @@ pub fn retry(work: impl Into<Work>, due: u64) -> Fact {
 }
 
 pub fn rejected(work: impl Into<Work>) -> Fact {
-    Fact::Fate(Fate::Rejected { work: work.into(), fault: Fault::permanent(Class::Refused, "http_404", "not there") })
+    Fact::Fate(Fate::Rejected {
+        work: work.into(),
+        fault: Fault::permanent(Class::Refused, "http_404", "not there"),
+        again: None,
+    })
 }
 
 pub fn dead(work: impl Into<Work>) -> Fact {
-    Fact::Fate(Fate::Dead { work: work.into().failed_once_more(), fault: fault("http_503") })
+    Fact::Fate(Fate::Dead { work: work.into().failed_once_more(), fault: fault("http_503"), again: None })
 }
 
 /// Waits for a future on a runtime of its own.

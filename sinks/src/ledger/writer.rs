@@ -29,6 +29,8 @@ pub(super) enum Task {
     },
     /// Takes over what runs have left that are over.
     TakeOver,
+    /// Notes that this run looks again at what is settled.
+    LookAgain,
 }
 
 /// What came of it.
@@ -36,7 +38,7 @@ pub(super) enum Task {
 pub(super) enum Outcome {
     Opened(Vec<Opened>),
     Driven(u64),
-    Advanced,
+    Noted,
     /// The runs whose work is ours; none where all work is.
     Ours(Vec<i64>),
 }
@@ -133,6 +135,7 @@ impl Writer {
             for task in tasks {
                 let outcome = match (task, keeper) {
                     (Task::TakeOver, Keeper::Lease(lease)) => lease.take_over(moment, tenant).map(Outcome::Ours),
+                    (Task::LookAgain, Keeper::Lease(lease)) => lease.look_again(moment).map(|()| Outcome::Noted),
                     (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
                     _ => books.carry_out(task),
                 };
@@ -168,10 +171,11 @@ impl Books<'_, '_> {
             Task::Advance { view, seq } => {
                 let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
                     ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3";
-                self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Advanced)
+                self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Noted)
             }
             // A file belongs to this process, and all its work too.
             Task::TakeOver => Ok(Outcome::Ours(vec![])),
+            Task::LookAgain => Ok(Outcome::Noted),
         }
     }
 }

@@ -89,7 +89,7 @@ fn hostile_text_stays_text() {
     let rig = Rig::showing(vec![hostile.clone(), scripted.clone()]);
     rig.tell_all([kept(scripted, "one"), delivered("one", 1)]);
     let fault = Fault::permanent(Class::Refused, "<i>reason", "</span><img src=x onerror=alert(1)>\u{202e}");
-    rig.tell(Fact::Fate(Fate::Rejected { work: Work::Image(hostile), fault }));
+    rig.tell(Fact::Fate(Fate::Rejected { work: Work::Image(hostile), fault, again: None }));
     let page = report(&rig, &Objects::open("memory://").expect("opens"), &ReportSettings::default());
     for bad in ["<script", "<img src=x", "<i>reason", "('<b>", "(&#39;<b>", "href=\"javascript", "\u{202e}"] {
         assert!(!page.contains(bad), "{bad}");

@@ -101,6 +101,11 @@ impl Lease {
         moment.run(&sql, &[])
     }
 
+    /// Notes that this run looks again at what is settled, and tries what ended badly.
+    pub fn look_again(&self, moment: &Moment<'_>) -> Result<(), Trouble> {
+        moment.run("UPDATE runs SET again = TRUE WHERE id = ?1", values![self.id])
+    }
+
     /// Says whose work the run does.
     pub fn serve(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
         moment.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
@@ -131,6 +136,12 @@ impl Lease {
             )
         })
     }
+}
+
+/// The one run of a tenant that looks again at what is settled: the eldest of those that would, so that no two do the same.
+pub(in crate::ledger) fn who_looks_again(moment: &Moment<'_>, tenant: i64) -> Result<Option<i64>, Trouble> {
+    let sql = format!("SELECT min(id) FROM runs WHERE again AND tenant = ?1 AND {LIVING}");
+    Ok(moment.one(&sql, values![tenant], |row| row.get(0))?.flatten())
 }
 
 /// How many other runs live. The server takes a moment to notice that a process was killed, so they are looked at again for

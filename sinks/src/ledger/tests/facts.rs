@@ -22,6 +22,9 @@ both![
     nobody_waits_for_a_page_that_failed,
     a_settled_page_is_looked_at_again_unless_its_site_is_removed,
     an_image_that_is_shown_again_uses_no_budget,
+    what_ended_badly_is_tried_again_by_whoever_looks_again,
+    a_degraded_answer_brings_a_dead_picture_back,
+    a_file_that_is_replaced_is_a_picture_of_its_own,
     tenants_share_a_file_and_nothing_else,
 ];
 
@@ -360,14 +363,89 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     read(again, 200, vec![page("/more", 1)], 500);
     assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way leads to nothing");
     assert_eq!(rig.tell(start()), [look_again(0)], "it is on the list again");
-    assert_eq!(claim(0).0.len(), 1);
+    assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
     let reopened = rig.reopened();
     let mut lanes = vec![];
     reopened.ledger().lanes(false, &mut |opened| lanes.push(opened)).expect("reads");
     assert_eq!(lanes, []);
     reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-    assert_eq!(lanes, [look_again(0)]);
+    assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
+}
+
+fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
+    let rig = Rig::showing(vec![image("/a"), image("/b"), image("/no")]);
+    rig.tell(admitted(vec![page("/gone", 1)]));
+    let ends = |fact: Fact, at: u64| match fact {
+        Fact::Fate(Fate::Dead { work, fault, .. }) => Fact::Fate(Fate::Dead { work, fault, again: Some(at) }),
+        Fact::Fate(Fate::Rejected { work, fault, .. }) => Fact::Fate(Fate::Rejected { work, fault, again: Some(at) }),
+        other => other,
+    };
+    let look_again = |lane, due| Opened { lane, due, again: true };
+    let web = lane(&url("/"));
+    assert_eq!(rig.tell(ends(dead(image("/a")), 100)), [look_again(web, 100)]);
+    rig.tell(ends(rejected(page("/gone", 1)), 110));
+    rig.tell(rejected(image("/no")));
+    rig.tell_all([kept(image("/b"), "one"), ends(dead(Work::Frame(frame("one"))), 120)]);
+    let claim = |lane, now, again| {
+        let ask = Ask { lane, max: 9, held: vec![], again };
+        let Claimed { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        (work, next)
+    };
+    assert_eq!(
+        (claim(web, 999, false), claim(FRAMES, 999, false)),
+        ((vec![], None), (vec![], None)),
+        "a batch does not"
+    );
+    assert_eq!((claim(web, 99, true), claim(FRAMES, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
+    let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, ..page("/gone", 1) });
+    assert_eq!(claim(web, 110, true), (vec![Work::Image(a.clone()), Work::Page(gone.clone())], None));
+    let (frames, _) = claim(FRAMES, 120, true);
+    let [Work::Frame(one)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((one.content.id, one.attempts), (content("one").id, 1));
+    assert_eq!(rig.statuses(), ["dead", "dead", "rejected"], "that it is tried changes nothing");
+    // One fails again, one is there now, and one is looked at.
+    rig.tell(ends(dead(a.clone()), 200));
+    assert_eq!(claim(web, 110, true).0, [Work::Page(gone.clone())]);
+    rig.tell(read(gone, vec![], vec![image("/new")]));
+    rig.tell(ends(dead(frames[0].clone()), 130));
+    rig.tell(delivered("one", 2));
+    assert_eq!(rig.statuses(), ["dead", "done", "open", "rejected"]);
+    let reopened = rig.reopened();
+    let mut lanes = vec![];
+    reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
+    assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
+    let lucky = Image { attempts: 2, ..a };
+    reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
+    assert_eq!(reopened.statuses(), ["done", "done", "open", "rejected"]);
+}
+
+fn a_degraded_answer_brings_a_dead_picture_back() {
+    let rig = Rig::showing(vec![image("/a")]);
+    rig.tell(kept(image("/a"), "one"));
+    let Fact::Fate(Fate::Dead { work, fault, .. }) = dead(Work::Frame(frame("one"))) else { panic!("it is dead") };
+    rig.tell(Fact::Fate(Fate::Dead { work, fault, again: Some(5) }));
+    rig.tell(delivered_at(0.5, "one", 2));
+    assert_eq!(rig.statuses(), ["open"]);
+    assert!(matches!(&rig.reopened().owed()[..], [(0, _)]), "also if the process ends right here");
+}
+
+fn a_file_that_is_replaced_is_a_picture_of_its_own() {
+    let rig = Rig::new();
+    let file = |version: &str| Image { version: Some(version.to_owned()), ..image("/a.jpg") };
+    let offer =
+        |version| rig.tell(Fact::Admitted(Admitted { images: vec![file(version)], ..Admitted::nothing(BOUNDS) }));
+    let urls = || rig.lines(Kind::Images).iter().map(|line| line["url"].clone()).collect::<Vec<Value>>();
+    offer("1-10");
+    offer("1-10");
+    assert_eq!(urls(), [url("/a.jpg").as_str()]);
+    rig.tell(rejected(image("/a.jpg")));
+    offer("1-10");
+    assert_eq!((urls().len(), rig.owed().len()), (1, 0), "it is what it is");
+    offer("2-20");
+    offer("2-20");
+    assert_eq!(urls(), [url("/a.jpg").as_str(), url("/a.jpg#2-20").as_str()]);
+    assert_eq!(rig.owed().len(), 1);
 }
 
 fn an_image_that_is_shown_again_uses_no_budget() {

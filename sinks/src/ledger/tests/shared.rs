@@ -189,6 +189,28 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
 }
 
 #[test]
+fn the_eldest_of_the_runs_that_look_again_does_so_alone() {
+    let Some(home) = home() else { return };
+    let Fact::Fate(Fate::Dead { work, fault, .. }) = dead(image("/0")) else { panic!("it is dead") };
+    showing(&home, 1);
+    let batch = home.open();
+    assert_eq!(taken(&batch).len(), 2);
+    wait(batch.append(Fact::Fate(Fate::Dead { work, fault, again: Some(5) }))).expect("it has the image");
+    let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+    let streams = [home.open(), home.open()];
+    let given = |ledger: &StateLedger| ledger.claim(5, &ask).expect("reads").remove(0);
+    for stream in &streams {
+        stream.lanes(true, &mut |_| ()).expect("reads");
+    }
+    let [first, second] = streams;
+    assert_eq!(given(&first).work.len(), 1);
+    let other = given(&second);
+    assert_eq!((other.work.len(), other.next.is_some_and(|next| next > 5)), (0, true), "it asks again later");
+    drop(first);
+    assert_eq!(given(&second).work.len(), 1);
+}
+
+#[test]
 fn a_run_that_cannot_give_a_sign_of_life_writes_nothing_more() {
     let Some(home) = home() else { return };
     let settings = LedgerSettings { lease_ms: 300, ..LedgerSettings::default() };
@@ -217,7 +239,7 @@ fn openers_at_once_make_one_schema() {
     });
     let formats =
         home.open().reader().read(|moment| moment.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
-    assert_eq!(formats, Ok(Some(2_i64)));
+    assert_eq!(formats, Ok(Some(3_i64)));
 }
 
 #[test]
@@ -260,7 +282,7 @@ fn text_with_a_character_that_a_server_does_not_store_is_written_without_it() {
     showing(&home, 1);
     let rig = Rig { ledger: Some(home.open()), home };
     let fault = Fault::permanent(Class::Refused, "http_404", "a\0b");
-    rig.tell(Fact::Fate(Fate::Rejected { work: image("/0").into(), fault }));
+    rig.tell(Fact::Fate(Fate::Rejected { work: image("/0").into(), fault, again: None }));
     let detail = "SELECT detail FROM entries WHERE state = 'rejected'";
     let detail = rig.reader().read(|moment| moment.one(detail, &[], |row| row.get::<String>(0)));
     assert_eq!(detail, Ok(Some("a\u{fffd}b".to_owned())));
