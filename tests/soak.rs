@@ -15,7 +15,7 @@ use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::record::Reading;
-use faceflow::core::testing::simulate;
+use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Fault, Future};
 use faceflow::graph;
 use faceflow::operators::web::{Response, Want, Web};
@@ -56,8 +56,10 @@ struct Wide {
 enum End {
     /// Everything is settled.
     Settled,
-    /// Images are never answered: when all of them are queued.
+    /// The host of the images never answers: when all of them are queued.
     Stuck,
+    /// Pictures wait for a slow detector: when all of them are queued.
+    Slow,
     /// Pages are looked at again: when that was done so often.
     LookedAgain(usize),
 }
@@ -74,12 +76,23 @@ impl Wide {
 
     /// What the start page or page `n` of a host says.
     fn page(&self, host: &str, n: usize) -> String {
-        let images = (0..SHOWN).map(|i| match self.end == End::Stuck {
-            true => format!("<img src=http://stuck.example/{host}-{n}-{i}>"),
-            false => format!("<img src=/image/{n}-{i}>"),
+        let images = (0..SHOWN).map(|i| match self.end {
+            End::Stuck => format!("<img src=http://stuck.example/{host}-{n}-{i}>"),
+            End::Slow => format!(
+                "<img src=http://slow.example/{}>",
+                (n * HOSTS + host[1..2].parse::<usize>().unwrap_or(0)) * SHOWN + i
+            ),
+            _ => format!("<img src=/image/{n}-{i}>"),
         });
         let next = if n + 1 < self.pages_per_host() { format!("<a href=/page/{}>", n + 1) } else { String::new() };
         images.collect::<String>() + &next
+    }
+}
+
+impl End {
+    /// Whether the end comes when everything is queued.
+    fn queues(self) -> bool {
+        matches!(self, Self::Stuck | Self::Slow)
     }
 }
 
@@ -97,11 +110,16 @@ impl Web for WideWeb {
                 return std::future::pending().await;
             }
             tokio::time::sleep(Duration::from_millis(40)).await;
+            if host == "slow.example" {
+                let seed = url.path()[1..].parse().expect("a number");
+                let headers = vec![("content-type".to_owned(), "image/png".to_owned())];
+                return Ok(Response { final_url: url, status: 200, headers, body: png(&picture(seed, 32, 24)).into() });
+            }
             let number = |text: &str| text.parse::<usize>().unwrap_or(0);
             let (kind, body) = match url.path().strip_prefix("/image/") {
                 None => {
                     let n = url.path().strip_prefix("/page/").map_or(0, number);
-                    if wide.end == End::Stuck {
+                    if wide.end.queues() {
                         wide.note(SHOWN, &bridge);
                     }
                     ("text/html", wide.page(&host, n).into())
@@ -141,7 +159,7 @@ impl Wide {
         let asked = self.asked.fetch_add(images, Relaxed) + images;
         let (most, step) = match self.end {
             End::Settled => (usize::MAX, self.urls / 100),
-            End::Stuck => (self.pages_per_host() * HOSTS * SHOWN, self.urls / 100),
+            End::Stuck | End::Slow => (self.pages_per_host() * HOSTS * SHOWN, self.urls / 100),
             End::LookedAgain(times) => (times, times / 100),
         };
         if asked.is_multiple_of(step.max(SHOWN)) {
@@ -155,7 +173,8 @@ impl Wide {
     }
 }
 
-struct Quick;
+/// Quick, with batches of this size.
+struct Quick(usize);
 
 impl Detector for Quick {
     fn info(&self) -> EngineInfo {
@@ -167,7 +186,7 @@ impl Detector for Quick {
     }
 
     fn batch_max(&self) -> usize {
-        8
+        self.0
     }
 
     fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
@@ -185,15 +204,18 @@ fn resident() -> u64 {
 /// Crawls it all. Returns the memory by number of images, and how long it took in virtual milliseconds.
 fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
     let (wide, state) = (Arc::new(wide), folder.join("state"));
-    let (web, again) = (Arc::clone(&wide), matches!(wide.end, End::LookedAgain(_)));
+    let (web, again, slow) = (Arc::clone(&wide), matches!(wide.end, End::LookedAgain(_)), wide.end == End::Slow);
     let end = simulate(400 * 24 * 3_600_000, move |scope, bridge| {
-        let settings = settings(&[SETTINGS.as_slice(), &HOURLY].concat());
+        let mut settings = settings(&[SETTINGS.as_slice(), &HOURLY].concat());
+        // More pictures to a batch than can be in flight: it is never full, and looked at when it has waited.
+        let (batch, linger_ms) = if slow { (1_000, 500) } else { (8, settings.detect.linger_ms) };
+        settings.detect.linger_ms = linger_ms;
         let starts = (0..HOSTS).map(|n| Url::parse(&format!("http://h{n}.example/")).expect("a URL"));
         let outside = Outside {
             web: Arc::new(WideWeb { wide: web, bridge: bridge.clone() }),
             store: Arc::new(Nowhere),
             ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
-            detector: Arc::new(Quick),
+            detector: Arc::new(Quick(batch)),
             sources: vec![Box::new(List::new(starts))],
             sinks: vec![],
         };
@@ -253,13 +275,22 @@ fn flat(memory: &[(usize, u64)], what: &str, took: u64) {
 }
 
 #[test]
-fn memory_does_not_grow_with_what_is_queued() {
+fn memory_does_not_grow_with_what_is_queued_behind_a_host_that_never_answers() {
+    queued(End::Stuck);
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_queued_before_a_slow_detector() {
+    queued(End::Slow);
+}
+
+fn queued(end: End) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (folder, urls) = (tempdir().expect("a folder"), urls(40_000));
-    let (memory, _) = crawl(Wide::new(urls, End::Stuck), folder.path());
+    let (memory, took) = crawl(Wide::new(urls, end), folder.path());
     let at = |wanted: usize| {
         let (images, bytes) = memory.iter().find(|(images, _)| *images >= wanted).expect("so many were asked for");
-        println!("{images} queued: {:.1} MB", *bytes as f64 / MB);
+        println!("{images} queued, in {} s: {:.1} MB", (took - EPOCH) / 1_000, *bytes as f64 / MB);
         *bytes as f64
     };
     let (first, last) = (at(10_000.min(urls / 4)), at(memory[memory.len() - 1].0));
