@@ -384,8 +384,8 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     reader(common)?;
     let settings = settings(common, &[])?;
     let ledger = StateLedger::open(Place::new(&common.state), &common.tenant, &settings.ledger)?;
-    let parsed: Result<Vec<Url>, _> = urls.iter().map(|url| parse_site(url)).collect();
-    let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed.map_err(Usage)? });
+    let parsed: Result<Vec<Url>> = urls.iter().map(|url| parse_known(url)).collect();
+    let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
     let driven = runtime.block_on(driven)?;
     if driven == 0 && !urls.is_empty() {
@@ -397,7 +397,7 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
 }
 
 fn explain(common: &Common, url: &str) -> Result<u8> {
-    let parsed = parse_site(url).map_err(Usage)?;
+    let parsed = parse_known(url)?;
     let lives = explain::explain(&reader(common)?, &parsed)?;
     let mut out = io::stdout().lock();
     for life in &lives {
@@ -407,6 +407,14 @@ fn explain(common: &Common, url: &str) -> Result<u8> {
         return Ok(DONE);
     }
     Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", Place::new(&common.state))).into())
+}
+
+/// An address that results name: of the web, of a file, or that of a picture inside a page.
+fn parse_known(text: &str) -> Result<Url> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "file" | "data") => Ok(url),
+        _ => Ok(parse_site(text).map_err(Usage)?),
+    }
 }
 
 /// Object keys begin with the tenant, so its name is kept plain.

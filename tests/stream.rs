@@ -123,7 +123,13 @@ fn a_file_that_was_read_too_early_or_is_replaced_is_read_again() {
     assert_eq!(lines.iter().filter(|line| line["status"] == "done").count(), 2, "{lines:?}");
     running.signal("TERM");
     assert_eq!(running.finish().code(), Some(0));
-    assert_eq!(faceflow.results(&[]).len(), 3);
+    let lines = faceflow.results(&[]);
+    assert_eq!(lines.len(), 3);
+    let rejected = lines.iter().find(|line| line["status"] == "rejected").and_then(|line| line["url"].as_str());
+    let told = faceflow.run(&["explain", rejected.expect("one was")]);
+    assert!(told.stdout.contains("corrupt_image"), "{}", told.stdout);
+    let driven = faceflow.run(&["retry", rejected.expect("one was")]);
+    assert!(driven.stdout.starts_with("1 entries"), "{} {}", driven.stdout, driven.stderr);
 }
 
 /// Submits a site; the status line of the answer.

@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 pub struct RecrawlSettings {
     /// Whether `faceflow stream` looks at pages again that were read.
     pub enabled: bool,
-    /// How long after its first reading a page is looked at again, in milliseconds.
+    /// How long after its first reading a page is looked at again, in milliseconds; one that was rejected, after its end.
     pub interval_ms: u64,
-    /// The shortest interval, in milliseconds.
+    /// The shortest interval, in milliseconds; also how long after its end something that is dead is tried again.
     pub interval_min_ms: u64,
     /// The longest interval, in milliseconds.
     pub interval_max_ms: u64,
-    /// By which part an interval grows when the page has not changed.
+    /// By which part an interval grows when the page has not changed, or what ended badly has failed again.
     pub grow: f64,
     /// By which part an interval shrinks when the page has changed.
     pub shrink: f64,
