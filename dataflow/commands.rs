@@ -73,18 +73,29 @@ pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
 }
 
 /// The settings of a command line: file, environment, `--set`, and the flags that stand for settings.
-pub fn settings(common: &Common, flags: &[String]) -> Result<Settings> {
-    let assignments = [&common.set, flags].concat();
-    Ok(layered(common.config.as_deref(), &assignments).map_err(|error| Usage(error.to_string()))?)
+pub fn settings(common: &Common, flags: &[Flag]) -> Result<Settings> {
+    let layered = layered(common.config.as_deref(), &common.set, flags);
+    Ok(layered.map_err(|error| Usage(error.to_string()))?)
 }
 
-fn layered(file: Option<&Path>, assignments: &[String]) -> Result<Settings, SettingsError> {
+/// A flag that stands for a setting.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// As the user typed it.
+    said: String,
+    /// As after `--set`.
+    assignment: String,
+}
+
+fn layered(file: Option<&Path>, set: &[String], flags: &[Flag]) -> Result<Settings, SettingsError> {
     let layers = match file {
         Some(path) => Layers::default().file(path),
         None => Ok(Layers::default()),
     };
     let layers = layers.map(|layers| layers.environment(std::env::vars()));
-    assignments.iter().fold(layers, |layers, assignment| layers?.set(assignment)).and_then(Layers::settings)
+    let layers = set.iter().fold(layers, |layers, assignment| layers?.set(assignment));
+    let layers = flags.iter().fold(layers, |layers, flag| layers?.assign(&flag.said, &flag.assignment));
+    layers.and_then(Layers::settings)
 }
 
 fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
@@ -130,8 +141,8 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
         return Err(Usage(why.to_owned()).into());
     }
     job.sources.push(Box::new(Open));
-    let (file, assignments) = (common.config.clone(), [&common.set[..], &crawl_flags(&args.crawl)].concat());
-    job.reload = Some(Reload::new(file.clone(), move || layered(file.as_deref(), &assignments)));
+    let (file, set, flags) = (common.config.clone(), common.set.clone(), crawl_flags(&args.crawl));
+    job.reload = Some(Reload::new(file.clone(), move || layered(file.as_deref(), &set, &flags)));
     job.drive = Drive { endless: true, grace_ms: args.grace.saturating_mul(1_000), ..job.drive };
     let asked = watch_signals(job.pulse.clone())?;
     finish(job, bars)?;
@@ -233,13 +244,15 @@ fn finish(job: Job, bars: &MultiProgress) -> Result<Summary> {
 }
 
 /// The flags that stand for settings.
-fn crawl_flags(args: &CrawlArgs) -> Vec<String> {
-    let flag = |key: &str, value: Option<String>| value.map(|value| format!("{key}={value}"));
+fn crawl_flags(args: &CrawlArgs) -> Vec<Flag> {
+    let flag = |name: &str, key: &str, value: Option<String>| {
+        value.map(|value| Flag { said: format!("{name} {value}"), assignment: format!("{key}={value}") })
+    };
     let flags = [
-        flag("crawl.max_pages", args.max_pages.map(|n| n.to_string())),
-        flag("crawl.max_images", args.max_images.map(|n| n.to_string())),
-        flag("image.concurrent_max", args.max_concurrent_images.map(|n| n.to_string())),
-        flag("crawl.shape", args.shape.clone()),
+        flag("--max-pages", "crawl.max_pages", args.max_pages.map(|n| n.to_string())),
+        flag("--max-images", "crawl.max_images", args.max_images.map(|n| n.to_string())),
+        flag("--max-concurrent-images", "image.concurrent_max", args.max_concurrent_images.map(|n| n.to_string())),
+        flag("--crawl", "crawl.shape", args.shape.clone()),
     ];
     flags.into_iter().flatten().collect()
 }

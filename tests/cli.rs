@@ -59,7 +59,7 @@ fn mistakes_are_bad_usage_and_name_what_is_wrong() {
     let folder = tempdir().expect("a folder");
     std::fs::write(folder.path().join("my.toml"), "[fetch]\nper_hots = 3\n").expect("a file");
     let config = folder.path().join("my.toml").display().to_string();
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (&["run", "--config", &config], &["my.toml", "fetch.per_hots", "per_host"]),
         (&["run", "--set", "detect.input_px=big"], &["detect.input_px", "big"]),
         (&["run", "--set", "dedupe.radius_bits=99"], &["dedupe.radius_bits", "99"]),
@@ -67,6 +67,10 @@ fn mistakes_are_bad_usage_and_name_what_is_wrong() {
         (&["run", "--sites", "no-such-file.txt"], &["no-such-file.txt"]),
         (&["run", "a.example", "--detector", "onnx:no-such-model.onnx"], &["no-such-model.onnx"]),
         (&["run", "a.example", "--detector", "magic"], &["magic", "seeta"]),
+        (&["run", "a.example", "--set", "recrawl.interval_ms=5"], &["interval_ms = 5", "3600000 to 2592000000"]),
+        (&["run", "a.example", "--crawl", "3"], &["faceflow: --crawl 3: crawl.shape", "3x3"]),
+        (&["run", "a.example", "--max-pages", "0"], &["faceflow: --max-pages 0: crawl.max_pages"]),
+        (&["run", "a.example", "--metrics", "nonsense"], &["--metrics nonsense", "HOST:PORT", "127.0.0.1:9090"]),
         (&["run"], &["--sites"]),
         (&["run", "-w", "100000", "a.example"], &["-w 100000"]),
         (&["retry", "--state", "nowhere"], &["nowhere"]),
@@ -81,6 +85,8 @@ fn mistakes_are_bad_usage_and_name_what_is_wrong() {
     }
     let ended = faceflow(folder.path()).run(&["status"]);
     assert_eq!(ended.code(), Some(2), "there is no ledger yet: {}", ended.stderr);
+    let ended = faceflow(folder.path()).run(&["stream", "--listen", "nonsense"]);
+    assert!(ended.code() == Some(2) && ended.stderr.contains("HOST:PORT is wanted"), "{}", ended.stderr);
 }
 
 #[test]

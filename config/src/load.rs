@@ -88,14 +88,18 @@ impl Layers {
     }
 
     /// Adds one `key=value`, as after `--set`.
-    pub fn set(mut self, assignment: &str) -> Result<Self, SettingsError> {
-        let origin = format!("--set {assignment}");
+    pub fn set(self, assignment: &str) -> Result<Self, SettingsError> {
+        self.assign(&format!("--set {assignment}"), assignment)
+    }
+
+    /// Adds one `key=value` that came from `origin`.
+    pub fn assign(mut self, origin: &str, assignment: &str) -> Result<Self, SettingsError> {
         let Some((key, text)) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
             let reason = "expected key=value, as in --set fetch.per_host=8".to_owned();
-            return Err(SettingsError::Syntax { origin, reason });
+            return Err(SettingsError::Syntax { origin: origin.to_owned(), reason });
         };
         let path: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
-        self.put_text(&path, text.trim(), &origin);
+        self.put_text(&path, text.trim(), origin);
         Ok(self)
     }
 

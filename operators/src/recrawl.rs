@@ -50,10 +50,11 @@ impl RecrawlSettings {
             return Err(("interval_min_ms", "1 or more".to_owned()));
         }
         if self.interval_max_ms < self.interval_min_ms {
-            return Err(("interval_max_ms", "interval_min_ms or more".to_owned()));
+            return Err(("interval_max_ms", format!("{} (interval_min_ms) or more", self.interval_min_ms)));
         }
         if !(self.interval_min_ms..=self.interval_max_ms).contains(&self.interval_ms) {
-            return Err(("interval_ms", "interval_min_ms to interval_max_ms".to_owned()));
+            let Self { interval_min_ms: min, interval_max_ms: max, .. } = self;
+            return Err(("interval_ms", format!("{min} to {max} (interval_min_ms to interval_max_ms)")));
         }
         if !(0.0..=100.0).contains(&self.grow) {
             return Err(("grow", "0 to 100".to_owned()));
@@ -197,5 +198,7 @@ mod tests {
         for (settings, key) in wrong {
             assert_eq!(settings.check().map_err(|(key, _)| key), Err(key));
         }
+        let (_, allowed) = RecrawlSettings { interval_ms: 1, ..base }.check().expect_err("is too short");
+        assert!(allowed.starts_with("3600000 to 2592000000 ("), "{allowed}");
     }
 }

@@ -15,9 +15,15 @@ use tokio::task::JoinSet;
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
 
+/// What an address is.
+const WANTED: &str = "HOST:PORT is wanted, such as 127.0.0.1:9090";
+
 /// A socket to [`serve`] at.
 pub fn listen(address: &str) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => io::Error::new(error.kind(), format!("{error}; {WANTED}")),
+        _ => error,
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
