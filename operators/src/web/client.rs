@@ -205,6 +205,7 @@ impl Inner {
         (deadline, held): (Deadline, Held),
     ) -> Result<Answer, Fault> {
         let read_timeout = Duration::from_millis(settings.read_timeout_ms);
+        // The HTTP library does not tell whether the connection was there already or when it was made.
         let patience = Duration::from_millis(settings.connect_timeout_ms) + read_timeout;
         let request = self.http.get(url.clone()).header(ACCEPT, errand.accept());
         let mut request = request.header(ACCEPT_ENCODING, body::CODINGS);

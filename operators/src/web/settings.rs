@@ -39,7 +39,8 @@ pub struct FetchSettings {
 
     /// Deadline for a connection (name, TCP and TLS), in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Deadline for the headers, and for each next piece of a body, in milliseconds.
+    /// Deadline for each next piece of a body, and with `connect_timeout_ms` added for connection and headers together, in
+    /// milliseconds.
     pub read_timeout_ms: u64,
     /// Deadline for a whole answer with all its redirects, in milliseconds. Waiting for our own politeness does not count.
     pub total_timeout_ms: u64,
