@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::client::{Client, Wire};
 use crate::ledger::{LedgerSettings, OpenError};
@@ -136,12 +136,17 @@ const NO_ADDRESS: &str = "it is no address of a database; expected postgres://US
 /// What to do where a connection could not be made or is gone.
 const ADVICE: &str = "; see that the server is up, then run the same command again: it goes on from here";
 
+/// What to do where user and password do not fit.
+const PASSWORD: &str = "; correct the user name in the address, or the password there or in PGPASSWORD";
+
+/// How the driver ends when the server asks for a password and none is given.
+const NO_PASSWORD: &str = "password missing";
+
 /// The server's words, with those of the causes, and what to do where it is gone.
 pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
     if let Some(theirs) = error.as_db_error() {
         let detail = theirs.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        let advice = if theirs.parsed_severity() == Some(Severity::Error) { "" } else { ADVICE };
-        return format!("the server says: {}{detail}{advice}", theirs.message());
+        return format!("the server says: {}{detail}{}", theirs.message(), advice(theirs));
     }
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -152,7 +157,21 @@ pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
         }
         cause = next.source();
     }
-    words + ADVICE
+    let advice = if words.ends_with(NO_PASSWORD) { PASSWORD } else { ADVICE };
+    words + advice
+}
+
+/// What to do about what the server says.
+fn advice(theirs: &DbError) -> &'static str {
+    match *theirs.code() {
+        SqlState::INVALID_PASSWORD => PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "; correct the user name in the address, or let the server have that role and admit it (CREATE ROLE … LOGIN)"
+        }
+        SqlState::INVALID_CATALOG_NAME => "; correct the database in the address, or create it (CREATE DATABASE)",
+        _ if theirs.parsed_severity() == Some(Severity::Error) => "",
+        _ => ADVICE,
+    }
 }
 
 #[cfg(test)]

@@ -261,6 +261,36 @@ fn a_newer_format_a_missing_state_and_changed_facts_are_refused() {
 }
 
 #[test]
+fn a_login_that_is_refused_is_told_what_to_correct() {
+    let Some(home) = home() else { return };
+    home.sql(
+        "CREATE ROLE guarded LOGIN PASSWORD 'right';
+        DO $$ BEGIN EXECUTE format(
+            'COPY (VALUES (''local all guarded scram-sha-256''), (''local all all trust'')) TO %L',
+            current_setting('hba_file'));
+        END $$;
+        SELECT pg_reload_conf()",
+    );
+    let refused = |from: &str, to: &str| {
+        let place = Place::new(&home.name.replace(from, to));
+        StateLedger::open(place, "default", &LedgerSettings::default()).err().map(|error| error.to_string())
+    };
+    // The server takes a moment to read its file again.
+    let unguarded = || refused("postgres@", "guarded@").is_none_or(|said| !said.contains("password"));
+    while unguarded() {}
+    for (from, to, words) in [
+        ("postgres@", "nobody@", ["role \"nobody\" does not exist", "user name in the address"]),
+        ("postgres@", "guarded@", ["password missing", "PGPASSWORD"]),
+        ("postgres@", "guarded:wrong@", ["password authentication failed", "PGPASSWORD"]),
+        ("/postgres?", "/nowhere?", ["database \"nowhere\" does not exist", "CREATE DATABASE"]),
+    ] {
+        let said = refused(from, to).expect("is refused");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(!said.contains("the same command again") && !said.contains("wrong"), "{said}");
+    }
+}
+
+#[test]
 fn both_databases_have_the_same_columns() {
     let Some(home) = home() else { return };
     let folder = tempfile::tempdir().expect("a folder");
