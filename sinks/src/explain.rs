@@ -41,7 +41,7 @@ enum Line {
 pub struct Happened {
     /// When it was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// The same as text, UTC.
+    /// The same as text: UTC by RFC 3339.
     pub at: String,
     /// What happened.
     pub what: String,
@@ -101,16 +101,19 @@ fn events(moment: &Moment<'_>, entry: i64, picture: Option<i64>) -> Result<Vec<H
     })
 }
 
-/// A time for people: UTC, to the millisecond.
+/// A time for people: UTC by RFC 3339, to the millisecond.
 pub(crate) fn as_text(at_ms: i64) -> String {
-    let at = UNIX_EPOCH + Duration::from_millis(at_ms.max(0) as u64);
-    humantime::format_rfc3339_millis(at).to_string().replace('T', " ").replace('Z', "")
+    // The last moment that the form can say.
+    const LAST_MS: i64 = 253_402_300_799_999;
+    let at = UNIX_EPOCH + Duration::from_millis(at_ms.clamp(0, LAST_MS) as u64);
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 fn what(kind: &str, body: &Value, other: Option<&str>) -> String {
     let fault = || {
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-        let due = body["due_ms"].as_u64().map(|due| format!("; due again at {due}")).unwrap_or_default();
+        let when = if kind == "retry" { "due again" } else { "a stream tries it again" };
+        let due = body["due_ms"].as_i64().map(|due| format!("; {when} at {}", as_text(due))).unwrap_or_default();
         let scale = body["scale"].as_f64().map(|scale| format!(", at scale {scale:.3}")).unwrap_or_default();
         format!("{}: {}{scale} ({} failed so far{due})", text("reason"), text("detail"), body["attempts"])
     };

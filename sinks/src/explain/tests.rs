@@ -31,7 +31,7 @@ fn an_image_from_its_discovery_to_its_representative() {
         told(&rig, "/a"),
         [
             "discovered on http://a.example/",
-            "failed, http_503: the server said so (1 failed so far; due again at 77)",
+            "failed, http_503: the server said so (1 failed so far; due again at 1970-01-01T00:00:00.077Z)",
             "rejected, http_404: not there (0 failed so far)",
         ]
     );
@@ -41,7 +41,7 @@ fn an_image_from_its_discovery_to_its_representative() {
             "offered as another address of http://a.example/a".to_owned(),
             "to be tried, because http://a.example/a failed".to_owned(),
             "downloaded, decoded and kept".to_owned(),
-            "failed, http_503: the server said so, at scale 0.500 (1 failed so far; due again at 9)".to_owned(),
+            "failed, http_503: the server said so, at scale 0.500 (1 failed so far; due again at 1970-01-01T00:00:00.009Z)".to_owned(),
             "failed for the last time, http_503: the server said so (1 failed so far)".to_owned(),
             "driven again by the user".to_owned(),
             "looked at; its faces are stored".to_owned(),
@@ -53,6 +53,12 @@ fn an_image_from_its_discovery_to_its_representative() {
     assert!(text.contains("\n  shown by http://a.example/\n"), "{text}");
     let json = serde_json::to_value(life(&rig, "/b")).expect("JSON");
     assert_eq!((&json["kind"], &json["status"]), (&"image".into(), &"duplicate".into()));
+}
+
+#[test]
+fn times_are_told_for_people_however_late_they_are() {
+    assert_eq!(as_text(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+    assert_eq!(as_text(i64::MAX), "9999-12-31T23:59:59.999Z");
 }
 
 fn a_page_and_a_stranger() {

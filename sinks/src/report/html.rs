@@ -57,7 +57,7 @@ pub fn begin(found: &Found) -> String {
     let (head, _) = PAGE.split_once(CONTENT).expect("the template has a place for the content");
     let mut page = String::with_capacity(head.len() + 24 * 1024 * found.cards.len());
     page.push_str(head);
-    let as_of = found.as_of.as_ref().map(|at| format!(" as of {at} UTC")).unwrap_or_default();
+    let as_of = found.as_of.as_ref().map(|at| format!(" as of {at}")).unwrap_or_default();
     put!(page, "<h1>faceflow</h1>\n<p class=\"soft\">tenant {}{}</p>\n", escape(&found.tenant), escape(&as_of));
     put!(page, "<div class=\"totals\">\n");
     total(&mut page, "images", &found.images);
