@@ -1,7 +1,7 @@
 //! Sites in a text file or on standard input: one per line, `#` starts a comment.
 //!
-//! Read line by line as the pipeline asks, so a file of any length costs no memory. A line that is no site is reported with
-//! its number, and the next one is read.
+//! Read line by line as the pipeline asks, so a file of any length costs no memory. A line that is no site, or is too long, is
+//! reported with its number in a few words, and the next one is read.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,8 +13,11 @@ use faceflow_core::Time;
 use faceflow_core::source::{Poll, Source};
 use url::Url;
 
-/// No line of a site list is longer; the rest of a longer one is skipped, and reported.
+/// A line of a site list is shorter; one that is not is reported and skipped.
 pub(crate) const LINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// Of a message about a line, this much of the beginning and of the end is said.
+const SAID_CHARS: usize = 160;
 
 /// Parses one line.
 pub type ParseSite = fn(&str) -> Result<Url, String>;
@@ -78,6 +81,9 @@ impl Lines {
     fn skip_rest_of_line(&mut self) -> io::Result<()> {
         loop {
             let available = self.reader.fill_buf()?;
+            if available.is_empty() && self.follow {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             let (used, ended) = match available.iter().position(|byte| *byte == b'\n') {
                 Some(at) => (at + 1, true),
                 None => (available.len(), available.is_empty()),
@@ -104,20 +110,33 @@ impl Source for Lines {
                 }
             };
             self.number += 1;
-            if let Some(site) = site_in(&line, self.parse) {
-                return site.map_or_else(|why| Poll::Bad(format!("{at}: {why}")), Poll::Site);
-            }
+            let text = String::from_utf8_lossy(&line);
+            let Some(entry) = entry_in(&text) else { continue };
+            let site = match self.skipping {
+                true => Err(format!("{entry:?} is too long: a line has less than {LINE_MAX_BYTES} bytes")),
+                false => (self.parse)(entry),
+            };
+            return site.map_or_else(|why| Poll::Bad(format!("{at}: {}", shortened(&why))), Poll::Site);
         }
     }
 }
 
-/// The site that a line names; `None` for blank lines and comments.
-pub(crate) fn site_in(line: &[u8], parse: ParseSite) -> Option<Result<Url, String>> {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_start_matches('\u{feff}').trim();
+/// What a line says; `None` for blank lines and comments.
+fn entry_in(line: &str) -> Option<&str> {
+    let text = line.trim_start_matches('\u{feff}').trim();
     // A `#` inside a URL is its fragment; after a blank it starts a comment.
     let text = text.split_once(" #").map_or(text, |(site, _)| site.trim_end());
-    (!text.is_empty() && !text.starts_with('#')).then(|| parse(text))
+    (!text.is_empty() && !text.starts_with('#')).then_some(text)
+}
+
+/// The beginning and the end of a long message: it quotes somebody's line, and says at its end what is wrong.
+pub(crate) fn shortened(why: &str) -> String {
+    let chars = why.chars().count();
+    if chars <= 2 * SAID_CHARS {
+        return why.to_owned();
+    }
+    let (start, end) = (why.chars().take(SAID_CHARS), why.chars().skip(chars - SAID_CHARS));
+    start.chain(" … ".chars()).chain(end).collect()
 }
 
 /// Standard input, read by a thread of its own: whoever types slowly must not hold up a poll. When nothing comes for a
@@ -165,7 +184,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Url, String> {
-        Url::parse(text).map_err(|error| format!("{}: {error}", &text[..text.len().min(20)]))
+        Url::parse(text).map_err(|error| format!("{text}: {error}"))
     }
 
     fn polls(text: &str) -> Vec<String> {
@@ -193,10 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_bounded_and_the_next_one_is_read() {
-        let long = format!("{}\nhttp://a.example/\n", "x".repeat(1_000_000));
-        let seen = polls(&long);
-        assert_eq!((seen.len(), seen[1].as_str()), (2, "http://a.example/"));
+    fn a_line_that_is_too_long_is_said_in_a_few_words_and_the_next_one_is_read() {
+        let (long, half) = ("x".repeat(1_000_000), "x".repeat(LINE_MAX_BYTES as usize / 2));
+        let seen = polls(&format!("http://a.example/{long}\n{half}\n# {long}\nhttp://a.example/{half}\n{long}"));
+        assert_eq!(seen.len(), 4, "a comment may have any length");
+        let said = |n: usize, ends: [&str; 2]| seen[n].starts_with(ends[0]) && seen[n].ends_with(ends[1]);
+        let too_long = "x\" is too long: a line has less than 65536 bytes";
+        assert!(said(0, ["sites.txt line 1: \"http://a.example/xxx", too_long]), "{}", seen[0]);
+        assert!(said(1, ["sites.txt line 2: xxx", "x: relative URL without a base"]), "{}", seen[1]);
+        assert!(said(2, ["http://a.example/xxx", "xxx"]), "{}", seen[2]);
+        assert!(said(3, ["sites.txt line 5: \"xxx", too_long]), "{}", seen[3]);
+        assert!([0, 1, 3].iter().all(|n| seen[*n].chars().count() < 400), "{seen:?}");
     }
 
     #[test]
@@ -219,6 +245,11 @@ mod tests {
         assert_eq!(next(&mut lines), "http://b.example/");
         assert!(next(&mut lines).contains("inbox.txt line 3: nonsense"));
         assert_eq!(next(&mut lines), "Later");
+        add(&"x".repeat(LINE_MAX_BYTES as usize));
+        assert!(next(&mut lines).contains("inbox.txt line 4: "));
+        assert_eq!(next(&mut lines), "Later");
+        add("x\nhttp://c.example/\n");
+        assert_eq!(next(&mut lines), "http://c.example/", "the rest of a line is no line");
     }
 
     #[test]
