@@ -21,7 +21,7 @@ use faceflow::run::Drive;
 use faceflow::sinks::ledger::{OpenError, Place, Reader, Selection, StateLedger};
 use faceflow::sinks::{explain, results};
 use faceflow::sources::folder::Folder;
-use faceflow::sources::lines::Lines;
+use faceflow::sources::lines::{Lines, ParseSite};
 use faceflow::sources::list::{List, Open};
 use faceflow::sources::submit::Submissions;
 use faceflow::sources::watch::Watch;
@@ -129,7 +129,8 @@ fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Result<u8
     }
     if let Some(address) = args.listen.as_ref().filter(|_| job.is_first()) {
         let inbox = inbox(common, &job.settings)?;
-        let submissions = Submissions::open(address, &inbox, &job.settings.submit, parse_site);
+        let sites = (parse_site as ParseSite, job.settings.fetch.url_max_bytes);
+        let submissions = Submissions::open(address, &inbox, &job.settings.submit, sites);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
         let made_up = job.settings.submit.token.is_empty();
         let token = if made_up { submissions.token() } else { "as in submit.token" };

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use faceflow_core::Time;
 use faceflow_core::disk::sync_entries;
 use faceflow_core::kill::kill_point;
@@ -26,9 +26,11 @@ use faceflow_core::source::{Poll, Source};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+use url::Url;
 
-use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite};
-use crate::serve::{listen, serve};
+use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite, shortened};
+use crate::serve::{Deadline, listen, serve};
 
 /// The settings `[submit]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +44,7 @@ pub struct SubmitSettings {
     pub sites_max: usize,
     /// Size of one submission, in bytes.
     pub body_max_bytes: usize,
-    /// How long one submission may take, in milliseconds.
+    /// How long one submission may take to arrive, in milliseconds.
     pub timeout_ms: u64,
 }
 
@@ -111,13 +113,20 @@ struct Desk {
     parse: ParseSite,
     token: [u8; 32],
     sites_max: usize,
+    url_max_bytes: usize,
 }
 
 type Problem = (StatusCode, String);
 
 impl Submissions {
-    /// Listens at `address` and keeps what comes in the file `inbox`.
-    pub fn open(address: &str, inbox: &Path, settings: &SubmitSettings, parse: ParseSite) -> io::Result<Self> {
+    /// Listens at `address` and keeps what comes in the file `inbox`: sites that `parse` takes, whose addresses are not longer
+    /// than what the crawl asks for.
+    pub fn open(
+        address: &str,
+        inbox: &Path,
+        settings: &SubmitSettings,
+        (parse, url_max_bytes): (ParseSite, usize),
+    ) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("the inbox {}: {error}", inbox.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox).map_err(named)?;
         file.try_lock().map_err(|error| match error {
@@ -135,8 +144,8 @@ impl Submissions {
             token => token.to_owned(),
         };
         let digest = Sha256::digest(&token).into();
-        let desk =
-            Arc::new(Desk { inbox: Mutex::new(file), kept, parse, token: digest, sites_max: settings.sites_max });
+        let sites_max = settings.sites_max;
+        let desk = Arc::new(Desk { inbox: Mutex::new(file), kept, parse, token: digest, sites_max, url_max_bytes });
         let routes = Router::new()
             .route("/v1/sites", post(submit))
             .layer(DefaultBodyLimit::max(settings.body_max_bytes))
@@ -222,8 +231,12 @@ async fn admit(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> R
 
 async fn submit(
     State(desk): State<Arc<Desk>>,
-    Json(submission): Json<Submission>,
+    Extension(Deadline(by)): Extension<Deadline>,
+    request: Request,
 ) -> Result<(StatusCode, Json<Receipt>), Problem> {
+    let late = |_| (StatusCode::REQUEST_TIMEOUT, "the submission came too slowly (submit.timeout_ms)".to_owned());
+    let arrived = timeout_at(by, Json::<Submission>::from_request(request, &())).await.map_err(late)?;
+    let Json(submission) = arrived.map_err(|refused| (refused.status(), refused.body_text()))?;
     if submission.sites.len() > desk.sites_max {
         let why = format!("{} sites; at most {} at once (submit.sites_max)", submission.sites.len(), desk.sites_max);
         return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
@@ -247,19 +260,26 @@ impl Desk {
         if admitted { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned())) }
     }
 
+    /// The address of a site that the crawl asks for.
+    fn read(&self, site: &str) -> Result<Url, String> {
+        let url = (self.parse)(site)?;
+        let (bytes, most) = (url.as_str().len(), self.url_max_bytes.min(LINE_MAX_BYTES as usize - 1));
+        match bytes <= most {
+            true => Ok(url),
+            false => Err(format!("an address of {bytes} bytes; at most {most} are asked for (fetch.url_max_bytes)")),
+        }
+    }
+
     /// Appends the sites to the inbox, on disk before it returns.
     fn keep(&self, sites: Vec<String>) -> io::Result<Receipt> {
         let (mut lines, mut refused, mut accepted) = (String::new(), vec![], 0);
         for site in sites {
-            match (self.parse)(&site) {
-                Ok(url) if url.as_str().len() as u64 >= LINE_MAX_BYTES => {
-                    refused.push(Refusal { site: site.chars().take(80).collect(), why: "too long".to_owned() });
-                }
+            match self.read(&site) {
                 Ok(url) => {
                     accepted += 1;
                     lines += &format!("{url}\n");
                 }
-                Err(why) => refused.push(Refusal { site, why }),
+                Err(why) => refused.push(Refusal { site: shortened(&site), why: shortened(&why) }),
             }
         }
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -281,9 +301,10 @@ impl Desk {
 mod tests {
     use std::net::TcpStream;
 
-    use url::Url;
-
     use super::*;
+
+    /// No address of the tests is longer.
+    const SITES: (ParseSite, usize) = (parse, 100);
 
     fn parse(text: &str) -> Result<Url, String> {
         Url::parse(text).map_err(|error| error.to_string())
@@ -291,11 +312,15 @@ mod tests {
 
     /// Status line and body of the answer to a submission.
     fn post(submissions: &Submissions, token: &str, body: &str) -> (String, String) {
+        post_part(submissions, token, body, body.len())
+    }
+
+    /// The same for one that is said to have so many bytes.
+    fn post_part(submissions: &Submissions, token: &str, body: &str, bytes: usize) -> (String, String) {
         let mut stream = TcpStream::connect(submissions.address()).expect("connects");
         let head = format!(
             "POST /v1/sites HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
+             Content-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n{body}",
         );
         stream.write_all(head.as_bytes()).expect("writes");
         let mut answer = String::new();
@@ -312,12 +337,32 @@ mod tests {
     }
 
     #[test]
+    fn a_site_that_the_crawl_would_not_ask_for_is_refused_and_so_is_a_slow_submission() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = SubmitSettings { timeout_ms: 500, ..SubmitSettings::default() };
+        let inbox = folder.path().join("inbox.txt");
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
+        let token = submissions.token().to_owned();
+        let [fits, long] = [100, 101].map(|bytes| format!("{:x<bytes$}", "http://a.example/"));
+        let (status, body) = post(&submissions, &token, &format!(r#"{{"sites":["{long}","{fits}"]}}"#));
+        assert!(status.contains("202") && body.contains(r#""accepted":1"#), "{status} {body}");
+        assert!(body.contains("an address of 101 bytes; at most 100"), "{body}");
+        assert_eq!([next(&mut submissions), next(&mut submissions)], [fits, "Later".to_owned()]);
+        let (status, body) = post(&submissions, &token, &format!(r#"{{"sites":["{}"]}}"#, "x".repeat(10_000)));
+        assert!(status.contains("422") && body.len() < 1_000, "{status} {body}");
+
+        let (status, body) = post_part(&submissions, &token, r#"{"sites":["http://b.example/"#, 1_000);
+        assert!(status.contains("408") && body.contains("submit.timeout_ms"), "{status} {body}");
+        assert_eq!(next(&mut submissions), "Later");
+    }
+
+    #[test]
     fn what_is_accepted_is_in_the_inbox_and_comes_again_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let inbox = folder.path().join("inbox.txt");
         let settings =
             SubmitSettings { sites_max: 2, body_max_bytes: 1_000, timeout_ms: 500, ..SubmitSettings::default() };
-        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).expect("opens");
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
         let token = submissions.token().to_owned();
         assert_eq!(token.len(), 32);
         let (status, body) = post(&submissions, &token, r#"{"sites":["http://a.example/","nonsense"]}"#);
@@ -340,7 +385,7 @@ mod tests {
         }
         assert_eq!(next(&mut submissions), "Later");
 
-        let second = Submissions::open("127.0.0.1:0", &inbox, &settings, parse).err().expect("it is kept");
+        let second = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).err().expect("it is kept");
         assert!(second.to_string().contains("another process"), "{second}");
         // Who is silent, or has no token and much to say, is not waited for.
         let mut silent = TcpStream::connect(submissions.address()).expect("connects");
@@ -354,7 +399,7 @@ mod tests {
         torn.write_all(b"http://torn.exam").expect("writes");
         // The server's thread lets go of the inbox in a moment.
         let mut again = loop {
-            match Submissions::open("127.0.0.1:0", &inbox, &settings, parse) {
+            match Submissions::open("127.0.0.1:0", &inbox, &settings, SITES) {
                 Ok(again) => break again,
                 Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
             }
