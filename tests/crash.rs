@@ -106,22 +106,25 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
     assert!(expected.iter().all(|line| line["status"] != "open"));
 
     // Each round is killed a little later than the one before, several times over, then left to finish.
-    let rounds = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
-    for round in 0..rounds {
+    let wanted = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(15);
+    let (mut round, mut kills) = (0, 0);
+    while kills < wanted {
         let folder = tempdir().expect("a folder");
         let faceflow = faceflow(folder.path());
         renew(&gallery);
         for kill in 0..3 {
             let moment = Duration::from_millis(60 + 97 * (round * 3 + kill) % 900);
-            let killed = faceflow.start(&command).kill9_after(moment);
-            if let Err(ended) = killed {
-                assert_eq!(ended.code(), Some(0), "it ended before the kill: {}", ended.stderr);
+            match faceflow.start(&command).kill9_after(moment) {
+                Ok(_) => kills += 1,
+                Err(ended) => assert_eq!(ended.code(), Some(0), "it ended before the kill: {}", ended.stderr),
             }
         }
         let ended = faceflow.run(&command);
         assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
         assert_same(&faceflow, &expected, (&gallery, 3, &format!("round {round}")));
+        round += 1;
     }
+    println!("{kills} kills in {round} rounds");
 }
 
 #[test]

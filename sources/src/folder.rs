@@ -18,6 +18,9 @@ use url::Url;
 const ENDINGS: [&str; 12] = ["jpg", "jpeg", "jpe", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
 /// The time between two looks, in milliseconds; ten times as long as a look takes, if that is more.
 const LOOK_MS: Time = 1_000;
+/// While no folder has changed, files are looked at only every so many looks: only one that is written to in its place changes no
+/// folder.
+const GLANCES: u32 = 10;
 /// Folders below the watched one, at most.
 const DEPTH_MAX: usize = 64;
 
@@ -26,6 +29,12 @@ pub struct Folder {
     root: PathBuf,
     known: HashMap<Key, Seen>,
     ready: VecDeque<(Url, String)>,
+    /// Every folder, and when it was changed last, as of the last look at all files.
+    folders: Vec<(PathBuf, Option<SystemTime>)>,
+    /// Looks since then.
+    glances: u32,
+    /// Whether some file was not the same twice yet.
+    restless: bool,
     next_look: Time,
     complaints: VecDeque<String>,
     complained: HashSet<PathBuf>,
@@ -56,6 +65,9 @@ impl Folder {
             root,
             known: HashMap::new(),
             ready: VecDeque::new(),
+            folders: Vec::new(),
+            glances: 0,
+            restless: true,
             next_look: 0,
             complaints: VecDeque::new(),
             complained: HashSet::new(),
@@ -67,7 +79,20 @@ impl Folder {
         &self.root
     }
 
+    /// Looks at all files if there may be something new.
+    fn glance(&mut self) {
+        self.glances += 1;
+        let changed = |(folder, when): &(PathBuf, _)| changed_at(folder) != *when;
+        if self.restless || self.glances >= GLANCES || self.folders.iter().any(changed) {
+            (self.glances, self.restless) = (0, false);
+            self.folders.clear();
+            self.look(&self.root.clone(), 0);
+        }
+    }
+
     fn look(&mut self, folder: &Path, depth: usize) {
+        // What changes it from here on is seen next time.
+        self.folders.push((folder.to_owned(), changed_at(folder)));
         let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) => return self.complain(folder, &error),
@@ -103,7 +128,10 @@ impl Folder {
                     self.ready.push_back((url, now.version()));
                 }
             }
-            _ => drop(self.known.insert(Key::image(&url), now)),
+            _ => {
+                self.restless = true;
+                self.known.insert(Key::image(&url), now);
+            }
         }
     }
 
@@ -112,6 +140,10 @@ impl Folder {
             self.complaints.push_back(format!("{}: {error}", folder.display()));
         }
     }
+}
+
+fn changed_at(folder: &Path) -> Option<SystemTime> {
+    std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
 }
 
 impl Source for Folder {
@@ -126,7 +158,7 @@ impl Source for Folder {
             // The pipeline's clock does not move inside a poll, so a look is timed by the machine's own.
             #[allow(clippy::disallowed_methods)]
             let began = std::time::Instant::now();
-            self.look(&self.root.clone(), 0);
+            self.glance();
             self.next_look = now + LOOK_MS.max(10 * began.elapsed().as_millis() as Time);
         }
         Poll::Later
@@ -171,14 +203,18 @@ mod tests {
         assert_eq!(said(&mut folder, 20_000), ["a.jpg"]);
         assert_eq!(said(&mut folder, 30_000), ["c.jpg"], "a download that is complete gets its name");
         assert_eq!(said(&mut folder, 40_000), [] as [&str; 0]);
+        let until_sure = |folder: &mut Folder, from: Time| -> Vec<String> {
+            (0..=u64::from(GLANCES)).flat_map(|look| said(folder, from + look * LOOK_MS)).collect()
+        };
         write("a.jpg", "xyz");
-        assert_eq!(said(&mut folder, 50_000), [] as [&str; 0], "it is written again");
-        assert_eq!(said(&mut folder, 60_000), ["a.jpg"], "another picture has its name");
-        assert_eq!(said(&mut folder, 70_000), [] as [&str; 0]);
+        assert_eq!(until_sure(&mut folder, 50_000), ["a.jpg"], "another picture has its name");
+        assert_eq!(until_sure(&mut folder, 70_000), [] as [&str; 0]);
         let old = std::fs::File::options().write(true).open(root.path().join("a.jpg")).expect("opens");
         old.set_modified(SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1)).expect("is set");
-        said(&mut folder, 80_000);
-        assert_eq!(said(&mut folder, 90_000), ["a.jpg"], "whatever its time");
+        assert_eq!(until_sure(&mut folder, 90_000), ["a.jpg"], "whatever its time");
+        write("deep/d.jpg", "x");
+        assert_eq!(said(&mut folder, 120_000), [] as [&str; 0]);
+        assert_eq!(said(&mut folder, 121_000), ["d.jpg"], "what is new is seen at the next look");
         assert!(Folder::open(&root.path().join("a.jpg")).is_err() && Folder::open(Path::new("/nowhere")).is_err());
     }
 }
