@@ -396,7 +396,7 @@ pub fn heart(
     first: bool,
 ) {
     let (bridge, heard) = (bridge.clone(), Arc::clone(peers));
-    let (clock, every) = (Arc::clone(&bridge.clock), peers.beat_ms());
+    let (clock, every, own) = (Arc::clone(&bridge.clock), peers.beat_ms(), Arc::clone(peers));
     let beats = source(scope, "heart", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let (mut alarm, mut due) = (Alarm::new(&bridge, operator), 0);
@@ -407,6 +407,7 @@ pub fn heart(
             if now >= due {
                 capability.downgrade(&now.max(*capability.time()));
                 output.session(capability).give(say());
+                own.beat(now);
                 due = now + every;
             }
             alarm.wake_at(due);

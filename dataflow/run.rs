@@ -99,7 +99,9 @@ pub fn run(parts: &Parts, drive: Drive, links: Option<(Links, Arc<Peers>)>) -> R
     }
     if let Some(failure) = parts.bridge.pulse.failure() {
         let broken = if watch.violated.load(Relaxed) { broken_laws(parts.ledger.as_ref()) } else { String::new() };
-        return Err(RunError::Failed(failure + &broken));
+        let asleep = watch.peers.as_ref().and_then(|peers| peers.asleep(parts.bridge.clock.now()));
+        let asleep = asleep.filter(|asleep| !failure.starts_with(asleep)).map(|asleep| asleep + "; ");
+        return Err(RunError::Failed(asleep.unwrap_or_default() + &failure + &broken));
     }
     for sink in &parts.sinks {
         // Waits for a write that is still under way, then tells the sink that it was the last of this run.

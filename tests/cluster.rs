@@ -136,7 +136,18 @@ fn a_process_that_is_killed_or_hangs_ends_the_others_and_a_restart_of_another_sh
         assert_eq!(ended.code(), Some(1), "{what}: {}", ended.stderr);
         let name = format!("process {victim} (127.0.0.1:");
         assert!(ended.stderr.contains(&name), "{what}: the others name it: {}", ended.stderr);
-        drop(hit);
+        if signal == "STOP" {
+            hit.signal("CONT");
+            let awake = hit.finish();
+            let said = awake.code() == Some(1) && awake.stderr.contains("this process did not run for");
+            assert!(
+                said && !awake.stderr.contains("was not heard of"),
+                "{what}: it was asleep itself: {}",
+                awake.stderr
+            );
+        } else {
+            drop(hit);
+        }
         // Another number of processes and workers goes on.
         let again = faceflow(cluster.folder.path()).run(&cluster.command(&["-w", "2"]));
         assert_eq!(again.code(), Some(0), "{what}: {}", again.stderr);

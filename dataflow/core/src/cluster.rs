@@ -2,9 +2,9 @@
 //!
 //! Every process tells all others how it is, again and again, through the dataflow itself, so whatever breaks the dataflow
 //! (a kill, a hang, a cut cable) also breaks the telling. Promise: a process that is missing is named within the silence
-//! that the settings allow.
+//! that the settings allow, and one that was asleep itself does not blame the others.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,15 @@ pub struct Peers {
     addresses: Vec<String>,
     settings: ClusterSettings,
     peers: Mutex<Vec<Peer>>,
+    own: Mutex<Own>,
+}
+
+/// This process, by its own clock.
+struct Own {
+    /// When it last told the others how it is.
+    beat: Time,
+    /// How long it did not, where that was longer than the others wait, and when it noticed.
+    slept: Option<(Time, Time)>,
 }
 
 struct Peer {
@@ -82,7 +91,8 @@ impl Peers {
     /// The cluster of these addresses, of which `process` is this one, all of them heard of `now`.
     pub fn new(process: usize, addresses: Vec<String>, settings: ClusterSettings, now: Time) -> Self {
         let peers = addresses.iter().map(|_| Peer { heard: now, beat: None, gone: None, farewell: false }).collect();
-        Self { process, addresses, settings, peers: Mutex::new(peers) }
+        let own = Mutex::new(Own { beat: now, slept: None });
+        Self { process, addresses, settings, peers: Mutex::new(peers), own }
     }
 
     /// Which process this is.
@@ -112,6 +122,7 @@ impl Peers {
 
     /// Who is missing, in words.
     pub fn missing(&self, now: Time) -> Option<String> {
+        drop(self.wake(now));
         let peers = self.lock();
         let others = peers.iter().enumerate().filter(|(process, _)| *process != self.process);
         let mut missing = others.filter_map(|(process, peer)| {
@@ -126,7 +137,41 @@ impl Peers {
             }
         });
         let why = missing.next()?;
+        let why = self.asleep(now).unwrap_or(why);
         Some(format!("{why}. Start every process of the cluster again: the ledger goes on from here"))
+    }
+
+    /// Notes that this process tells the others how it is.
+    pub fn beat(&self, now: Time) {
+        self.wake(now).beat = now;
+    }
+
+    /// That this process was asleep until a moment ago, for longer than the others wait, in words.
+    pub fn asleep(&self, now: Time) -> Option<String> {
+        let (pause, _) = self.own().slept.filter(|(_, until)| self.is_recent(*until, now))?;
+        let seconds = pause as f64 / 1_000.0;
+        Some(format!(
+            "this process did not run for {seconds:.1} s, so the others have given it up (cluster.silence_ms)"
+        ))
+    }
+
+    /// Notes for how long this process was asleep, if it just was.
+    fn wake(&self, now: Time) -> MutexGuard<'_, Own> {
+        let mut own = self.own();
+        let pause = now.saturating_sub(own.beat);
+        if pause > self.settings.silence_ms && own.slept.is_none_or(|(_, until)| !self.is_recent(until, now)) {
+            own.slept = Some((pause, now));
+        }
+        own
+    }
+
+    /// Whether what others did about a sleep that ended at `until` may not have been noticed yet.
+    fn is_recent(&self, until: Time, now: Time) -> bool {
+        now <= until + self.settings.silence_ms + FAREWELL_MS
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the others are about: whether one drains, and until when work is left, if one says so. One that has stopped will be
@@ -148,7 +193,7 @@ impl Peers {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Peer>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,6 +211,7 @@ mod tests {
         let addresses = ["a:1", "b:2", "c:3"].map(str::to_owned).to_vec();
         let peers = Peers::new(1, addresses, ClusterSettings::default(), 1_000);
         assert_eq!(peers.missing(11_000), None);
+        peers.beat(8_000);
         peers.hear(&beat(0, Mode::Running, false), 9_000);
         let missing = peers.missing(11_001).expect("2 is silent");
         assert!(missing.contains("process 2 (c:3)") && missing.contains("10001 ms"), "{missing}");
@@ -173,6 +219,24 @@ mod tests {
         peers.left(0, false, 12_000);
         assert_eq!(peers.missing(12_000 + FAREWELL_MS), None, "it may have been right to go");
         assert!(peers.missing(12_001 + FAREWELL_MS).is_some_and(|missing| missing.contains("process 0 (a:1) is gone")));
+    }
+
+    #[test]
+    fn who_was_asleep_says_so_and_blames_nobody() {
+        let addresses = ["a:1", "b:2"].map(str::to_owned).to_vec();
+        let peers = Peers::new(1, addresses, ClusterSettings::default(), 0);
+        peers.hear(&beat(0, Mode::Running, false), 1_000);
+        peers.beat(1_000);
+        assert_eq!((peers.missing(11_000), peers.asleep(11_000)), (None, None));
+        let missing = peers.missing(13_400).expect("0 is silent");
+        let asleep = peers.asleep(13_400).expect("it was");
+        assert!(missing.starts_with(&asleep) && asleep.contains("this process did not run for 12.4 s"), "{missing}");
+        // What 0 said last has been on its way meanwhile.
+        peers.hear(&beat(0, Mode::Running, false), 13_400);
+        assert_eq!(peers.missing(13_401), None);
+        peers.left(0, false, 13_500);
+        assert!(peers.missing(13_501 + FAREWELL_MS).is_some_and(|missing| missing.starts_with(&asleep)));
+        assert_eq!(peers.asleep(13_401 + 10_000 + FAREWELL_MS), None, "that is long ago");
     }
 
     #[test]
