@@ -169,6 +169,7 @@ impl Reader {
     ) -> Result<Vec<Claimed>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|moment| {
+            follow_indexes(moment)?;
             let looks = match run {
                 Some(run) if asks.iter().any(|ask| ask.again) => {
                     who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run)
@@ -218,6 +219,15 @@ impl Reader {
     }
 }
 
+/// A server guesses that little is due, and would then rather sort it: for claims it has to follow an index in its order, however
+/// much there is.
+fn follow_indexes(moment: &Moment<'_>) -> Result<(), Trouble> {
+    match moment {
+        Moment::Sqlite(_) => Ok(()),
+        Moment::Postgres(_) => moment.batch("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"),
+    }
+}
+
 /// A condition that is true of what these runs have; of everything if there are none.
 fn having(alias: &str, runs: &[i64]) -> String {
     let runs: Vec<String> = runs.iter().map(i64::to_string).collect();
@@ -231,6 +241,8 @@ struct Queue {
     join: &'static str,
     /// Which of it.
     which: String,
+    /// What comes first of what is due at the same time, where the index says so: sorting would read all of that every time.
+    ties: &'static str,
     /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
     columns: String,
     work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
@@ -251,6 +263,7 @@ impl Queue {
             from: "FROM entries e INDEXED BY entries_open",
             join: "JOIN sites s ON s.id = e.site",
             which: format!("WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}", having("e", ours)),
+            ties: ", e.id",
             columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"),
             work: entry_work,
             key: |row| row.get(0),
@@ -263,6 +276,7 @@ impl Queue {
             from: "FROM entries e INDEXED BY entries_again",
             join: "JOIN sites s ON s.id = e.site",
             which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
+            ties: ", e.id",
             columns: format!("e.key, e.again_ms, {ENTRY_COLUMNS}"),
             work: entry_work,
             key: |row| row.get(0),
@@ -275,6 +289,7 @@ impl Queue {
             from: "FROM entries e INDEXED BY entries_revive",
             join: "JOIN sites s ON s.id = e.site",
             which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL".to_owned(),
+            ties: ", e.id",
             columns: format!("e.key, e.revive_ms, {ENTRY_AGAIN}"),
             work: entry_work,
             key: |row| row.get(0),
@@ -288,7 +303,7 @@ impl Queue {
 
     /// Dead pictures that are tried nevertheless, unless another stands for them by now.
     fn revived_frames() -> Self {
-        let which = "e.revive_ms IS NOT NULL AND coalesce(e.representative, e.id) = e.id";
+        let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)";
         Self::pictures("revive_ms", "FROM pictures e INDEXED BY pictures_revive", which)
     }
 
@@ -299,10 +314,29 @@ impl Queue {
             from,
             join: "",
             which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
+            ties: "",
             columns: format!("e.attempts, e.{due}, {content}, {answered}"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
+    }
+
+    /// What of it is due at `?3` by the column `due`, or at once (`""`), the first `?4` of it.
+    fn due(&self, due: &str) -> String {
+        let Self { from, join, which, ties, columns, .. } = self;
+        let order = match due {
+            // In the order of the index: a server does not see that one column is the same for all.
+            "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms".to_owned(),
+            due => format!("AND e.{due} <= ?3 ORDER BY e.{due}"),
+        };
+        format!("SELECT {columns} {from} {join} {which} {order}{ties} LIMIT ?4")
+    }
+
+    /// When the next of it is due after `?3`.
+    fn later(&self, due: &str) -> String {
+        // Not the minimum, which a server finds in an index only where it is asked of one table alone.
+        let Self { from, which, .. } = self;
+        format!("SELECT e.{due} {from} {which} AND e.{due} > ?3 ORDER BY e.{due} LIMIT 1")
     }
 }
 
@@ -329,18 +363,9 @@ impl Claim<'_, '_> {
     /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
     fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
         for due in dues {
-            let order = match *due {
-                // In the order of the index: a server does not see that one column is the same for all.
-                "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms, e.id LIMIT ?4"
-                    .to_owned(),
-                due => format!("AND e.{due} <= ?3 ORDER BY e.{due}, e.id LIMIT ?4"),
-            };
-            self.take(queue, &order)?;
+            self.take(queue, due)?;
             if !due.is_empty() {
-                // Not the minimum, which a server finds in an index only where it is asked of one table alone.
-                let Queue { from, which, .. } = queue;
-                let sql = format!("SELECT e.{due} {from} {which} AND e.{due} > ?3 ORDER BY e.{due} LIMIT 1");
-                let lane = self.ask.lane as i64;
+                let (sql, lane) = (queue.later(due), self.ask.lane as i64);
                 let later =
                     self.moment.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
                 self.wait_until(later.flatten());
@@ -349,10 +374,8 @@ impl Claim<'_, '_> {
         Ok(())
     }
 
-    fn take(&mut self, queue: &Queue, order: &str) -> Result<(), Trouble> {
-        let (moment, ask) = (self.moment, self.ask);
-        let Queue { from, join, which, columns, .. } = queue;
-        let sql = format!("SELECT {columns} {from} {join} {which} {order}");
+    fn take(&mut self, queue: &Queue, due: &str) -> Result<(), Trouble> {
+        let (moment, ask, sql) = (self.moment, self.ask, queue.due(due));
         let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
         let found = moment.list(&sql, values![self.tenant, ask.lane as i64, self.now, most], |row| {
             if ask.held.contains(&(queue.key)(row)?) {
@@ -410,3 +433,6 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
         version: None,
     }))
 }
+
+#[cfg(test)]
+mod tests;

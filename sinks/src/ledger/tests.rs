@@ -157,6 +157,15 @@ pub fn dead(work: impl Into<Work>) -> Fact {
     Fact::Fate(Fate::Dead { work: work.into().failed_once_more(), fault: fault("http_503"), again: None })
 }
 
+/// The end of something that a stream tries nevertheless.
+pub fn with_a_chance(fact: Fact, at: u64) -> Fact {
+    match fact {
+        Fact::Fate(Fate::Dead { work, fault, .. }) => Fact::Fate(Fate::Dead { work, fault, again: Some(at) }),
+        Fact::Fate(Fate::Rejected { work, fault, .. }) => Fact::Fate(Fate::Rejected { work, fault, again: Some(at) }),
+        other => panic!("{other:?} is no end"),
+    }
+}
+
 /// Waits for a future on a runtime of its own.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)

@@ -376,17 +376,12 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
 fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let rig = Rig::showing(vec![image("/a"), image("/b"), image("/no")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let ends = |fact: Fact, at: u64| match fact {
-        Fact::Fate(Fate::Dead { work, fault, .. }) => Fact::Fate(Fate::Dead { work, fault, again: Some(at) }),
-        Fact::Fate(Fate::Rejected { work, fault, .. }) => Fact::Fate(Fate::Rejected { work, fault, again: Some(at) }),
-        other => other,
-    };
     let look_again = |lane, due| Opened { lane, due, again: true };
     let web = lane(&url("/"));
-    assert_eq!(rig.tell(ends(dead(image("/a")), 100)), [look_again(web, 100)]);
-    rig.tell(ends(rejected(page("/gone", 1)), 110));
+    assert_eq!(rig.tell(with_a_chance(dead(image("/a")), 100)), [look_again(web, 100)]);
+    rig.tell(with_a_chance(rejected(page("/gone", 1)), 110));
     rig.tell(rejected(image("/no")));
-    rig.tell_all([kept(image("/b"), "one"), ends(dead(Work::Frame(frame("one"))), 120)]);
+    rig.tell_all([kept(image("/b"), "one"), with_a_chance(dead(Work::Frame(frame("one"))), 120)]);
     let claim = |lane, now, again| {
         let ask = Ask { lane, max: 9, held: vec![], again };
         let Claimed { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
@@ -405,10 +400,10 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     assert_eq!((one.content.id, one.attempts), (content("one").id, 1));
     assert_eq!(rig.statuses(), ["dead", "dead", "rejected"], "that it is tried changes nothing");
     // One fails again, one is there now, and one is looked at.
-    rig.tell(ends(dead(a.clone()), 200));
+    rig.tell(with_a_chance(dead(a.clone()), 200));
     assert_eq!(claim(web, 110, true).0, [Work::Page(gone.clone())]);
     rig.tell(read(gone, vec![], vec![image("/new")]));
-    rig.tell(ends(dead(frames[0].clone()), 130));
+    rig.tell(with_a_chance(dead(frames[0].clone()), 130));
     rig.tell(delivered("one", 2));
     assert_eq!(rig.statuses(), ["dead", "done", "open", "rejected"]);
     let reopened = rig.reopened();
@@ -423,8 +418,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
 fn a_degraded_answer_brings_a_dead_picture_back() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell(kept(image("/a"), "one"));
-    let Fact::Fate(Fate::Dead { work, fault, .. }) = dead(Work::Frame(frame("one"))) else { panic!("it is dead") };
-    rig.tell(Fact::Fate(Fate::Dead { work, fault, again: Some(5) }));
+    rig.tell(with_a_chance(dead(Work::Frame(frame("one"))), 5));
     rig.tell(delivered_at(0.5, "one", 2));
     assert_eq!(rig.statuses(), ["open"]);
     assert!(matches!(&rig.reopened().owed()[..], [(0, _)]), "also if the process ends right here");

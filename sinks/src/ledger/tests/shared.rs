@@ -191,11 +191,10 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
 #[test]
 fn the_eldest_of_the_runs_that_look_again_does_so_alone() {
     let Some(home) = home() else { return };
-    let Fact::Fate(Fate::Dead { work, fault, .. }) = dead(image("/0")) else { panic!("it is dead") };
     showing(&home, 1);
     let batch = home.open();
     assert_eq!(taken(&batch).len(), 2);
-    wait(batch.append(Fact::Fate(Fate::Dead { work, fault, again: Some(5) }))).expect("it has the image");
+    wait(batch.append(with_a_chance(dead(image("/0")), 5))).expect("it has the image");
     let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
     let streams = [home.open(), home.open()];
     let given = |ledger: &StateLedger| ledger.claim(5, &ask).expect("reads").remove(0);
@@ -323,7 +322,9 @@ fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_al
     let Some(server) = Server::start() else { return };
     let home = Home::on_server(&server, "postgres:secret");
     showing(&home, 2_000);
-    let ledger = home.open();
+    // Many groups, so that the server dies between two of them or within one.
+    let settings = LedgerSettings { group_max: 50, ..LedgerSettings::default() };
+    let ledger = StateLedger::open(home.place(), "default", &settings).expect("opens");
     assert_eq!(taken(&ledger).len(), 2_001);
     let appends: Vec<_> = (0..2_000).map(|n| ledger.append(kept(image(&format!("/{n}")), &format!("{n}")))).collect();
     let (mut answered, mut failed) = (Vec::new(), Vec::new());

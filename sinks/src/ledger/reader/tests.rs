@@ -1,0 +1,106 @@
+//! What a claim costs does not grow with what waits: its statements go through an index, in the order of the index.
+
+use faceflow_core::ledger::{Fact, Ledger};
+use faceflow_core::record::{Admitted, Reading, Work, lane};
+use futures::future::join_all;
+
+use super::*;
+use crate::ledger::database::Value;
+use crate::ledger::tests::place::both;
+use crate::ledger::tests::{
+    BOUNDS, Rig, admitted, dead, delivered, frame, image, kept, read, retry, url, visit, wait, with_a_chance,
+};
+
+both![claims_follow_their_indexes_and_never_sort];
+
+const HOSTS: u64 = 20;
+const PER_HOST: u64 = 100;
+
+/// Everything that can wait, at many hosts, and as much that does not: pages to be looked at again, images that are due at
+/// once, those that failed or are dead, and pictures to be detected again or that are dead.
+fn crawled() -> Rig {
+    let rig = Rig::new();
+    for host in 0..HOSTS {
+        let start = Page::start(url(&format!("http://{host}.example/")));
+        let at = |name: &str, n: u64| start.url.join(&format!("{name}{n}")).expect("a URL");
+        let pages: Vec<Page> =
+            (0..PER_HOST).map(|n| Page { site: start.url.clone(), depth: 1, ..Page::start(at("p", n)) }).collect();
+        let of_host = |n| Image { url: at("i", n), site: start.url.clone(), page: start.url.clone(), ..image("/") };
+        let images: Vec<Image> = (0..PER_HOST).map(of_host).collect();
+        let mut facts = vec![admitted(vec![start.clone()]), read(start, pages.clone(), images.clone())];
+        facts.extend((0..).zip(pages).map(|(n, page)| {
+            let reading = Reading { url: None, etag: None, last_modified: None, digest: n, interval_ms: 1 };
+            let (visit, again) = (Some(visit(page, vec![])), Some((reading, n)));
+            Fact::Admitted(Admitted { visit, again, ..Admitted::nothing(BOUNDS) })
+        }));
+        for (n, image) in (0..).zip(images) {
+            let name = format!("{host} {n}");
+            match n % 6 {
+                0 => facts.push(retry(image, n)),
+                1 => facts.extend([kept(image, &name), retry(Work::Frame(frame(&name)), n)]),
+                2 => facts.extend([kept(image, &name), delivered(&name, 1)]),
+                3 => facts.push(with_a_chance(dead(image), n)),
+                4 => facts.extend([kept(image, &name), with_a_chance(dead(Work::Frame(frame(&name))), n)]),
+                _ => {}
+            }
+        }
+        let appends: Vec<_> = facts.into_iter().map(|fact| rig.ledger().append(fact)).collect();
+        wait(join_all(appends)).into_iter().for_each(|appended| drop(appended.expect("is legal")));
+    }
+    rig.check();
+    rig
+}
+
+/// How a statement is carried out; on a server, for these values or for any.
+fn plan(reader: &Reader, sql: &str, values: [i64; 4], generic: bool) -> String {
+    let values = &values[..if sql.contains("?4") { 4 } else { 3 }];
+    let lines = reader.read(|moment| match moment {
+        Moment::Sqlite(_) => {
+            let values: Vec<_> = values.iter().map(|value| Value::from(*value)).collect();
+            moment.list(&format!("EXPLAIN QUERY PLAN {sql}"), &values, |row| row.get::<String>(3))
+        }
+        Moment::Postgres(_) => {
+            let mode = if generic { "force_generic_plan" } else { "force_custom_plan" };
+            follow_indexes(moment)?;
+            moment.batch(&format!("SET LOCAL plan_cache_mode = {mode}"))?;
+            moment.run(&format!("PREPARE claim AS {sql}"), &[])?;
+            let values: Vec<_> = values.iter().map(i64::to_string).collect();
+            let explain = format!("EXPLAIN EXECUTE claim ({})", values.join(", "));
+            let lines = moment.list(&explain, &[], |row| row.get::<String>(0));
+            moment.batch("DEALLOCATE claim")?;
+            lines
+        }
+    });
+    lines.expect("explains").join("\n")
+}
+
+fn claims_follow_their_indexes_and_never_sort() {
+    let rig = crawled();
+    let shared = matches!(rig.home.place(), Place::Server(_));
+    if shared {
+        rig.home.sql("ANALYZE sites, pictures, detections, entries, runs");
+    }
+    let host = lane(&url("http://7.example/")) as i64;
+    // A file has one run, which has everything.
+    for ours in if shared { vec![&[][..], &[1, 2, 3]] } else { vec![&[][..]] } {
+        let queues = [
+            (Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
+            (Queue::again(), "entries_again", host, &["again_ms"]),
+            (Queue::revived(), "entries_revive", host, &["revive_ms"]),
+            (Queue::frames(ours), "pictures_waiting", FRAMES as i64, &["due_ms"]),
+            (Queue::revived_frames(), "pictures_revive", FRAMES as i64, &["revive_ms"]),
+        ];
+        for (queue, index, lane, dues) in queues {
+            let claims = dues.iter().flat_map(|due| {
+                [Some(queue.due(due)), Some(*due).filter(|due| !due.is_empty()).map(|due| queue.later(due))]
+            });
+            for sql in claims.flatten() {
+                for generic in [false, true] {
+                    let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), lane, 50, 8], generic);
+                    let sorts = ["Sort", "TEMP B-TREE"].iter().any(|word| plan.contains(word));
+                    assert!(plan.contains(index) && !sorts, "{sql}\n{plan}");
+                }
+            }
+        }
+    }
+}
