@@ -13,6 +13,7 @@ pub mod opt_out;
 pub mod robots;
 pub mod settings;
 
+mod addresses;
 mod body;
 mod date;
 mod faults;

@@ -74,7 +74,7 @@ impl Client {
     pub fn new(live: Live<FetchSettings>, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
         let settings = live.get();
         settings.check().map_err(|(key, allowed)| ClientError::Setting { key, allowed })?;
-        let guard = Arc::new(Guard::new(&settings));
+        let guard = Arc::new(Guard::new(&live));
         let http = reqwest::Client::builder()
             .user_agent(&settings.user_agent)
             .dns_resolver(CheckedNames(Arc::clone(&guard)))

@@ -3,17 +3,21 @@
 //! A crawler follows what strangers write, so a page could make it ask the machines behind its own firewall
 //! (server-side request forgery). Every URL is checked before every request and every redirect hop; a literal address is
 //! checked right there, because no resolver is ever asked about one, and a name is resolved by us: all its addresses are
-//! checked and only checked ones are connected to. Promise: no connection to a private or reserved address outside
-//! `fetch.allow_networks`.
+//! checked and only checked ones are remembered and connected to. Promise: no connection to a private or reserved address
+//! outside `fetch.allow_networks`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use faceflow_core::{Class, Fault};
+use faceflow_core::{Class, Fault, Live};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
 use url::{Host, Url};
 
+use super::addresses::{Addresses, least};
+use super::faults;
 use super::settings::FetchSettings;
 
 /// Decides where requests may go.
@@ -22,6 +26,9 @@ pub struct Guard {
     networks: Vec<IpNet>,
     ports: Vec<u16>,
     url_max_bytes: usize,
+    lookup_max: Duration,
+    /// What names were resolved to and may be connected to.
+    names: Addresses,
 }
 
 /// A fault on its way through the error type of a library.
@@ -31,13 +38,19 @@ pub(super) struct Carried(pub Fault);
 
 impl Guard {
     /// The guard of these settings.
-    pub fn new(settings: &FetchSettings) -> Self {
-        let networks = settings.allow_networks.iter().map(|network| network.0).collect();
-        Self { networks, ports: settings.ports.clone(), url_max_bytes: settings.url_max_bytes }
+    pub fn new(live: &Live<FetchSettings>) -> Self {
+        let settings = live.get();
+        Self {
+            networks: settings.allow_networks.iter().map(|network| network.0).collect(),
+            ports: settings.ports.clone(),
+            url_max_bytes: settings.url_max_bytes,
+            lookup_max: Duration::from_millis(settings.connect_timeout_ms),
+            names: Addresses::new(live),
+        }
     }
 
     /// Refuses a URL that may not be asked. Names are resolved here only when their port is unusual; otherwise the guard
-    /// sees their addresses when a connection is made.
+    /// sees their addresses before a connection is made.
     pub async fn check(&self, url: &Url) -> Result<(), Fault> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refusal("bad_scheme", format!("{} is neither http nor https", url.scheme())));
@@ -56,7 +69,7 @@ impl Guard {
             Some(Host::Ipv6(ip)) => self.check_literal(ip.into(), usual_port, port),
             Some(Host::Domain(_)) if usual_port => Ok(()),
             Some(Host::Domain(name)) => self.check_unusual_port(name, port).await,
-            None => Err(refusal("bad_scheme", "the URL has no host")),
+            None => Err(without_host()),
         }
     }
 
@@ -79,17 +92,33 @@ impl Guard {
         if addresses.iter().all(|address| self.allows(address.ip())) { Ok(()) } else { Err(unusual(port)) }
     }
 
-    /// The addresses of a name that may be connected to. Where some lie in the allowed networks these are the ones;
-    /// otherwise all of them must be public, so that a name with a private address among public ones is refused.
-    async fn resolve(&self, name: &str) -> Result<Vec<SocketAddr>, Fault> {
-        let found = tokio::net::lookup_host((name, 0)).await;
-        let found: Vec<_> = found.map_err(|error| unresolved(name, &error.to_string()))?.collect();
+    /// The address that politeness goes by where `url` is asked: that of its host, the least one if there are several.
+    pub async fn address(&self, url: &Url) -> Result<IpAddr, Fault> {
+        match url.host() {
+            Some(Host::Ipv4(ip)) => Ok(ip.into()),
+            Some(Host::Ipv6(ip)) => Ok(ip.to_canonical()),
+            Some(Host::Domain(name)) => least(&self.resolve(name).await?).ok_or_else(|| without_address(name)),
+            None => Err(without_host()),
+        }
+    }
+
+    /// The addresses of a name that may be connected to, as they are remembered or looked up now.
+    async fn resolve(&self, name: &str) -> Result<Arc<[SocketAddr]>, Fault> {
+        self.names.of(name, || self.look_up(name)).await
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Vec<SocketAddr>, Fault> {
+        let found = timeout(self.lookup_max, tokio::net::lookup_host((name, 0))).await;
+        let late = |_| faults::timeout(format!("{name} was not looked up in {} ms", self.lookup_max.as_millis()));
+        let found: Vec<_> = found.map_err(late)?.map_err(|error| unresolved(name, &error.to_string()))?.collect();
         self.admitted(name, found)
     }
 
+    /// Where some addresses lie in the allowed networks these are the ones; otherwise all of them must be public, so that a
+    /// name with a private address among public ones is refused.
     fn admitted(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Fault> {
         if found.is_empty() {
-            return Err(unresolved(name, "it has no addresses"));
+            return Err(without_address(name));
         }
         let allowed: Vec<_> = found.iter().copied().filter(|address| self.allows(address.ip())).collect();
         if !allowed.is_empty() {
@@ -113,7 +142,7 @@ impl Resolve for CheckedNames {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = Arc::clone(&self.0);
         Box::pin(async move {
-            let addresses = guard.resolve(name.as_str()).await.map_err(Carried)?;
+            let addresses = guard.resolve(name.as_str()).await.map_err(Carried)?.to_vec();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -133,6 +162,14 @@ fn unusual(port: u16) -> Fault {
 
 fn unresolved(name: &str, why: &str) -> Fault {
     Fault::transient(Class::Dns, "dns", format!("{name} does not resolve: {why}"))
+}
+
+fn without_address(name: &str) -> Fault {
+    unresolved(name, "it has no addresses")
+}
+
+fn without_host() -> Fault {
+    refusal("bad_scheme", "the URL has no host")
 }
 
 /// Whether an address is globally reachable, by IANA's registries of special-purpose addresses (RFC 6890). An IPv6
@@ -188,7 +225,7 @@ mod tests {
 
     fn guard(allow: &[&str]) -> Guard {
         let allow_networks = allow.iter().map(|text| text.parse().expect(text)).collect();
-        Guard::new(&FetchSettings { allow_networks, ..FetchSettings::default() })
+        Guard::new(&FetchSettings { allow_networks, ..FetchSettings::default() }.into())
     }
 
     async fn verdict(guard: &Guard, url: &str) -> Result<(), String> {
@@ -323,5 +360,24 @@ mod tests {
         assert_eq!(judge(&[], &["9.9.9.9", "10.0.0.1"]), Err("private_address".into()), "one bad address spoils all");
         assert_eq!(judge(&["10.0.0.0/8"], &["::1", "10.0.0.1"]), Ok(at(&["10.0.0.1"])), "only the allowed one");
         assert_eq!(judge(&[], &[]), Err("dns".into()));
+    }
+
+    #[tokio::test]
+    async fn politeness_goes_by_one_address_of_a_host() {
+        let address = async |url: &str| {
+            let url = Url::parse(url).expect(url);
+            guard(&["127.0.0.0/8"]).address(&url).await.map(|ip| ip.to_string()).map_err(|fault| fault.reason)
+        };
+        assert_eq!(address("http://9.9.9.9/").await, Ok("9.9.9.9".into()));
+        assert_eq!(address("http://[::ffff:9.9.9.9]:81/").await, Ok("9.9.9.9".into()));
+        assert_eq!(address("http://[2620:fe::fe]/").await, Ok("2620:fe::fe".into()));
+        assert_eq!(address("http://localhost/").await, Ok("127.0.0.1".into()));
+        assert_eq!(address("data:,").await, Err("bad_scheme".into()));
+        let refused = guard(&[]).address(&Url::parse("http://localhost/").expect("a URL")).await;
+        assert_eq!(
+            refused.expect_err("loopback").reason,
+            "private_address",
+            "a name is judged before it is remembered"
+        );
     }
 }

@@ -34,10 +34,12 @@ pub struct FetchSettings {
     pub concurrency: usize,
     /// Requests under way at one host.
     pub per_host: usize,
-    /// Hosts remembered for their pace; beyond it those that are idle are forgotten.
+    /// Hosts remembered for their pace; beyond it those that are idle are forgotten. As many names with their addresses.
     pub hosts_max: usize,
 
-    /// Deadline for a connection (name, TCP and TLS), in milliseconds.
+    /// How long the addresses of a name are believed, in milliseconds. That it has none is believed for 5 seconds at most.
+    pub dns_ttl_ms: u64,
+    /// Deadline for the lookup of a name, and for a connection (TCP and TLS), in milliseconds.
     pub connect_timeout_ms: u64,
     /// Deadline for each next piece of a body, and with `connect_timeout_ms` added for connection and headers together, in
     /// milliseconds.
@@ -94,6 +96,7 @@ impl Default for FetchSettings {
             concurrency: 64,
             per_host: 4,
             hosts_max: 10_000,
+            dns_ttl_ms: 60_000,
             connect_timeout_ms: 10_000,
             read_timeout_ms: 30_000,
             total_timeout_ms: 60_000,
@@ -131,6 +134,7 @@ impl FetchSettings {
         Self {
             redirects_max: new.redirects_max,
             delay_ms: new.delay_ms,
+            dns_ttl_ms: new.dns_ttl_ms,
             read_timeout_ms: new.read_timeout_ms,
             total_timeout_ms: new.total_timeout_ms,
             body_max_bytes: new.body_max_bytes,
@@ -175,6 +179,7 @@ impl FetchSettings {
             ("per_host", (1..=MANY).contains(&self.per_host), format!("1 to {MANY}")),
             ("hosts_max", self.hosts_max > 0, at_least_one()),
             ("delay_ms", self.delay_ms <= DAY_MS, format!("at most {DAY_MS}")),
+            ("dns_ttl_ms", (1..=DAY_MS).contains(&self.dns_ttl_ms), no_more_than_a_day.clone()),
             ("connect_timeout_ms", (1..=DAY_MS).contains(&self.connect_timeout_ms), no_more_than_a_day.clone()),
             ("read_timeout_ms", (1..=DAY_MS).contains(&self.read_timeout_ms), no_more_than_a_day.clone()),
             ("total_timeout_ms", (1..=DAY_MS).contains(&self.total_timeout_ms), no_more_than_a_day.clone()),
@@ -309,6 +314,7 @@ mod tests {
         assert_eq!(broken(|s| s.concurrency = 0), Err("concurrency"));
         assert_eq!(broken(|s| s.user_agent = "/1.0".into()), Err("user_agent"));
         assert_eq!(broken(|s| s.user_agent = "bot\r\nX: y".into()), Err("user_agent"));
+        assert_eq!(broken(|s| s.dns_ttl_ms = 0), Err("dns_ttl_ms"));
         assert_eq!(broken(|s| s.robots_ttl_ms = DAY_MS + 1), Err("robots_ttl_ms"));
         assert_eq!(broken(|s| s.robots_max_bytes = 100), Err("robots_max_bytes"));
         assert_eq!(broken(|s| s.opt_outs.push("NoAI".into())), Err("opt_outs"));
