@@ -93,15 +93,19 @@ mod tests {
             "crawl.shape=all",
             "retry.web.base_ms=5",
             "fetch.delay_ms=7",
+            "fetch.ip_delay_ms=8",
             "fetch.per_host=9",
+            "fetch.per_ip=10",
             "recrawl.enabled=false",
             "recrawl.grow=0.5",
             "detect.score_min=0.7",
         ]);
         let taken = old.taking(&new);
         let keys = |from: &Settings, to: &Settings| from.differing(to).into_keys().collect::<Vec<_>>();
-        assert_eq!(keys(&old, &taken), ["crawl.shape", "fetch.delay_ms", "recrawl.grow", "retry.web.base_ms"]);
-        assert_eq!(keys(&taken, &new), ["detect.score_min", "detect.seeta_px", "fetch.per_host", "recrawl.enabled"]);
+        let changed = ["crawl.shape", "fetch.delay_ms", "fetch.ip_delay_ms", "recrawl.grow", "retry.web.base_ms"];
+        assert_eq!(keys(&old, &taken), changed);
+        let unchanged = ["detect.score_min", "detect.seeta_px", "fetch.per_host", "fetch.per_ip", "recrawl.enabled"];
+        assert_eq!(keys(&taken, &new), unchanged);
         assert_eq!(old.differing(&taken)["crawl.shape"], "\"all\"");
         assert_eq!(old.differing(&old), BTreeMap::new());
 

@@ -1,9 +1,9 @@
 //! The web client: everything between a URL and its bytes.
 //!
 //! It exists so that no other part has to distrust the network: addresses are checked before a connection is made
-//! ([`guard`]), robots.txt and opt-outs are obeyed ([`robots`], [`opt_out`]), hosts are not crowded ([`hosts`]), and every
-//! header, body, redirect chain and wait has a limit. Promise: what comes back is a complete answer of a server we were
-//! allowed to ask, or a [`Fault`] that says why not.
+//! ([`guard`]), robots.txt and opt-outs are obeyed ([`robots`], [`opt_out`]), hosts and the machines behind them are not
+//! crowded ([`hosts`]), and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete
+//! answer of a server we were allowed to ask, or a [`Fault`] that says why not.
 
 pub mod client;
 pub mod files;

@@ -1,7 +1,7 @@
 //! The client: one pooled HTTP client, asked politely and within limits.
 //!
 //! Redirects are followed here rather than by the HTTP library, so that every hop is guarded, obeys its own host's
-//! robots.txt and waits its turn. No cookies, no credentials, no proxies. Promise: see [`super`].
+//! robots.txt and waits its turn at its own host and address. No cookies, no credentials, no proxies. Promise: see [`super`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,8 +186,9 @@ impl Inner {
             Errand::Get(..) if settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
             _ => Duration::ZERO,
         };
+        let address = self.guard.address(url).await?;
         // Memory comes last: whoever waits for a host's pace holds none.
-        let visitor = self.hosts.enter(&Origin::of(url), delay).await;
+        let visitor = self.hosts.enter(&Origin::of(url), address, delay).await;
         Ok((visitor, self.memory.share().await))
     }
 

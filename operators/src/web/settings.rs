@@ -34,7 +34,12 @@ pub struct FetchSettings {
     pub concurrency: usize,
     /// Requests under way at one host.
     pub per_host: usize,
-    /// Hosts remembered for their pace; beyond it those that are idle are forgotten. As many names with their addresses.
+    /// Time between the starts of two requests to one IP address, whatever hosts are there, in milliseconds.
+    pub ip_delay_ms: u64,
+    /// Requests under way at one IP address, whatever hosts are there. A host with several addresses counts at the least one.
+    pub per_ip: usize,
+    /// Hosts remembered for their pace, and as many addresses; beyond it those that are idle are forgotten. As many names are
+    /// remembered with their addresses.
     pub hosts_max: usize,
 
     /// How long the addresses of a name are believed, in milliseconds. That it has none is believed for 5 seconds at most.
@@ -95,6 +100,8 @@ impl Default for FetchSettings {
             delay_ms: 0,
             concurrency: 64,
             per_host: 4,
+            ip_delay_ms: 0,
+            per_ip: 16,
             hosts_max: 10_000,
             dns_ttl_ms: 60_000,
             connect_timeout_ms: 10_000,
@@ -134,6 +141,7 @@ impl FetchSettings {
         Self {
             redirects_max: new.redirects_max,
             delay_ms: new.delay_ms,
+            ip_delay_ms: new.ip_delay_ms,
             dns_ttl_ms: new.dns_ttl_ms,
             read_timeout_ms: new.read_timeout_ms,
             total_timeout_ms: new.total_timeout_ms,
@@ -177,6 +185,8 @@ impl FetchSettings {
             ("url_max_bytes", self.url_max_bytes > 0, at_least_one()),
             ("concurrency", (1..=MANY).contains(&self.concurrency), format!("1 to {MANY}")),
             ("per_host", (1..=MANY).contains(&self.per_host), format!("1 to {MANY}")),
+            ("ip_delay_ms", self.ip_delay_ms <= DAY_MS, format!("at most {DAY_MS}")),
+            ("per_ip", (1..=MANY).contains(&self.per_ip), format!("1 to {MANY}")),
             ("hosts_max", self.hosts_max > 0, at_least_one()),
             ("delay_ms", self.delay_ms <= DAY_MS, format!("at most {DAY_MS}")),
             ("dns_ttl_ms", (1..=DAY_MS).contains(&self.dns_ttl_ms), no_more_than_a_day.clone()),
@@ -311,6 +321,8 @@ mod tests {
             settings.check().map_err(|(key, _)| key)
         };
         assert_eq!(broken(|s| s.per_host = 0), Err("per_host"));
+        assert_eq!(broken(|s| s.per_ip = 0), Err("per_ip"));
+        assert_eq!(broken(|s| s.ip_delay_ms = DAY_MS + 1), Err("ip_delay_ms"));
         assert_eq!(broken(|s| s.concurrency = 0), Err("concurrency"));
         assert_eq!(broken(|s| s.user_agent = "/1.0".into()), Err("user_agent"));
         assert_eq!(broken(|s| s.user_agent = "bot\r\nX: y".into()), Err("user_agent"));

@@ -171,3 +171,54 @@ async fn a_host_never_sees_more_requests_than_allowed() {
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!((now.load(SeqCst), most.load(SeqCst)), (0, 3));
 }
+
+#[tokio::test]
+async fn an_address_never_sees_more_requests_than_allowed_over_all_its_hosts() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    // Nobody is answered before three are there, so the limit is both reached and kept.
+    let three = Arc::new(Barrier::new(3));
+    let site = || {
+        let (now, most, three) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&three));
+        Server::start(move |path, _| {
+            let (now, most, three) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&three));
+            async move {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                three.wait().await;
+                now.fetch_sub(1, SeqCst);
+                ok(&path)
+            }
+        })
+    };
+    let sites = [site().await, site().await, site().await, site().await];
+    let client = client(|settings| settings.per_ip = 3);
+    let urls: Vec<_> = (0..30).map(|n| sites[n % 4].url(&format!("/{n}"))).collect();
+    let answers = futures::future::join_all(urls.iter().map(|url| page(&client, url))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!((now.load(SeqCst), most.load(SeqCst)), (0, 3));
+}
+
+#[tokio::test]
+async fn names_rules_and_redirects_wait_their_turn_at_one_address() {
+    let site = |target: Option<Url>| {
+        Server::start(move |path, _| {
+            let target = target.clone().filter(|_| path != "/robots.txt");
+            async move { target.map_or_else(|| ok(""), |target| moved(target.as_str())) }
+        })
+    };
+    let end = site(None).await;
+    let first = site(Some(end.url("/picture"))).await;
+    let client = polite(|settings| {
+        settings.per_ip = 1;
+        settings.ip_delay_ms = 60;
+    });
+    let named = |server: &Server, path| {
+        let port = server.url("/").port().expect("a port");
+        Url::parse(&format!("http://localhost:{port}{path}")).expect("a URL")
+    };
+    let begin = Instant::now();
+    let urls = [first.url("/a"), named(&first, "/b"), named(&end, "/c")];
+    let answers = futures::future::join_all(urls.iter().map(|url| client.get(url, Want::Image))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(first.heads().len() + end.heads().len(), 9, "the rules of four origins, three requests and two hops");
+    assert!(begin.elapsed() >= Duration::from_millis(8 * 60), "nine starts have eight delays between them");
+}
