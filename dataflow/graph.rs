@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use faceflow_core::record::{Fate, Frame, Image, Page, Work};
+use faceflow_core::record::{Fate, Frame, Work};
 use faceflow_core::{Flow, Time};
 use faceflow_operators::admit::{Admit, Arrival};
 use faceflow_operators::aside::{Aside, Home};
@@ -22,6 +22,7 @@ use faceflow_operators::keep::Keep;
 use faceflow_operators::mine::Mine;
 use faceflow_operators::recall::Recall;
 use faceflow_operators::record::Recorded;
+use faceflow_operators::route::Route;
 use faceflow_operators::schedule::{Schedule, lost_work, owe_full};
 use faceflow_operators::unique::{Unique, Verdict};
 use timely::dataflow::operators::core::OkErr;
@@ -41,8 +42,9 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (to_frontier, news) = scope.feedback(1);
     let (to_clusters, outcomes) = scope.feedback(1);
 
-    // Everything that is open waits in the ledger; what is due there is given out.
-    let (pages, images, due_frames) = by_kind(news.give_out(parts.lender(index), bridge));
+    // Everything that is open waits in the ledger; what is due there is given out, to whoever asks its host.
+    let work = news.give_out(parts.lender(index), bridge);
+    let (pages, images, due_frames) = work.route(Arc::clone(&parts.web), parts.processes, bridge);
 
     // Pages: fetched from their host, mined for links and images; what they lead to is admitted, as new sites are.
     let (fetched, unreachable) = pages.fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
@@ -108,14 +110,4 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     rulings.probe_with(&probe);
     outcomes.connect_loop(to_clusters);
     probe
-}
-
-fn by_kind<'s>(work: Flow<'s, Work>) -> (Flow<'s, Page>, Flow<'s, Image>, Flow<'s, Frame>) {
-    let (pages, rest): (_, Flow<'s, Result<Image, Frame>>) = work.ok_err(|work| match work {
-        Work::Page(page) => Ok(page),
-        Work::Image(image) => Err(Ok(image)),
-        Work::Frame(frame) => Err(Err(frame)),
-    });
-    let (images, frames) = rest.ok_err(|work| work);
-    (pages, images, frames)
 }

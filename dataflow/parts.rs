@@ -66,6 +66,8 @@ pub struct Parts {
     pub limits: StageLimits,
     /// Whether pages are looked at again that were read: in a run without end.
     pub again: bool,
+    /// Processes that do this work together.
+    pub processes: usize,
     sources: Arc<Mutex<VecDeque<Box<dyn Source>>>>,
 }
 
@@ -113,6 +115,7 @@ impl Parts {
                 cpu: Limits::finishing(cores * 2),
             },
             again: false,
+            processes: share.processes,
             live: LiveSettings::from(&settings),
             sources: Arc::new(Mutex::new(outside.sources.into())),
             settings: Arc::new(settings),

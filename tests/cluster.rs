@@ -13,7 +13,7 @@ use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use world::postgres::Server;
-use world::{Faceflow, Gallery, Plan, Running};
+use world::{Answer, Faceflow, Gallery, Plan, Running, Site, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -45,8 +45,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(server: &Server, gallery: &Gallery) -> Self {
-        let cluster =
-            Self { folder: tempdir().expect("a folder"), state: server.schema("postgres"), starts: gallery.starts() };
+        Self::of(server, gallery.starts())
+    }
+
+    fn of(server: &Server, starts: Vec<String>) -> Self {
+        let cluster = Self { folder: tempdir().expect("a folder"), state: server.schema("postgres"), starts };
         cluster.hosts(2);
         cluster
     }
@@ -77,15 +80,19 @@ impl Cluster {
 
 /// What one process comes to.
 fn alone(gallery: &Gallery) -> Vec<Value> {
+    let lines = alone_at(&gallery.starts(), &[]);
+    gallery.world.log().clear();
+    lines
+}
+
+fn alone_at(starts: &[String], more: &[&str]) -> Vec<Value> {
     let folder = tempdir().expect("a folder");
     let faceflow = faceflow(folder.path());
-    let starts = gallery.starts();
-    let command: Vec<&str> = ["run"].into_iter().chain(starts.iter().map(String::as_str)).chain(FLAGS).collect();
-    let ended = faceflow.run(&command);
+    let starts: Vec<&str> = starts.iter().map(String::as_str).collect();
+    let ended = faceflow.run(&[&["run"], &starts[..], &FLAGS, more].concat());
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     let mut lines = faceflow.results(&[]);
     lines.extend(faceflow.results(&["--kind", "pages"]));
-    gallery.world.log().clear();
     lines
 }
 
@@ -116,6 +123,38 @@ fn two_and_three_processes_do_what_one_does_and_ask_for_nothing_twice() {
         assert_eq!(gallery.repeats(), [], "{of} processes");
         let crops = cluster.folder.path().join("faceflow-out");
         assert!(crops.join("report.html").is_file());
+    }
+}
+
+#[test]
+fn sites_at_one_address_are_crowded_by_no_number_of_processes() {
+    let Some(server) = Server::shared() else { return };
+    let web = World::new();
+    let first = web.site();
+    let beside = (0..7).map(|_| web.site_beside(&first));
+    let sites: Vec<Site> = beside.chain([first.clone()]).collect();
+    let slow = |kind: &str, body| Answer::ok(kind, body).delayed(20);
+    for (number, site) in sites.iter().enumerate() {
+        let names: Vec<String> = (0..6).map(|n| format!("/{n}.jpg")).collect();
+        let shown: String = names.iter().map(|name| format!("<img src={name}>")).collect();
+        site.put("/", slow("text/html", bytes::Bytes::from(shown)));
+        for (n, name) in names.iter().enumerate() {
+            let picture = world::portrait((6 * number + n) as u64, 200, 150).0;
+            site.put(name, slow("image/jpeg", world::jpeg(&picture, 90).into()));
+        }
+    }
+    let (starts, polite): (Vec<_>, _) = (sites.iter().map(|site| site.url("/")).collect(), ["--set", "fetch.per_ip=2"]);
+    let expected = alone_at(&starts, &polite);
+    assert_eq!(web.log().concurrent_max(), 2, "alone");
+    for workers in ["1", "2"] {
+        web.log().clear();
+        let cluster = Cluster::of(server, starts.clone());
+        let more = [&["-w", workers][..], &polite].concat();
+        for ended in ["0", "1"].map(|process| cluster.start(process, "2", &more)).map(Running::finish) {
+            assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        }
+        assert_eq!(web.log().concurrent_max(), 2, "two processes with {workers} workers");
+        assert_same(&cluster.results(), &expected, &format!("two processes with {workers} workers"));
     }
 }
 
@@ -333,7 +372,7 @@ fn a_network_that_is_cut_ends_both_sides_and_each_names_the_other() {
 #[test]
 fn two_runs_of_one_state_share_what_their_sites_have_in_common() {
     let Some(server) = Server::shared() else { return };
-    let web = world::World::new();
+    let web = World::new();
     let (common, one, two) = (web.site(), web.site(), web.site());
     let names: Vec<String> = (0..12).map(|n| format!("/{n}.jpg")).collect();
     let shown: String = names.iter().map(|name| format!("<img src={}>", common.url(name))).collect();
@@ -344,7 +383,7 @@ fn two_runs_of_one_state_share_what_their_sites_have_in_common() {
         site.page("/", &shown);
     }
     let (folder, state) = (tempdir().expect("a folder"), server.schema("postgres"));
-    let start = |site: &world::Site, out: &str| {
+    let start = |site: &Site, out: &str| {
         let place = ["--state", &state, "--out", out];
         faceflow(folder.path()).start(&[&["run", &site.url("/")][..], &place, &FLAGS].concat())
     };

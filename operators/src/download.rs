@@ -1,7 +1,8 @@
 //! `download`: images to bytes.
 //!
-//! Exchanged by the image's host, like pages. A download keeps its slot until there is a place in the darkroom for its
-//! picture, so a slow detector slows the download instead of filling memory. Promise: every image comes out again.
+//! Images come to the worker that asks their host ([`route`](crate::route)), like pages. A download keeps its slot until there is
+//! a place in the darkroom for its picture, so a slow detector slows the download instead of filling memory. Promise: every image
+//! comes out again.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use faceflow_core::bridge::{Bridge, Cross, Limits};
 use faceflow_core::record::{Image, lane};
 use faceflow_core::{Flow, Lost};
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use url::Url;
 
@@ -51,7 +52,6 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
         bridge: &Bridge,
         limits: Limits,
     ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>) {
-        let by_host = Exchange::new(|image: &Image| lane(&image.url));
         let job = move |image: Image| {
             let (web, darkroom) = (Arc::clone(&web), Arc::clone(&darkroom));
             async move {
@@ -65,6 +65,6 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
                 Ok(Download { image, final_url, headers, body, place: darkroom.place().await })
             }
         };
-        self.cross(by_host, "download", bridge, (limits, |image| lane(&image.url), job)).ok_err(|answer| answer)
+        self.cross(Pipeline, "download", bridge, (limits, |image| lane(&image.url), job)).ok_err(|answer| answer)
     }
 }

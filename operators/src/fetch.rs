@@ -1,14 +1,14 @@
-//! `fetch`: pages to responses, one worker per host.
+//! `fetch`: pages to responses.
 //!
-//! Exchanged by host, so that the worker that owns a host owns its politeness. Promise: every page comes out again, as a
-//! response or as a loss.
+//! Pages come to the worker that asks their host ([`route`](crate::route)). Promise: every page comes out again, as a response
+//! or as a loss.
 
 use std::sync::Arc;
 
 use faceflow_core::bridge::{Bridge, Cross, Limits};
 use faceflow_core::record::{Page, lane};
 use faceflow_core::{Flow, Lost};
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 
 use crate::web::{Response, Want, Web};
@@ -30,7 +30,6 @@ pub trait Fetch<'s> {
 
 impl<'s> Fetch<'s> for Flow<'s, Page> {
     fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
-        let by_host = Exchange::new(|page: &Page| lane(&page.url));
         let job = move |page: Page| {
             let web = Arc::clone(&web);
             async move {
@@ -41,6 +40,6 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
                 Ok(Fetched { page, response: response.map(Arc::new) })
             }
         };
-        self.cross(by_host, "fetch", bridge, (limits, |page| lane(&page.url), job)).ok_err(|answer| answer)
+        self.cross(Pipeline, "fetch", bridge, (limits, |page| lane(&page.url), job)).ok_err(|answer| answer)
     }
 }

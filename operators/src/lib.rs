@@ -26,5 +26,6 @@ pub mod keep;
 pub mod mine;
 pub mod recall;
 pub mod record;
+pub mod route;
 pub mod schedule;
 pub mod unique;

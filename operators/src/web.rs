@@ -24,7 +24,7 @@ mod rules;
 mod tests;
 
 use bytes::Bytes;
-use faceflow_core::record::Reading;
+use faceflow_core::record::{Reading, lane};
 use faceflow_core::{Fault, Future};
 use url::Url;
 
@@ -43,6 +43,13 @@ pub trait Web: Send + Sync {
         let _ = last;
         let got = self.get(url, Want::Page);
         Box::pin(async move { got.await.map(Some) })
+    }
+
+    /// A number for the machine behind `url`, equal in every process, if it can be found out now. What has the same place is
+    /// asked by the same process of a cluster.
+    fn place(&self, url: &Url) -> Future<Option<u64>> {
+        // Where there are no addresses, each host has a machine of its own.
+        Box::pin(std::future::ready(Some(lane(url))))
     }
 }
 

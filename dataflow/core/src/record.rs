@@ -244,15 +244,17 @@ const OWN_LANES: u64 = 64;
 
 /// The lane of a page or image: its host's, and for files and `data:` URIs one of a few.
 pub fn lane(url: &Url) -> Lane {
-    let number = |text: &str| {
-        let digest = Sha256::digest(text);
-        u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
-    };
     match url.host_str().filter(|host| !host.is_empty()) {
         // A ledger keeps it as a signed number, and 0 is taken.
         Some(host) => (number(&format!("{host}:{}", url.port_or_known_default().unwrap_or(0))) >> 1) | (1 << 32),
         None => 1 + number(url.as_str()) % OWN_LANES,
     }
+}
+
+/// A number for a text, equal in every process and for ever.
+pub fn number(text: &str) -> u64 {
+    let digest = Sha256::digest(text);
+    u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 /// Anything that can fail and come back.

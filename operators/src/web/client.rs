@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow_core::record::Reading;
+use faceflow_core::record::{Reading, number};
 use faceflow_core::{Class, Clock, Fault, Future, Live};
 use futures::future::BoxFuture;
 use reqwest::header::{
@@ -114,6 +114,15 @@ impl Web for Client {
     fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
         let (inner, url, last) = (Arc::clone(&self.0), url.clone(), last.clone());
         Box::pin(async move { inner.follow(url, Errand::Get(Want::Page, Some(&last))).await })
+    }
+
+    fn place(&self, url: &Url) -> Future<Option<u64>> {
+        let (inner, url) = (Arc::clone(&self.0), url.clone());
+        Box::pin(async move {
+            // No name is looked up for a URL that is never asked.
+            inner.guard.check(&url).await.ok()?;
+            Some(number(&inner.guard.address(&url).await.ok()?.to_string()))
+        })
     }
 }
 

@@ -40,6 +40,10 @@ impl Web for Files {
         self.web.get_again(url, last)
     }
 
+    fn place(&self, url: &Url) -> Future<Option<u64>> {
+        self.web.place(url)
+    }
+
     fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>> {
         if url.scheme() != "file" {
             return self.web.get(url, want);

@@ -222,3 +222,20 @@ async fn names_rules_and_redirects_wait_their_turn_at_one_address() {
     assert_eq!(first.heads().len() + end.heads().len(), 9, "the rules of four origins, three requests and two hops");
     assert!(begin.elapsed() >= Duration::from_millis(8 * 60), "nine starts have eight delays between them");
 }
+
+#[tokio::test]
+async fn hosts_at_one_address_have_one_place() {
+    let client = client(|_| ());
+    let place = async |url: &str| client.place(&Url::parse(url).expect(url)).await;
+    let here = place("http://127.0.0.1:4000/a").await;
+    assert!(here.is_some());
+    for url in ["http://127.0.0.1:5000/b", "https://localhost/c", "http://[::ffff:127.0.0.1]/", "http://127.1/"] {
+        assert_eq!(place(url).await, here, "{url}");
+    }
+    let other = place("http://9.9.9.9/").await;
+    assert!(other.is_some() && other != here);
+    let unknown = format!("http://{}.invalid/", "a".repeat(64));
+    for url in ["http://10.0.0.1/", "http://user@127.0.0.1/", "http://9.9.9.9:25/", "file:///a.jpg", &unknown] {
+        assert_eq!(place(url).await, None, "{url} is not asked");
+    }
+}
