@@ -285,6 +285,7 @@ mod tests {
             attempts: 0,
             inline: None,
             alternates: vec![],
+            version: None,
         };
         work.extend(["http://h2.example/i.jpg", "data:sha256,77", "file:///a.jpg"].map(|url| Work::Image(image(url))));
         let (came, asked) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
