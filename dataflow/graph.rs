@@ -100,11 +100,11 @@ pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
     let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
     scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
     let ended = fates.flat_map(|fate| match fate {
-        Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content.id)),
-        Fate::Stands { work: Work::Frame(frame), .. } => Some(Heard::Done(frame.content.id)),
+        Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content)),
+        Fate::Stands { work: Work::Frame(frame), .. } => Some(Heard::Done(frame.content)),
         _ => None,
     });
-    let done = full.map(|delivered| Heard::Done(delivered.detection.picture()));
+    let done = full.map(|delivered| Heard::Done(delivered.frame.content));
     let outcomes = ended.concat(done);
     let (probe, outcomes) = outcomes.probe();
     rulings.probe_with(&probe);

@@ -226,6 +226,7 @@ fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() 
             assert!(count <= most || url.ends_with("/robots.txt"), "round {round}: {url} was asked for {count} times");
         }
         (round, all) = (round + 1, all + kills);
+        assert!(round < 2 * wanted, "{all} kills in {round} rounds: it ends before it can be killed");
     }
     println!("{all} kills in {round} rounds");
 }

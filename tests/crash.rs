@@ -123,6 +123,7 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
         assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
         assert_same(&faceflow, &expected, (&gallery, 3, &format!("round {round}")));
         round += 1;
+        assert!(round < 2 * wanted, "{kills} kills in {round} rounds: it ends before it can be killed");
     }
     println!("{kills} kills in {round} rounds");
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use faceflow_core::bridge::{Alarm, Bridge};
 use faceflow_core::ledger::{KnownPicture, State};
-use faceflow_core::record::{ContentId, Frame, Ruling};
+use faceflow_core::record::{Content, ContentId, Frame, Ruling};
 use faceflow_core::{Flow, Time};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
@@ -25,9 +25,9 @@ pub enum Heard {
     /// A picture that was not known.
     Frame(Frame),
     /// A picture's faces are delivered.
-    Done(ContentId),
+    Done(Content),
     /// A picture's detection failed for good.
-    Dead(ContentId),
+    Dead(Content),
 }
 
 /// What the clusters say.
@@ -137,16 +137,8 @@ impl Table {
 
     fn hear(&mut self, outcome: Heard) -> Vec<Call> {
         let id = match outcome {
-            Heard::Done(id) => {
-                self.clusters.outcome(id, Outcome::Done);
-                self.frames.remove(&id);
-                id
-            }
-            Heard::Dead(id) => {
-                self.clusters.outcome(id, Outcome::Dead);
-                self.frames.remove(&id);
-                id
-            }
+            Heard::Done(content) => self.end(&content, Outcome::Done),
+            Heard::Dead(content) => self.end(&content, Outcome::Dead),
             Heard::Frame(frame) => {
                 let id = frame.content.id;
                 self.add(frame);
@@ -155,6 +147,12 @@ impl Table {
         };
         let verdicts = self.clusters.settle(id);
         self.carry_out(verdicts)
+    }
+
+    fn end(&mut self, content: &Content, outcome: Outcome) -> ContentId {
+        self.clusters.outcome(content, outcome);
+        self.frames.remove(&content.id);
+        content.id
     }
 
     fn carry_out(&mut self, verdicts: Vec<Verdict>) -> Vec<Call> {

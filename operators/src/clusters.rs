@@ -148,9 +148,10 @@ impl Clusters {
         self.enter(content, Stand::Untried);
     }
 
-    /// Notes how a picture's detection ended. What is done stays done.
-    pub fn outcome(&mut self, id: ContentId, outcome: Outcome) {
-        let at = self.place(id).expect("only a picture that was taken in is detected");
+    /// Notes how a picture's detection ended. What is done stays done. One that is not known was taken in by another run.
+    pub fn outcome(&mut self, content: &Content, outcome: Outcome) {
+        self.enter(content, Stand::Trying);
+        let at = self.place(content.id).expect("it was taken in just now");
         match (self.entries[at as usize].stand, outcome) {
             (Stand::Done, _) | (Stand::Dead, Outcome::Dead) => {}
             (_, Outcome::Done) => self.stand(at, Stand::Done),

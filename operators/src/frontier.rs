@@ -48,7 +48,7 @@ pub struct Lender {
     pub ledger: Arc<dyn Ledger>,
     /// How much is given out at once (`ahead_max`), and of one lane (`ahead_per_host`).
     pub crawl: Live<CrawlSettings>,
-    /// Whether settled pages are looked at again.
+    /// Whether settled pages are looked at again, and what ended badly is tried nevertheless.
     pub again: bool,
 }
 
@@ -227,7 +227,12 @@ impl Frontier {
     /// Takes in what a lane gave. Returns the work.
     fn lend(&mut self, claimed: Claimed, now: Time) -> Vec<Work> {
         let Claimed { lane, work, next } = claimed;
-        if let Some(state) = self.lanes.get_mut(&lane) {
+        if self.lanes.get(&lane).is_none_or(|state| state.place != Place::Asked) {
+            // It was not asked, and has something all the same.
+            if let Some(due) = next {
+                self.open(Opened { lane, due, again: self.again }, now);
+            }
+        } else if let Some(state) = self.lanes.get_mut(&lane) {
             state.held.extend(work.iter().map(Work::key));
             self.lent.extend(work.iter().map(|work| (work.key(), lane)));
             // What was opened since it was asked may be more than what it says is left.

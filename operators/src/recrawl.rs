@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecrawlSettings {
-    /// Whether `faceflow stream` looks at pages again that were read.
+    /// Whether `faceflow stream` looks at pages again that were read, and tries what ended badly.
     pub enabled: bool,
     /// How long after its first reading a page is looked at again, in milliseconds; one that was rejected, after its end.
     pub interval_ms: u64,
@@ -97,16 +97,16 @@ impl RecrawlSettings {
     }
 
     /// When a stream tries this nevertheless, which ended now: `rejected` pages after `interval_ms`, since sites do get repaired,
-    /// and what is dead after `interval_min_ms`; each time later by the rate of what does not change. `attempts_max` is what a
-    /// retry policy allows. Images that were rejected are what they are.
+    /// and what is dead after `interval_min_ms`; by the rate of what does not change later for each failure before, and beyond the
+    /// `attempts_max` of its retry policy. Images that were rejected are what they are, and files are read when they change.
     pub fn after_end(&self, work: &Work, rejected: bool, attempts_max: u32, now: Time) -> Option<Time> {
         let (first_ms, before) = match (work, rejected) {
-            (Work::Image(_), true) => return None,
+            (Work::Image(image), _) if rejected || image.url.scheme() == "file" => return None,
             (_, true) => (self.interval_ms, work.attempts()),
             (_, false) => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
         };
         let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);
-        self.enabled.then(|| now + (grown.round() as u64).clamp(self.interval_min_ms, self.interval_max_ms))
+        Some(now + (grown.round() as u64).clamp(self.interval_min_ms, self.interval_max_ms))
     }
 
     fn next(&self, interval_ms: u64, changed: bool) -> u64 {
@@ -180,8 +180,6 @@ mod tests {
         let hours = |attempts, rejected| settings.after_end(&page(attempts), rejected, 5, 0).map(|due| due / HOUR_MS);
         assert_eq!((hours(5, false), hours(6, false), hours(8, false)), (Some(1), Some(1), Some(2)));
         assert_eq!((hours(0, true), hours(1, true), hours(1_000_000, true)), (Some(24), Some(33), Some(720)));
-        let off = RecrawlSettings { enabled: false, ..settings };
-        assert_eq!(off.after_end(&page(5), false, 5, 0), None);
     }
 
     #[test]

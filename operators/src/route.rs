@@ -5,7 +5,7 @@
 //! address, and nothing is looked up.
 //!
 //! Promises: all work of a host goes to one worker for as long as work for it keeps coming, whatever its name servers say
-//! meanwhile; what cannot be looked up is routed all the same; and no host waits for the lookup of another.
+//! meanwhile; and what cannot be looked up is routed all the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,9 +101,9 @@ fn by_place<'s>(asks: Flow<'s, Ask>, web: Arc<dyn Web>, workers: Workers, bridge
                 }
             });
             while let Some((lane, place)) = flight.land() {
-                // A lookup that panics has found nothing.
-                let place = place.ok().flatten();
-                let worker = place.map_or(workers.by_lane(lane), |place| workers.by_place(place, lane));
+                // What cannot be found goes by its lane, and stays there like any other: the lookup of whoever asks may succeed.
+                let place = place.ok().flatten().unwrap_or(lane);
+                let worker = workers.by_place(place, lane);
                 for (capability, ask) in places.settle(lane, place, now) {
                     output.session(&capability).give((worker, ask));
                 }
@@ -181,12 +181,9 @@ impl<W> Places<W> {
         }
     }
 
-    /// Takes in where a host is, if that was found out. Returns what has waited for it.
-    fn settle(&mut self, lane: Lane, place: Option<u64>, now: Time) -> Vec<W> {
-        let host = match place {
-            Some(place) => self.hosts.insert(lane, Host::At(place, now)),
-            None => self.hosts.remove(&lane),
-        };
+    /// Takes in where a host is. Returns what has waited for it.
+    fn settle(&mut self, lane: Lane, place: u64, now: Time) -> Vec<W> {
+        let host = self.hosts.insert(lane, Host::At(place, now));
         if self.hosts.len() >= self.sweep_at {
             self.hosts.retain(|_, host| !matches!(host, Host::At(_, last) if now >= *last + IDLE_MS));
             // Doubling the distance to the next sweep keeps the cost per host constant when few are idle.
@@ -230,12 +227,12 @@ mod tests {
         assert_eq!(places.get(1, 0), None);
         assert!(places.wait(1, "a") && !places.wait(1, "b") && places.wait(2, "c"));
         assert_eq!(places.get(1, 5), None, "it is being looked up");
-        assert_eq!(places.settle(1, Some(9), 10), ["a", "b"]);
+        assert_eq!(places.settle(1, 9, 10), ["a", "b"]);
         for now in (10..20 * IDLE_MS).step_by(IDLE_MS as usize - 1) {
             assert_eq!(places.get(1, now), Some(9));
         }
-        assert_eq!(places.settle(2, None, 10), ["c"]);
-        assert_eq!((places.get(2, 11), places.wait(2, "d")), (None, true), "a failure is not kept");
+        assert_eq!(places.settle(2, 2, 10), ["c"]);
+        assert_eq!(places.get(2, 11), Some(2));
         assert_eq!((places.get(1, 22 * IDLE_MS), places.wait(1, "e")), (None, true));
     }
 
@@ -245,7 +242,7 @@ mod tests {
         for lane in 0..5 * HOSTS_MAX as u64 {
             // Each comes a second after the one before.
             assert!(places.wait(lane, ()));
-            places.settle(lane, Some(1), 1_000 * lane);
+            places.settle(lane, 1, 1_000 * lane);
             assert!(places.hosts.len() <= HOSTS_MAX);
         }
         let now = 5_000 * HOSTS_MAX as u64;

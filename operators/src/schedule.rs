@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use faceflow_core::record::{Delivered, Fate, Frame, Work};
 use faceflow_core::retry::RetrySettings;
-use faceflow_core::{Class, Clock, Fault, Flow, Live, Lost};
+use faceflow_core::{Class, Clock, Fault, Flow, Live, Lost, Time};
 use timely::dataflow::operators::vec::Map;
 
 use crate::recrawl::RecrawlSettings;
@@ -37,20 +37,21 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
                 tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
             }
             let now = clock.now();
+            let (settings, recrawl) = (settings.get(), recrawl.get());
+            let asked = now + lost.fault.retry_after_ms.unwrap_or(0).min(settings.retry_after_max_ms);
             if let Work::Page(page) = &lost.record
-                && let Some(due) = recrawl.get().after_failure(page, now)
+                && let Some(due) = recrawl.after_failure(page, now)
             {
-                let asked = lost.fault.retry_after_ms.unwrap_or(0).min(settings.get().retry_after_max_ms);
-                return Fate::Retry { work: lost.record, due: due.max(now + asked), fault: lost.fault };
+                return Fate::Retry { work: lost.record, due: due.max(asked), fault: lost.fault };
             }
-            let settings = settings.get();
+            let again = |due: Option<Time>| due.map(|due| due.max(asked));
             match settings.decide(lost, now) {
                 Fate::Rejected { work, fault, .. } => {
-                    let again = recrawl.get().after_end(&work, true, 0, now);
+                    let again = again(recrawl.after_end(&work, true, 0, now));
                     Fate::Rejected { work, fault, again }
                 }
                 Fate::Dead { work, fault, .. } => {
-                    let again = recrawl.get().after_end(&work, false, settings.policy(&work).attempts_max, now);
+                    let again = again(recrawl.after_end(&work, false, settings.policy(&work).attempts_max, now));
                     Fate::Dead { work, fault, again }
                 }
                 fate => fate,

@@ -1,8 +1,8 @@
 //! A folder of pictures that is watched: every picture in it is taken in, and those that arrive later too.
 //!
 //! A file counts once it was the same in two looks, so that one that is still being written is not read too early. Hidden
-//! files and links are left alone. Promise: a picture that keeps its name and its bytes is taken in once, and one that changes
-//! after it was taken in is taken in anew.
+//! files and links are left alone. Promise: a picture that keeps its name, time and size is taken in once, and one that
+//! changes after it was taken in is taken in anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::DirEntry;

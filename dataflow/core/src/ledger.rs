@@ -169,7 +169,7 @@ pub struct Opened {
     pub lane: Lane,
     /// When the first of it is due; 0 for at once.
     pub due: Time,
-    /// Whether it is a settled page that is to be looked at again.
+    /// Whether it is a settled page that is to be looked at again, or something that ended badly and is tried nevertheless.
     pub again: bool,
 }
 
@@ -182,7 +182,7 @@ pub struct Ask {
     pub max: usize,
     /// What was given out before and has not come to an end: it is not given out again.
     pub held: Vec<Key>,
-    /// Whether settled pages are looked at again.
+    /// Whether settled pages are looked at again, and what ended badly is tried nevertheless.
     pub again: bool,
 }
 
@@ -192,7 +192,7 @@ pub struct Claimed {
     /// The lane.
     pub lane: Lane,
     /// Work that is due: retries first, the longest due before the others, then what is new in the order of its discovery,
-    /// then pages that are looked at again.
+    /// then settled pages that are looked at again, then what ended badly and is tried nevertheless.
     pub work: Vec<Work>,
     /// When the first of the rest is due, if there is any; 0 for at once.
     pub next: Option<Time>,
@@ -259,10 +259,11 @@ pub trait Ledger: Send + Sync {
     fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>>;
 
     /// Calls `each` with every lane that may have open work of ours (pages, images, frames whose retry is scheduled), and if
-    /// `again`, with every lane that has settled pages to be looked at again, and when the first of them is due.
+    /// `again`, with every lane that has settled pages to be looked at again, or what ended badly and is tried nevertheless, and
+    /// when the first of that is due. A lane may be named more than once.
     fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError>;
 
-    /// What lanes have to give that is due by `now`.
+    /// What lanes have to give that is due by `now`; an answer for each that was asked, and after these perhaps for others.
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError>;
 
     /// Calls `each` with every known picture.

@@ -127,7 +127,8 @@ impl<'a> World<'a> {
             let id = self.trying.swap_remove(pick % self.trying.len());
             let outcome = if self.set.mortal.contains(&id) { Outcome::Dead } else { Outcome::Done };
             self.ended.insert(id, outcome);
-            self.clusters.outcome(id, outcome);
+            let content = self.set.pictures.iter().find(|picture| picture.id == id).expect("it is of the set");
+            self.clusters.outcome(content, outcome);
             let verdicts = self.clusters.settle(id);
             self.carry_out(verdicts);
         }
@@ -225,13 +226,13 @@ fn a_better_copy_takes_over_once_it_is_done_and_a_bridge_joins_two_clusters() {
     clusters.add(&small);
     assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
     assert_eq!(clusters.settle(small.id), [], "it is being tried");
-    clusters.outcome(small.id, Outcome::Done);
+    clusters.outcome(&small, Outcome::Done);
     assert_eq!(clusters.settle(small.id), [], "it stands for itself without a word");
     clusters.add(&big);
     assert_eq!(clusters.settle(big.id), [Verdict::Detect(big.id)], "6 bits apart: a cluster of its own");
     clusters.add(&middle);
     assert_eq!(clusters.settle(middle.id), [], "old rulings stand while the best is tried");
-    clusters.outcome(big.id, Outcome::Done);
+    clusters.outcome(&big, Outcome::Done);
     let verdicts = clusters.settle(big.id);
     assert_eq!(verdicts.len(), 2);
     assert!(verdicts.contains(&ruled(&middle, &big)) && verdicts.contains(&ruled(&small, &big)));
@@ -244,9 +245,9 @@ fn a_twin_takes_the_place_of_the_dead() {
     let mut clusters = clusters();
     [&small, &middle, &big].into_iter().for_each(|picture| clusters.add(picture));
     assert_eq!(clusters.settle(small.id), [Verdict::Detect(big.id)]);
-    clusters.outcome(big.id, Outcome::Dead);
+    clusters.outcome(&big, Outcome::Dead);
     assert_eq!(clusters.settle(big.id), [Verdict::Detect(middle.id)]);
-    clusters.outcome(middle.id, Outcome::Done);
+    clusters.outcome(&middle, Outcome::Done);
     assert_eq!(clusters.settle(middle.id), [ruled(&small, &middle)], "the dead get no ruling");
     let represented = [&big, &middle, &small].map(|picture| clusters.is_represented(picture.id));
     assert_eq!(represented, [true, false, true], "whoever is left behind will not be looked at");
@@ -276,8 +277,22 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
     clusters.learn(known(&small, State::Open, Some(big.id)));
     clusters.learn(known(&big, State::Settled, None));
     assert_eq!(clusters.evaluate_all(), [Verdict::Detect(small.id)]);
-    clusters.outcome(small.id, Outcome::Done);
+    clusters.outcome(&small, Outcome::Done);
     assert_eq!(clusters.settle(small.id), [ruled(&small, &small)]);
+}
+
+#[test]
+fn what_another_run_took_in_may_be_detected_here() {
+    let (small, big) = (content(1, 10, sharp(7)), content(2, 20, sharp(7)));
+    let mut clusters = clusters();
+    clusters.add(&small);
+    assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
+    clusters.outcome(&big, Outcome::Dead);
+    assert_eq!(clusters.settle(big.id), [], "the small one is being looked at");
+    clusters.outcome(&small, Outcome::Done);
+    assert_eq!(clusters.settle(small.id), []);
+    clusters.outcome(&big, Outcome::Done);
+    assert_eq!(clusters.settle(big.id), [ruled(&small, &big)], "it is larger");
 }
 
 #[test]
@@ -290,10 +305,10 @@ fn a_hundred_thousand_copies_cost_what_strangers_cost() {
         said += clusters.settle(copy.id).len();
     }
     assert_eq!(said, 1, "the first is the largest");
-    let best = content(0, 200_000, sharp(42)).id;
-    clusters.outcome(best, Outcome::Done);
-    assert_eq!(clusters.settle(best).len(), 99_999);
-    assert_eq!(clusters.settle(best), []);
+    let best = content(0, 200_000, sharp(42));
+    clusters.outcome(&best, Outcome::Done);
+    assert_eq!(clusters.settle(best.id).len(), 99_999);
+    assert_eq!(clusters.settle(best.id), []);
     assert_eq!((clusters.len(), clusters.index.len()), (100_000, 1));
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use faceflow_core::{Fault, Live};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::settings::FetchSettings;
@@ -24,9 +24,12 @@ const LOOKUPS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Addresses {
     settings: Live<FetchSettings>,
-    lookups: Semaphore,
+    lookups: Arc<Semaphore>,
     names: Mutex<HashMap<String, Arc<Entry>>>,
 }
+
+/// The right to have one lookup under way.
+pub type Turn = OwnedSemaphorePermit;
 
 /// One name; its cell is filled by whoever asks first.
 type Entry = OnceCell<Known>;
@@ -47,19 +50,19 @@ impl Known {
 impl Addresses {
     /// Nothing remembered yet.
     pub fn new(settings: &Live<FetchSettings>) -> Self {
-        Self { settings: settings.clone(), lookups: Semaphore::new(LOOKUPS_MAX), names: Mutex::default() }
+        Self { settings: settings.clone(), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)), names: Mutex::default() }
     }
 
-    /// The addresses of `name`. `look_up` gets them; it is called only where none are remembered. A failure that may pass
-    /// says when it is looked up again.
-    pub async fn of<F>(&self, name: &str, look_up: impl FnOnce() -> F) -> Result<Arc<[SocketAddr]>, Fault>
+    /// The addresses of `name`. `look_up` gets them; it is called only where none are remembered, and keeps what it is given for
+    /// as long as it holds a thread. A failure that may pass says when it is looked up again.
+    pub async fn of<F>(&self, name: &str, look_up: impl FnOnce(Turn) -> F) -> Result<Arc<[SocketAddr]>, Fault>
     where
         F: Future<Output = Result<Vec<SocketAddr>, Fault>>,
     {
         let entry = self.entry(name);
         let known = entry.get_or_init(|| async {
-            let _turn = self.lookups.acquire().await.expect("the semaphore is never closed");
-            let found = look_up().await.map(Arc::from);
+            let turn = Arc::clone(&self.lookups).acquire_owned().await.expect("the semaphore is never closed");
+            let found = look_up(turn).await.map(Arc::from);
             let ttl_ms = self.settings.get().dns_ttl_ms;
             let lasts_ms = if found.is_ok() { ttl_ms } else { ttl_ms.min(FAILURE_MS) };
             Known { found, expires: Instant::now() + Duration::from_millis(lasts_ms) }
@@ -136,7 +139,8 @@ mod tests {
         name: &str,
         (answer, lookups): (Result<Vec<SocketAddr>, Fault>, &AtomicUsize),
     ) -> Result<Arc<[SocketAddr]>, Fault> {
-        let look_up = || async {
+        let look_up = |turn| async move {
+            let _turn: Turn = turn;
             lookups.fetch_add(1, SeqCst);
             tokio::time::sleep(Duration::from_millis(10)).await;
             answer

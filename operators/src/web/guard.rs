@@ -6,17 +6,18 @@
 //! checked and only checked ones are remembered and connected to. Promise: no connection to a private or reserved address
 //! outside `fetch.allow_networks`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use faceflow_core::bridge::blocking;
 use faceflow_core::{Class, Fault, Live};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::addresses::{Addresses, least};
+use super::addresses::{Addresses, Turn, least};
 use super::faults;
 use super::settings::FetchSettings;
 
@@ -104,14 +105,19 @@ impl Guard {
 
     /// The addresses of a name that may be connected to, as they are remembered or looked up now.
     async fn resolve(&self, name: &str) -> Result<Arc<[SocketAddr]>, Fault> {
-        self.names.of(name, || self.look_up(name)).await
+        self.names.of(name, |turn| self.look_up(name, turn)).await
     }
 
-    async fn look_up(&self, name: &str) -> Result<Vec<SocketAddr>, Fault> {
-        let found = timeout(self.lookup_max, tokio::net::lookup_host((name, 0))).await;
+    async fn look_up(&self, name: &str, turn: Turn) -> Result<Vec<SocketAddr>, Fault> {
+        let asked = name.to_owned();
+        let lookup = blocking(move || {
+            // It has its thread until the system answers, however late that is.
+            let _turn = turn;
+            let found = (asked.as_str(), 0).to_socket_addrs();
+            Ok(found.map_err(|error| unresolved(&asked, &error.to_string()))?.collect::<Vec<_>>())
+        });
         let late = |_| faults::timeout(format!("{name} was not looked up in {} ms", self.lookup_max.as_millis()));
-        let found: Vec<_> = found.map_err(late)?.map_err(|error| unresolved(name, &error.to_string()))?.collect();
-        self.admitted(name, found)
+        self.admitted(name, timeout(self.lookup_max, lookup).await.map_err(late)??)
     }
 
     /// Where some addresses lie in the allowed networks these are the ones; otherwise all of them must be public, so that a

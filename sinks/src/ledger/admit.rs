@@ -88,9 +88,16 @@ impl Books<'_, '_> {
     fn newer(&self, image: &Image) -> Result<Option<Image>, Trouble> {
         let Some(version) = &image.version else { return Ok(None) };
         let sql = "SELECT version FROM entries WHERE tenant = ?1 AND key = ?2";
-        let known = self.moment.one(sql, values![self.tenant, image.key()], |row| row.get::<Option<String>>(0))?;
-        if known.flatten().is_none_or(|known| known == *version) {
-            return Ok(None);
+        match self.moment.one(sql, values![self.tenant, image.key()], |row| row.get::<Option<String>>(0))? {
+            None => return Ok(None),
+            Some(None) => {
+                // It was discovered before versions were noted.
+                let sql = "UPDATE entries SET version = ?3 WHERE tenant = ?1 AND key = ?2";
+                self.run(sql, values![self.tenant, image.key(), version.as_str()])?;
+                return Ok(None);
+            }
+            Some(Some(known)) if known == *version => return Ok(None),
+            Some(Some(_)) => {}
         }
         let mut newer = image.clone();
         newer.url.set_fragment(Some(version));
@@ -235,7 +242,7 @@ impl Books<'_, '_> {
         Ok(())
     }
 
-    pub fn is_removed(&self, site: i64) -> Result<bool, Trouble> {
+    fn is_removed(&self, site: i64) -> Result<bool, Trouble> {
         let removed = self.moment.one("SELECT removed FROM sites WHERE id = ?1", values![site], |row| row.get(0))?;
         Ok(removed.unwrap_or(false))
     }
@@ -247,8 +254,8 @@ impl Books<'_, '_> {
             return Ok(());
         };
         self.run("UPDATE sites SET removed = TRUE WHERE id = ?1", values![site])?;
-        let sql = "UPDATE entries SET again_ms = NULL, revive_ms = NULL
-            WHERE site = ?1 AND kind = 'page' AND (again_ms IS NOT NULL OR revive_ms IS NOT NULL)";
+        // What ended badly may be under way; claims pass over it.
+        let sql = "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL";
         self.run(sql, values![site])
     }
 

@@ -155,11 +155,13 @@ impl Moment<'_> {
         Ok(self.one(now, &[], |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// A condition, with its `AND`, that is true of rows which no other living run holds. A file has one writer.
+    /// A condition, with its `AND`, that is true of rows which no other living run holds or tries just now. A file has one writer.
     pub fn free(&self, alias: &str) -> String {
         match self {
             Self::Sqlite(_) => String::new(),
-            Self::Postgres(_) => format!(" AND held_elsewhere({alias}.run) IS NOT TRUE"),
+            Self::Postgres(_) => format!(
+                " AND held_elsewhere({alias}.run) IS NOT TRUE AND is_tried({alias}.revive_ms, {alias}.tenant) IS NOT TRUE"
+            ),
         }
     }
 }

@@ -147,7 +147,8 @@ impl Reader {
             each(Opened { lane: FRAMES, due: 0, again: false });
             Ok(())
         })?;
-        let sql = "SELECT min(revive_ms) FROM pictures WHERE tenant = ?1 AND revive_ms IS NOT NULL";
+        let sql = "SELECT min(revive_ms) FROM pictures
+            WHERE tenant = ?1 AND revive_ms IS NOT NULL AND (representative IS NULL OR representative = id)";
         if !again {
             return Ok(());
         }
@@ -159,23 +160,22 @@ impl Reader {
         })
     }
 
-    /// What lanes have to give that is due by `now`, to `run` where there may be others; where `ours` names runs, only what
-    /// those have.
+    /// Whether `run` is the one that looks again at what is settled.
+    pub fn looks_again(&self, run: i64) -> Result<bool, LedgerError> {
+        self.read(|moment| Ok(who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run)))
+    }
+
+    /// What lanes have to give that is due by `now`; where `ours` names runs, only what those have. Where another run looks again,
+    /// that is asked about after `patience_ms`.
     pub fn claim(
         &self,
-        (run, ours): (Option<i64>, &[i64]),
+        (ours, patience_ms): (&[i64], Option<u64>),
         now: Time,
         asks: &[Ask],
     ) -> Result<Vec<Claimed>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|moment| {
             follow_indexes(moment)?;
-            let looks = match run {
-                Some(run) if asks.iter().any(|ask| ask.again) => {
-                    who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run)
-                }
-                _ => true,
-            };
             let claim = |ask: &Ask| {
                 let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
                 if ask.lane == FRAMES {
@@ -183,11 +183,10 @@ impl Reader {
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
                 }
-                match ask.again {
-                    true if looks => claim.look_again()?,
-                    // Until then the run that does may be over.
-                    true => claim.wait_until(Some(now.saturating_add(self.settings().lease_ms as i64))),
-                    false => {}
+                match patience_ms.filter(|_| ask.again) {
+                    None if ask.again => claim.look_again()?,
+                    None => {}
+                    Some(patience_ms) => claim.leave_to_another(patience_ms as i64)?,
                 }
                 Ok(Claimed { lane: ask.lane, work: claim.work, next: claim.next })
             };
@@ -288,7 +287,9 @@ impl Queue {
         Self {
             from: "FROM entries e INDEXED BY entries_revive",
             join: "JOIN sites s ON s.id = e.site",
-            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL".to_owned(),
+            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL
+                AND NOT (SELECT removed FROM sites WHERE id = e.site)"
+                .to_owned(),
             ties: ", e.id",
             columns: format!("e.key, e.revive_ms, {ENTRY_AGAIN}"),
             work: entry_work,
@@ -315,7 +316,7 @@ impl Queue {
             join: "",
             which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
             ties: "",
-            columns: format!("e.attempts, e.{due}, {content}, {answered}"),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
@@ -360,6 +361,24 @@ impl Claim<'_, '_> {
         self.from(&Queue::revived(), &["revive_ms"])
     }
 
+    /// Another run does that. It may be over when this is asked again, which it is for the lane of pictures in any case, so that
+    /// somebody notices.
+    fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), Trouble> {
+        let until = self.now.saturating_add(patience_ms);
+        if self.ask.lane == FRAMES {
+            self.wait_until(Some(until));
+            return Ok(());
+        }
+        for (queue, due) in [(Queue::again(), "again_ms"), (Queue::revived(), "revive_ms")] {
+            // Whatever is not due yet is more than no time at all.
+            let lane = self.ask.lane as i64;
+            let first =
+                self.moment.one(&queue.later(due), values![self.tenant, lane, -1_i64], |row| row.get::<i64>(0))?;
+            self.wait_until(first.map(|first| first.max(until)));
+        }
+        Ok(())
+    }
+
     /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
     fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
         for due in dues {
@@ -401,12 +420,13 @@ fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, content, whether there is an answer.
+/// The frame whose columns these are: attempts, due, content, whether there is an answer, scale.
 fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let home = content.id.route() as usize;
-    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)?, scale: None })
+    let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
+    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)?, scale })
 }
 
 /// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading.

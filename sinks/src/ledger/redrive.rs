@@ -19,7 +19,8 @@ pub struct Selection {
     pub urls: Vec<Url>,
 }
 
-/// Entries of a tenant that are dead (?2) or waiting (?3). What another run has is not ours to drive.
+/// Entries of a tenant that are dead (?2) or waiting (?3). What another run has is not ours to drive, nor what one tries
+/// just now.
 const ENTRIES: &str = "SELECT id FROM entries WHERE tenant = ?1
     AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
 

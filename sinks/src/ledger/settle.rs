@@ -71,20 +71,16 @@ impl Books<'_, '_> {
         }
         let (Some(entry), Some(next)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
-        let again = match kind {
-            EntryKind::Page if self.is_removed(entry.site)? => None,
-            _ => end.again,
-        };
         // A dead entry may be driven again, so it keeps what that takes.
         let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, turn = NULL,
             inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END, revive_ms = ?7 WHERE id = ?1";
-        let (due, revive) = (end.due.map(|due| due as i64), again.map(|again| again as i64));
+        let (due, revive) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
         let (attempts, detail) = (work.attempts(), brief(&end.fault.detail));
         self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail, revive])?;
         self.recount(kind, Some(entry.state), next);
-        let body = End { again, ..*end }.body(attempts, None);
+        let body = end.body(attempts, None);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&body), ..Line::default() })?;
-        self.due(entry.lane, end.due, again);
+        self.due(entry.lane, end.due, end.again);
         if (kind, end.due) == (EntryKind::Image, None) {
             self.hand_on(&entry)?;
         }

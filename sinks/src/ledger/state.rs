@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use faceflow_core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow_core::record::FRAMES;
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub struct StateLedger {
     run: Option<i64>,
     /// The runs whose work is ours, where the state is shared.
     ours: Mutex<Vec<i64>>,
+    /// Whether this is the run that looks again at what is settled, once it would.
+    looks: Mutex<Option<bool>>,
     place: String,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -63,7 +66,8 @@ impl StateLedger {
         let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
         let ours = Mutex::new(run.into_iter().collect());
-        Ok(Self { reader, run, ours, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
+        let looks = Mutex::default();
+        Ok(Self { reader, run, ours, looks, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -102,6 +106,11 @@ impl StateLedger {
             *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         }
         Ok(())
+    }
+
+    /// Notes whether this run looks again, where it would. Returns what was noted before.
+    fn looks_now(&self, looks: bool) -> Option<bool> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).replace(looks)
     }
 
     /// The runs whose work is ours; empty where all work is.
@@ -146,15 +155,29 @@ impl Ledger for StateLedger {
     }
 
     fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
-        if again && self.run.is_some() {
+        if again && let Some(run) = self.run {
             block_on(self.ask(Task::LookAgain))?;
+            self.looks_now(self.reader.looks_again(run)?);
+            // Whether that has changed is asked with the lane of pictures.
+            each(Opened { lane: FRAMES, due: 0, again });
         }
         self.reader.lanes(again, each)
     }
 
-    /// Only what no other run has. Of the runs that look again at what is settled, the eldest does.
+    /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does; when that
+    /// comes to be ours, all lanes say what they have.
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
-        self.reader.claim((self.run, &self.ours()), now, asks)
+        let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
+        let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
+        let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
+        let mut claimed = self.reader.claim((&self.ours(), patience_ms), now, asks)?;
+        if again.is_some() && self.looks_now(looks) == Some(false) && looks {
+            self.reader.lanes(true, &mut |opened| {
+                let Opened { lane, due, .. } = opened;
+                claimed.push(Claimed { lane, work: vec![], next: Some(due) });
+            })?;
+        }
+        Ok(claimed)
     }
 
     /// Without the open ones of other runs: what becomes of them is not known here. Takes over what runs have left that are

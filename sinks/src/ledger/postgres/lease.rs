@@ -103,7 +103,7 @@ impl Lease {
 
     /// Notes that this run looks again at what is settled, and tries what ended badly.
     pub fn look_again(&self, moment: &Moment<'_>) -> Result<(), Trouble> {
-        moment.run("UPDATE runs SET again = TRUE WHERE id = ?1", values![self.id])
+        moment.run("UPDATE runs SET again_at = clock_timestamp() WHERE id = ?1 AND again_at IS NULL", values![self.id])
     }
 
     /// Says whose work the run does.
@@ -138,10 +138,13 @@ impl Lease {
     }
 }
 
-/// The one run of a tenant that looks again at what is settled: the eldest of those that would, so that no two do the same.
+/// The one run of a tenant that looks again at what is settled: of those that would, the one that has done so longest, so that no
+/// two do the same.
 pub(in crate::ledger) fn who_looks_again(moment: &Moment<'_>, tenant: i64) -> Result<Option<i64>, Trouble> {
-    let sql = format!("SELECT min(id) FROM runs WHERE again AND tenant = ?1 AND {LIVING}");
-    Ok(moment.one(&sql, values![tenant], |row| row.get(0))?.flatten())
+    let sql = format!(
+        "SELECT id FROM runs WHERE again_at IS NOT NULL AND tenant = ?1 AND {LIVING} ORDER BY again_at, id LIMIT 1"
+    );
+    moment.one(&sql, values![tenant], |row| row.get(0))
 }
 
 /// How many other runs live. The server takes a moment to notice that a process was killed, so they are looked at again for

@@ -13,4 +13,6 @@ UPDATE entries SET revive_ms = 0 WHERE state = 'dead' OR state = 'rejected' AND 
 UPDATE pictures SET revive_ms = 0 WHERE state = 'dead';
 
 CREATE INDEX entries_revive ON entries (tenant, lane, revive_ms, id) WHERE revive_ms IS NOT NULL;
-CREATE INDEX pictures_revive ON pictures (tenant, revive_ms) WHERE revive_ms IS NOT NULL;
+-- Unless another stands for the picture by now.
+CREATE INDEX pictures_revive ON pictures (tenant, revive_ms)
+    WHERE revive_ms IS NOT NULL AND (representative IS NULL OR representative = id);

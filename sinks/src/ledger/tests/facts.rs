@@ -24,6 +24,7 @@ both![
     an_image_that_is_shown_again_uses_no_budget,
     what_ended_badly_is_tried_again_by_whoever_looks_again,
     a_degraded_answer_brings_a_dead_picture_back,
+    what_is_tried_while_its_site_is_removed_may_still_end,
     a_file_that_is_replaced_is_a_picture_of_its_own,
     tenants_share_a_file_and_nothing_else,
 ];
@@ -370,6 +371,7 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     reopened.ledger().lanes(false, &mut |opened| lanes.push(opened)).expect("reads");
     assert_eq!(lanes, []);
     reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.lane != FRAMES);
     assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
 }
 
@@ -409,10 +411,33 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let reopened = rig.reopened();
     let mut lanes = vec![];
     reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.lane != FRAMES);
     assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
     let lucky = Image { attempts: 2, ..a };
     reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
     assert_eq!(reopened.statuses(), ["done", "done", "open", "rejected"]);
+}
+
+fn what_is_tried_while_its_site_is_removed_may_still_end() {
+    for end in [
+        dead(Page { attempts: 1, ..page("/gone", 1) }),
+        rejected(Page { attempts: 1, ..page("/gone", 1) }),
+        read(Page { attempts: 1, ..page("/gone", 1) }, vec![page("/more", 2)], vec![]),
+    ] {
+        let rig = Rig::showing(vec![image("/a")]);
+        rig.tell(admitted(vec![page("/gone", 1)]));
+        rig.tell_all([with_a_chance(dead(page("/gone", 1)), 5), with_a_chance(dead(image("/a")), 5)]);
+        let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+        let claim = || rig.ledger().claim(5, &ask).expect("reads").remove(0).work.len();
+        assert_eq!(claim(), 2);
+        let site = Key::page(&url("/"));
+        rig.tell(Fact::Admitted(Admitted { removed: vec![site], ..Admitted::nothing(BOUNDS) }));
+        assert_eq!(claim(), 0, "nothing of a removed site is tried");
+        rig.tell(end);
+        rig.tell(kept(Image { attempts: 1, ..image("/a") }, "one"));
+        rig.tell(start());
+        assert_eq!(rig.owed().len(), 0, "the page led to nothing");
+    }
 }
 
 fn a_degraded_answer_brings_a_dead_picture_back() {
@@ -430,6 +455,7 @@ fn a_file_that_is_replaced_is_a_picture_of_its_own() {
     let offer =
         |version| rig.tell(Fact::Admitted(Admitted { images: vec![file(version)], ..Admitted::nothing(BOUNDS) }));
     let urls = || rig.lines(Kind::Images).iter().map(|line| line["url"].clone()).collect::<Vec<Value>>();
+    rig.tell(Fact::Admitted(Admitted { images: vec![image("/a.jpg")], ..Admitted::nothing(BOUNDS) }));
     offer("1-10");
     offer("1-10");
     assert_eq!(urls(), [url("/a.jpg").as_str()]);

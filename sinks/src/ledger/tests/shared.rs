@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 
-use faceflow_core::record::Key;
+use faceflow_core::record::{FRAMES, Key};
 
 use super::place::Home;
 use super::postgres::Server;
@@ -189,24 +189,35 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
 }
 
 #[test]
-fn the_eldest_of_the_runs_that_look_again_does_so_alone() {
+fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let Some(home) = home() else { return };
     showing(&home, 1);
-    let batch = home.open();
-    assert_eq!(taken(&batch).len(), 2);
-    wait(batch.append(with_a_chance(dead(image("/0")), 5))).expect("it has the image");
-    let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+    let web = lane(&url("/"));
+    let ask = |lane| [Ask { lane, max: 9, held: vec![], again: true }];
+    let given = |ledger: &StateLedger, lane| ledger.claim(5, &ask(lane)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
-    let given = |ledger: &StateLedger| ledger.claim(5, &ask).expect("reads").remove(0);
     for stream in &streams {
-        stream.lanes(true, &mut |_| ()).expect("reads");
+        let mut lanes = vec![];
+        stream.lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
+        assert!(lanes.contains(&Opened { lane: FRAMES, due: 0, again: true }), "{lanes:?}");
     }
     let [first, second] = streams;
-    assert_eq!(given(&first).work.len(), 1);
-    let other = given(&second);
-    assert_eq!((other.work.len(), other.next.is_some_and(|next| next > 5)), (0, true), "it asks again later");
+    assert_eq!((given(&first, FRAMES).next, given(&second, web).next), (None, None), "there is nothing yet");
+    assert!(given(&second, FRAMES).next > Some(5), "it asks again later, to see who looks");
+    assert_eq!(taken(&first).len(), 2);
+    wait(first.append(read(page("/p", 1), vec![], vec![]))).expect("it has the page");
+    wait(first.append(with_a_chance(dead(image("/0")), 5))).expect("it has the image");
+    assert_eq!(given(&first, web).work.len(), 1);
+    let other = given(&second, web);
+    assert_eq!((other.work.len(), other.next.is_some_and(|next| next > 5)), (0, true), "it is left to the first");
+    let all = Selection { dead: true, waiting: true, urls: vec![] };
+    assert_eq!(wait(second.redrive(all)), Ok(0), "what is being tried is not driven");
+
     drop(first);
-    assert_eq!(given(&second).work.len(), 1);
+    let claimed = second.claim(5, &ask(FRAMES)).expect("reads");
+    assert!(claimed[1..].iter().any(|claimed| (claimed.lane, claimed.next) == (web, Some(5))), "{claimed:?}");
+    assert_eq!(given(&second, web).work.len(), 1);
+    assert_eq!(second.claim(5, &ask(FRAMES)).expect("reads").len(), 1, "that is said once");
 }
 
 #[test]

@@ -13,7 +13,16 @@ UPDATE entries SET revive_ms = 0 WHERE state = 'dead' OR state = 'rejected' AND 
 UPDATE pictures SET revive_ms = 0 WHERE state = 'dead';
 
 CREATE INDEX entries_revive ON entries (tenant, lane, revive_ms, id) WHERE revive_ms IS NOT NULL;
-CREATE INDEX pictures_revive ON pictures (tenant, revive_ms) WHERE revive_ms IS NOT NULL;
+-- Unless another stands for the picture by now.
+CREATE INDEX pictures_revive ON pictures (tenant, revive_ms)
+    WHERE revive_ms IS NOT NULL AND (representative IS NULL OR representative = id);
 
--- Of the runs that look again at what is settled or ended, the eldest that lives does.
-ALTER TABLE runs ADD COLUMN again BOOLEAN NOT NULL DEFAULT FALSE;
+-- Of the runs that look again at what is settled or ended, the one that lives and has done so longest does.
+ALTER TABLE runs ADD COLUMN again_at TIMESTAMPTZ;
+
+-- Whether a living run may be trying what is due at this time. Runs note times by their own clocks.
+CREATE FUNCTION is_tried(due BIGINT, whose BIGINT) RETURNS BOOLEAN LANGUAGE sql STABLE AS $$
+    SELECT due <= extract(epoch FROM clock_timestamp()) * 1000 + 60000 AND EXISTS (
+        SELECT 1 FROM runs WHERE tenant = whose AND again_at IS NOT NULL AND ended_at IS NULL
+            AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp())
+$$;
