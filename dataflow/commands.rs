@@ -404,7 +404,10 @@ fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     let driven = runtime.block_on(driven)?;
     if driven == 0 && !urls.is_empty() {
         let which = if dead { "dead or rejected" } else { "dead, rejected or waiting" };
-        return Err(Usage(format!("nothing named is {which}; faceflow explain URL tells what became of it")).into());
+        return Err(Usage(format!(
+            "nothing named is {which}, or a stream is trying it already; faceflow explain URL tells what became of it"
+        ))
+        .into());
     }
     writeln!(io::stdout(), "{driven} entries are due now; faceflow run goes on with them")?;
     Ok(DONE)

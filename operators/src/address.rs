@@ -31,6 +31,10 @@ pub fn parse_site(text: &str) -> Result<Url, String> {
     if text.is_empty() {
         return Err("an empty line is not a site".to_owned());
     }
+    if text.contains(char::is_control) {
+        // A URL parser would leave it out and make one address of two.
+        return Err(format!("{text:?} has a line break or another control character in it"));
+    }
     if let Some((scheme, _)) =
         text.split_once(':').filter(|(word, _)| OTHER_SCHEMES.contains(&word.to_ascii_lowercase().as_str()))
         && !text.contains("://")

@@ -98,10 +98,10 @@ impl RecrawlSettings {
 
     /// When a stream tries this nevertheless, which ended now: `rejected` pages after `interval_ms`, since sites do get repaired,
     /// and what is dead after `interval_min_ms`; by the rate of what does not change later for each failure before, and beyond the
-    /// `attempts_max` of its retry policy. Images that were rejected are what they are, and files are read when they change.
+    /// `attempts_max` of its retry policy. Images that were rejected are what they are.
     pub fn after_end(&self, work: &Work, rejected: bool, attempts_max: u32, now: Time) -> Option<Time> {
         let (first_ms, before) = match (work, rejected) {
-            (Work::Image(image), _) if rejected || image.url.scheme() == "file" => return None,
+            (Work::Image(_), true) => return None,
             (_, true) => (self.interval_ms, work.attempts()),
             (_, false) => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
         };

@@ -101,10 +101,7 @@ impl Watch {
     /// Begins to read the file again if it has changed and rests.
     fn look(&mut self, now: Time) -> Option<Poll> {
         match self.file.has_changed(now) {
-            Ok(changed) => {
-                self.missing = false;
-                changed.then(|| self.read()).flatten()
-            }
+            Ok(changed) => changed.then(|| self.read()).flatten(),
             Err(error) => self.miss(&error),
         }
     }
@@ -154,10 +151,13 @@ impl Source for Watch {
                     self.reading = None;
                     self.file.forget();
                     self.shown.clear();
-                    return Poll::Bad(why);
+                    if let Some(poll) = self.miss(&std::io::Error::other(why)) {
+                        return poll;
+                    }
+                    return Poll::Later;
                 }
                 Poll::End | Poll::Later => {
-                    self.reading = None;
+                    (self.reading, self.missing) = (None, false);
                     let shown = std::mem::take(&mut self.shown);
                     self.removed.extend(self.known.difference(&shown));
                 }

@@ -9,7 +9,7 @@ use faceflow_core::record::{FRAMES, Frame, Image, Key, Lane, Page, Work};
 use super::alternates::first_page;
 use super::database::{Connection, Moment, Row, values};
 use super::place::{Backend, Place};
-use super::postgres::lease::who_looks_again;
+use super::postgres::lease::{lives, who_looks_again};
 use super::rows::{CONTENT, Trouble, Word, content_at, parse_url, split_keys};
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
@@ -160,9 +160,15 @@ impl Reader {
         })
     }
 
-    /// Whether `run` is the one that looks again at what is settled.
+    /// Whether `run` is the one that looks again at what is settled. One that is over is told so.
     pub fn looks_again(&self, run: i64) -> Result<bool, LedgerError> {
-        self.read(|moment| Ok(who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run)))
+        self.read(|moment| {
+            if !lives(moment, run)? {
+                let why = format!("run {run} lost its lease: its work may be with another run");
+                return Err(Trouble::Lost(format!("{why}; run the same command again")));
+            }
+            Ok(who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run))
+        })
     }
 
     /// What lanes have to give that is due by `now`; where `ours` names runs, only what those have. Where another run looks again,

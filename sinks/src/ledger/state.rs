@@ -1,5 +1,6 @@
 //! The ledger that the pipeline writes to, wherever it is.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -23,8 +24,9 @@ pub struct StateLedger {
     run: Option<i64>,
     /// The runs whose work is ours, where the state is shared.
     ours: Mutex<Vec<i64>>,
-    /// Whether this is the run that looks again at what is settled, once it would.
-    looks: Mutex<Option<bool>>,
+    /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what lanes
+    /// have that this one has not heard of.
+    look_around_at: AtomicU64,
     place: String,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -66,8 +68,8 @@ impl StateLedger {
         let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
         let ours = Mutex::new(run.into_iter().collect());
-        let looks = Mutex::default();
-        Ok(Self { reader, run, ours, looks, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
+        let look_around_at = AtomicU64::new(0);
+        Ok(Self { reader, run, ours, look_around_at, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -98,19 +100,29 @@ impl StateLedger {
         Box::pin(async move { outcome.await.map(drop) })
     }
 
-    /// Takes over what runs have left that are over, where there may be others.
-    fn take_over(&self) -> Result<(), LedgerError> {
+    /// Takes over what runs have left that are over, where there may be others; with `running`, also pictures that were not
+    /// looked at are due.
+    fn take_over(&self, running: bool) -> Result<(), LedgerError> {
         if self.run.is_some()
-            && let Outcome::Ours(ours) = block_on(self.ask(Task::TakeOver))?
+            && let Outcome::Ours(ours) = block_on(self.ask(Task::TakeOver { running }))?
         {
             *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         }
         Ok(())
     }
 
-    /// Notes whether this run looks again, where it would. Returns what was noted before.
-    fn looks_now(&self, looks: bool) -> Option<bool> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).replace(looks)
+    /// Takes over what others have left while this run looks again, and tells every lane that has something, for the news of
+    /// other runs do not reach it. Does so once in a lease.
+    fn look_around(&self, now: Time, claimed: &mut Vec<Claimed>) -> Result<(), LedgerError> {
+        if now < self.look_around_at.load(Relaxed) {
+            return Ok(());
+        }
+        self.look_around_at.store(now.saturating_add(self.reader.settings().lease_ms), Relaxed);
+        self.take_over(true)?;
+        self.reader.lanes(true, &mut |opened| {
+            let Opened { lane, due, .. } = opened;
+            claimed.push(Claimed { lane, work: vec![], next: Some(due) });
+        })
     }
 
     /// The runs whose work is ours; empty where all work is.
@@ -155,27 +167,25 @@ impl Ledger for StateLedger {
     }
 
     fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
-        if again && let Some(run) = self.run {
+        if again && self.run.is_some() {
             block_on(self.ask(Task::LookAgain))?;
-            self.looks_now(self.reader.looks_again(run)?);
-            // Whether that has changed is asked with the lane of pictures.
+            // With the lane of pictures it is asked what the other runs do.
             each(Opened { lane: FRAMES, due: 0, again });
         }
         self.reader.lanes(again, each)
     }
 
-    /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does; when that
-    /// comes to be ours, all lanes say what they have.
+    /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
+    /// over what ended runs have left; the lane of pictures is asked for that, once in a lease.
     fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
         let mut claimed = self.reader.claim((&self.ours(), patience_ms), now, asks)?;
-        if again.is_some() && self.looks_now(looks) == Some(false) && looks {
-            self.reader.lanes(true, &mut |opened| {
-                let Opened { lane, due, .. } = opened;
-                claimed.push(Claimed { lane, work: vec![], next: Some(due) });
-            })?;
+        if again.is_some() && looks && asks.iter().any(|ask| ask.lane == FRAMES) {
+            self.look_around(now, &mut claimed)?;
+            let next = self.look_around_at.load(Relaxed);
+            claimed.push(Claimed { lane: FRAMES, work: vec![], next: Some(next) });
         }
         Ok(claimed)
     }
@@ -183,7 +193,7 @@ impl Ledger for StateLedger {
     /// Without the open ones of other runs: what becomes of them is not known here. Takes over what runs have left that are
     /// over, since a duplicate waits for what becomes of its representative.
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.take_over()?;
+        self.take_over(false)?;
         self.reader.pictures_for(&self.ours(), each)
     }
 

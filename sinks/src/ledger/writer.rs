@@ -27,8 +27,10 @@ pub(super) enum Task {
         view: &'static str,
         seq: i64,
     },
-    /// Takes over what runs have left that are over.
-    TakeOver,
+    /// Takes over what runs have left that are over; while this one is `running`, their pictures go straight to the detector.
+    TakeOver {
+        running: bool,
+    },
     /// Notes that this run looks again at what is settled.
     LookAgain,
 }
@@ -134,7 +136,9 @@ impl Writer {
             let mut outcomes = Vec::with_capacity(tasks.len());
             for task in tasks {
                 let outcome = match (task, keeper) {
-                    (Task::TakeOver, Keeper::Lease(lease)) => lease.take_over(moment, tenant).map(Outcome::Ours),
+                    (Task::TakeOver { running }, Keeper::Lease(lease)) => {
+                        lease.take_over(moment, tenant, *running).map(Outcome::Ours)
+                    }
                     (Task::LookAgain, Keeper::Lease(lease)) => lease.look_again(moment).map(|()| Outcome::Noted),
                     (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
                     _ => books.carry_out(task),
@@ -174,7 +178,7 @@ impl Books<'_, '_> {
                 self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Noted)
             }
             // A file belongs to this process, and all its work too.
-            Task::TakeOver => Ok(Outcome::Ours(vec![])),
+            Task::TakeOver { .. } => Ok(Outcome::Ours(vec![])),
             Task::LookAgain => Ok(Outcome::Noted),
         }
     }

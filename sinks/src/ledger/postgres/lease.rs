@@ -112,13 +112,19 @@ impl Lease {
     }
 
     /// Becomes the heir of every run of the tenant that is over and has no living heir. Returns the runs whose work is ours:
-    /// this one, and those that still have some.
-    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64) -> Result<Vec<i64>, Trouble> {
+    /// this one, and those that still have some. While this one is `running`, pictures that they kept and did not look at are
+    /// due at once; at the start, it is told of them.
+    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64, running: bool) -> Result<Vec<i64>, Trouble> {
         self.bury(moment)?;
         let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
             WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
-            FOR UPDATE OF r SKIP LOCKED)";
-        moment.run(sql, values![self.id, tenant])?;
+            FOR UPDATE OF r SKIP LOCKED) RETURNING id";
+        let inherited = moment.list(sql, values![self.id, tenant], |row| row.get::<i64>(0))?;
+        for run in inherited.into_iter().filter(|_| running) {
+            let sql =
+                "UPDATE pictures SET due_ms = 0 WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";
+            moment.run(sql, values![tenant, run])?;
+        }
         let mut ours = moment.list("SELECT id FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
         ours.push(self.id);
         Ok(ours)
@@ -136,6 +142,12 @@ impl Lease {
             )
         })
     }
+}
+
+/// Whether a run lives.
+pub(in crate::ledger) fn lives(moment: &Moment<'_>, run: i64) -> Result<bool, Trouble> {
+    let sql = format!("SELECT 1 FROM runs WHERE id = ?1 AND {LIVING}");
+    Ok(moment.one(&sql, values![run], |_| Ok(()))?.is_some())
 }
 
 /// The one run of a tenant that looks again at what is settled: of those that would, the one that has done so longest, so that no

@@ -213,11 +213,30 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let all = Selection { dead: true, waiting: true, urls: vec![] };
     assert_eq!(wait(second.redrive(all)), Ok(0), "what is being tried is not driven");
 
+    // What it leaves, open or kept, is with the other while that runs.
+    let q = Page { site: url("/q"), ..page("/q", 0) };
+    wait(first.append(admitted(vec![q.clone()]))).expect("new");
+    wait(first.append(read(q, vec![page("/r", 1)], vec![image("/2")]))).expect("it has the page");
+    wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
     let claimed = second.claim(5, &ask(FRAMES)).expect("reads");
-    assert!(claimed[1..].iter().any(|claimed| (claimed.lane, claimed.next) == (web, Some(5))), "{claimed:?}");
-    assert_eq!(given(&second, web).work.len(), 1);
-    assert_eq!(second.claim(5, &ask(FRAMES)).expect("reads").len(), 1, "that is said once");
+    let said = |claimed: &[Claimed], lane| claimed[1..].iter().any(|claimed| (claimed.lane) == lane);
+    assert!(said(&claimed, web), "{claimed:?}");
+    assert_eq!((given(&second, web).work.len(), given(&second, FRAMES).work.len()), (2, 1));
+    wait(second.append(delivered("two", 1))).expect("it has the picture");
+
+    // News of another run reach it once in a lease.
+    let other = "http://other.example/";
+    let batch = home.open();
+    wait(batch.append(admitted(vec![page(other, 0)]))).expect("new");
+    wait(batch.append(with_a_chance(rejected(page(other, 0)), 5))).expect("it has the page");
+    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(FRAMES)).expect("reads");
+    assert!(!said(&later(&second, 6), lane(&url(other))));
+    let lease_ms = LedgerSettings::default().lease_ms;
+    assert!(said(&later(&second, 5 + lease_ms), lane(&url(other))));
+    expire(&home);
+    let lost = second.claim(9, &ask(FRAMES)).expect_err("its lease is over").to_string();
+    assert!(lost.contains("lost its lease"), "{lost}");
 }
 
 #[test]
