@@ -193,6 +193,12 @@ impl Job {
         if first {
             runtime.block_on(store.check()).map_err(|fault| JobError::Store(fault.detail))?;
         }
+        for source in &mut self.sources {
+            if let Some(list) = source.list() {
+                let sites = ledger.reader().listed(list)?;
+                source.remember(sites);
+            }
+        }
         let outside = Outside {
             web,
             store: Arc::clone(&store) as _,

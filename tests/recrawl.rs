@@ -29,12 +29,14 @@ use url::Url;
 struct Script {
     page: &'static [(Time, Result<usize, ()>)],
     pictures_from: Time,
+    /// Until then pictures are not down but not there.
+    pictures_missing: bool,
     engine_from: Time,
 }
 
 impl Script {
     const fn of(page: &'static [(Time, Result<usize, ()>)]) -> Self {
-        Self { page, pictures_from: 0, engine_from: 0 }
+        Self { page, pictures_from: 0, pictures_missing: false, engine_from: 0 }
     }
 }
 
@@ -98,7 +100,10 @@ impl Web for Changing {
         self.note(url, false);
         let answer = match url.path().strip_suffix(".jpg") {
             None => self.page(url),
-            Some(_) if self.now() < self.script.pictures_from => Err(down()),
+            Some(_) if self.now() < self.script.pictures_from => Err(match self.script.pictures_missing {
+                true => Fault::permanent(Class::Refused, "http_404", "not there"),
+                false => down(),
+            }),
             Some(name) => {
                 let seed = name[1..].parse().expect("a number");
                 let (picture, _) = world::portrait(seed, 120, 90);
@@ -237,7 +242,7 @@ fn a_page_that_is_down_when_it_is_looked_at_again_stays_read() {
 
 /// All is down at first: the page, then its picture, then the engine.
 const REPAIRED: Script =
-    Script { page: &[(0, Err(())), (250_000, Ok(1))], pictures_from: 1_000_000, engine_from: 2_000_000 };
+    Script { pictures_from: 1_000_000, engine_from: 2_000_000, ..Script::of(&[(0, Err(())), (250_000, Ok(1))]) };
 /// After 100 s, and each time 40 % later.
 const OF_THE_PAGE: [Time; 5] = [0, 100_000, 240_000, 436_000, 1_436_000];
 const OF_THE_PICTURE: [Time; 5] = [436_000, 536_000, 676_000, 872_000, 1_146_400];
@@ -275,4 +280,17 @@ fn a_restart_between_any_two_chances_changes_no_due_time() {
         live(folder.path(), REPAIRED, (killed, 2_300_000), &requests);
         assert_repaired(folder.path(), &requests, &format!("killed at {kill}"));
     }
+}
+
+#[test]
+fn a_picture_that_was_not_there_is_found_when_it_is() {
+    const MISSING: Script = Script { pictures_from: 2_000_000, pictures_missing: true, ..Script::of(&[(0, Ok(1))]) };
+    let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+    live(folder.path(), MISSING, (0, 1_500_000), &requests);
+    let line = &lines(folder.path(), Kind::Images)[0];
+    assert_eq!((&line["status"], &line["reason"]), (&"rejected".into(), &"http_404".into()), "meanwhile: {line}");
+    live(folder.path(), MISSING, (1_500_000, 5_000_000), &requests);
+    assert_eq!(times(&requests, "/0.jpg"), [0, 1_000_000, 2_400_000], "after 1,000 s, then 40 % later");
+    let line = &lines(folder.path(), Kind::Images)[0];
+    assert!(line["status"] == "done" && line["faces"].is_array(), "{line}");
 }

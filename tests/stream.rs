@@ -94,6 +94,33 @@ fn a_watched_list_a_watched_folder_and_a_signal() {
     assert_eq!(running.finish().code(), Some(130));
     let again: Vec<String> = web.log().requests().into_iter().skip(asked).map(|request| request.url).collect();
     assert!(again.iter().all(|url| url.starts_with(sites[2].origin())), "{again:?}");
+
+    // What the list lost and won while nobody watched it.
+    let removed = |site: &world::Site| {
+        let told = faceflow.run(&["explain", &site.url("/")]);
+        assert_eq!(told.code(), Some(0), "{}", told.stderr);
+        told.stdout.contains("removed from the list")
+    };
+    assert_eq!([0, 1, 2].map(|n| removed(&sites[n])), [true, true, false]);
+    std::fs::write(&list, format!("{}\n", sites[0].url("/"))).expect("writes");
+    let mut running = faceflow.start(&[&FLAGS[..], &["--sites", "sites.txt", "--images", "pictures"]].concat());
+    let came = running.waits(LIMIT, || removed(&sites[2]));
+    assert!(came, "a line that was removed before the start");
+    assert_eq!([0, 1].map(|n| removed(&sites[n])), [false, true]);
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+
+    // A site that another list names stays.
+    let both = ["--sites", "sites.txt", "--sites", "other.txt"];
+    std::fs::write(&list, format!("{}\n{}\n", sites[0].url("/"), sites[1].url("/"))).expect("writes");
+    std::fs::write(folder.path().join("other.txt"), format!("{}\n", sites[0].url("/"))).expect("writes");
+    let mut running = faceflow.start(&[&FLAGS[..], &both].concat());
+    assert!(running.waits(LIMIT, || !removed(&sites[1])), "it is on a list again");
+    std::fs::write(&list, "").expect("writes");
+    assert!(running.waits(LIMIT, || removed(&sites[1])), "no list names it any more");
+    assert!(!removed(&sites[0]), "another list names it");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
 }
 
 #[test]

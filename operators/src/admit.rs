@@ -125,8 +125,8 @@ impl CrawlSettings {
 /// What arrives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Arrival {
-    /// A site of the list.
-    Start(Url),
+    /// A site, and the watched list that names it, if one does.
+    Start(Url, Option<String>),
     /// A picture that no page shows.
     Picture(Image),
     /// A page that was read.
@@ -140,7 +140,7 @@ impl Arrival {
     fn found(self, settings: &CrawlSettings) -> Admitted {
         let nothing = Admitted::nothing(settings.bounds());
         match self {
-            Self::Start(url) => Admitted { pages: vec![Page::start(url)], ..nothing },
+            Self::Start(url, list) => Admitted { pages: vec![Page::start(url)], list, ..nothing },
             Self::Picture(image) => Admitted { images: vec![image], ..nothing },
             Self::Removed(site) => Admitted { removed: vec![site], ..nothing },
             Self::Visit(mut visit) => {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_bounded_crawl_follows_its_shape_and_chooses_nothing_twice() {
         let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
-        let start = Arrival::Start(url("/")).found(&settings);
+        let start = Arrival::Start(url("/"), None).found(&settings);
         let listings = visit(&start.pages[0], &["/", "/l1", "/l2", "/l3"]).found(&settings);
         assert_eq!(paths(&listings), ["/l1", "/l2"]);
         let details = visit(&listings.pages[0], &["/", "/l2", "/d1", "/l1", "/d2", "/d3"]).found(&settings);
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_crawl_of_everything_follows_all_links_at_any_depth() {
         let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
-        let mut page = Arrival::Start(url("/")).found(&settings).pages.remove(0);
+        let mut page = Arrival::Start(url("/"), None).found(&settings).pages.remove(0);
         for depth in 1..5 {
             let found = visit(&page, &["/", "/a", "/b"]).found(&settings);
             let expected = ["/a", "/b"].into_iter().filter(|path| *path != page.url.path());
@@ -238,7 +238,7 @@ mod tests {
             Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Listing, ..visit }).found(&settings),
             other => panic!("{other:?}"),
         };
-        let index = Arrival::Start(url("/sitemap.xml")).found(&settings).pages.remove(0);
+        let index = Arrival::Start(url("/sitemap.xml"), None).found(&settings).pages.remove(0);
         let maps = listing(&index, &["/a.xml", "/b.xml", "/sitemap.xml"]);
         assert_eq!(paths(&maps), ["/a.xml", "/b.xml"]);
         let entries = listing(&maps.pages[1], &["/1", "/2", "/3"]);
@@ -261,7 +261,7 @@ mod tests {
             alternates: vec![],
             version: None,
         };
-        let start = Arrival::Start(url("/")).found(&CrawlSettings::default()).pages.remove(0);
+        let start = Arrival::Start(url("/"), None).found(&CrawlSettings::default()).pages.remove(0);
         let Arrival::Visit(visit) = visit(&start, &[]) else { panic!("it is one") };
         let found = Arrival::Visit(Visit { images: vec![image.clone()], ..visit }).found(&CrawlSettings::default());
         assert_eq!((found.images, found.visit.map(|visit| visit.images)), (vec![image], Some(vec![])));

@@ -119,9 +119,11 @@ impl Reader {
 
     fn take_in(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
         let (mut ended, mut paused) = (false, false);
+        let list = source.list().map(str::to_owned);
         for poll in polls {
             match poll {
-                Poll::Site(url) => arrivals.push(Arrival::Start(url)),
+                Poll::Site(url) => arrivals.push(Arrival::Start(url, list.clone())),
+                Poll::Removed(site) if self.sources.iter().any(|other| other.names(&site)) => {}
                 Poll::Removed(site) => arrivals.push(Arrival::Removed(site)),
                 Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(url, version))),
                 Poll::Bad(why) => {

@@ -4,8 +4,8 @@
 //! The rates are those of the adaptive schedule of Apache Nutch (`AdaptiveFetchSchedule`): an interval grows by 40 % or shrinks
 //! by 20 %, within bounds.
 
-use faceflow_core::Time;
 use faceflow_core::record::{ContentId, Page, Reading, Visit, Work};
+use faceflow_core::{Class, Fault, Time};
 use serde::{Deserialize, Serialize};
 
 /// The settings `recrawl.*`.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct RecrawlSettings {
     /// Whether `faceflow stream` looks at pages again that were read, and tries what ended badly.
     pub enabled: bool,
-    /// How long after its first reading a page is looked at again, in milliseconds; one that was rejected, after its end.
+    /// How long after its first reading a page is looked at again, in milliseconds; what was rejected, after its end.
     pub interval_ms: u64,
     /// The shortest interval, in milliseconds; also how long after its end something that is dead is tried again.
     pub interval_min_ms: u64,
@@ -96,14 +96,15 @@ impl RecrawlSettings {
         page.last.as_ref().map(|last| now + self.next(last.interval_ms, false))
     }
 
-    /// When a stream tries this nevertheless, which ended now: `rejected` pages after `interval_ms`, since sites do get repaired,
-    /// and what is dead after `interval_min_ms`; by the rate of what does not change later for each failure before, and beyond the
-    /// `attempts_max` of its retry policy. Images that were rejected are what they are.
-    pub fn after_end(&self, work: &Work, rejected: bool, attempts_max: u32, now: Time) -> Option<Time> {
-        let (first_ms, before) = match (work, rejected) {
-            (Work::Image(_), true) => return None,
-            (_, true) => (self.interval_ms, work.attempts()),
-            (_, false) => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
+    /// When a stream tries this nevertheless, which `fault` ended now: what was rejected after `interval_ms`, since sites get
+    /// repaired and rules change, and what is dead after `interval_min_ms`; by the rate of what does not change later for each
+    /// failure before, and beyond the `attempts_max` of its retry policy. `None` for an image whose bytes were rejected: those
+    /// are what they are.
+    pub fn after_end(&self, work: &Work, fault: &Fault, attempts_max: u32, now: Time) -> Option<Time> {
+        let (first_ms, before) = match (work, fault.permanent) {
+            (Work::Image(image), true) if fault.class == Class::Content || image.inline.is_some() => return None,
+            (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts()),
+            _ => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
         };
         let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);
         Some(now + (grown.round() as u64).clamp(self.interval_min_ms, self.interval_max_ms))
@@ -125,10 +126,15 @@ fn digest(visit: &Visit) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use faceflow_core::record::PageKind;
+    use bytes::Bytes;
+    use faceflow_core::record::{Image, PageKind};
     use url::Url;
 
     use super::*;
+
+    fn refused(class: Class) -> Fault {
+        Fault::permanent(class, "no", "")
+    }
 
     fn visit(last: Option<Reading>, http_status: u16, links: &[&str], etag: Option<&str>) -> Visit {
         let url = Url::parse("http://a.example/").expect("a URL");
@@ -177,9 +183,24 @@ mod tests {
     fn what_ended_badly_is_tried_less_and_less_often() {
         let settings = RecrawlSettings::default();
         let page = |attempts| Work::Page(Page { attempts, ..visit(None, 200, &[], None).page });
-        let hours = |attempts, rejected| settings.after_end(&page(attempts), rejected, 5, 0).map(|due| due / HOUR_MS);
-        assert_eq!((hours(5, false), hours(6, false), hours(8, false)), (Some(1), Some(1), Some(2)));
-        assert_eq!((hours(0, true), hours(1, true), hours(1_000_000, true)), (Some(24), Some(33), Some(720)));
+        let hours = |work, fault: &Fault| settings.after_end(&work, fault, 5, 0).map(|due| due / HOUR_MS);
+        let (busy, gone) = (Fault::transient(Class::Busy, "http_503", ""), refused(Class::Refused));
+        assert_eq!([5, 6, 8].map(|attempts| hours(page(attempts), &busy)), [Some(1), Some(1), Some(2)]);
+        assert_eq!([0, 1, 1_000_000].map(|attempts| hours(page(attempts), &gone)), [Some(24), Some(33), Some(720)]);
+    }
+
+    #[test]
+    fn an_image_that_was_refused_is_tried_again_unless_its_bytes_say_no() {
+        let again = |url: &str, inline: Option<Bytes>, class| {
+            let (url, page) = (Url::parse(url).expect("a URL"), Url::parse("http://a.example/").expect("a URL"));
+            let site = page.clone();
+            let image = Image { url, page, site, attempts: 1, inline, alternates: vec![], version: None };
+            RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
+        };
+        assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));
+        assert_eq!(again("http://a.example/1.jpg", None, Class::Policy), Some(33), "robots.txt may change");
+        assert_eq!(again("http://a.example/1.jpg", None, Class::Content), None);
+        assert_eq!(again("data:sha256,00", Some(Bytes::new()), Class::Policy), None);
     }
 
     #[test]

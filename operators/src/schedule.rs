@@ -47,11 +47,11 @@ impl<'s> Schedule<'s> for Flow<'s, Lost<Work>> {
             let again = |due: Option<Time>| due.map(|due| due.max(asked));
             match settings.decide(lost, now) {
                 Fate::Rejected { work, fault, .. } => {
-                    let again = again(recrawl.after_end(&work, true, 0, now));
+                    let again = again(recrawl.after_end(&work, &fault, 0, now));
                     Fate::Rejected { work, fault, again }
                 }
                 Fate::Dead { work, fault, .. } => {
-                    let again = again(recrawl.after_end(&work, false, settings.policy(&work).attempts_max, now));
+                    let again = again(recrawl.after_end(&work, &fault, settings.policy(&work).attempts_max, now));
                     Fate::Dead { work, fault, again }
                 }
                 fate => fate,

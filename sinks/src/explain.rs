@@ -23,6 +23,8 @@ pub struct Life {
     /// Its line in the results.
     #[serde(flatten)]
     line: Line,
+    /// Whether its site is no longer on the list: then nothing of it is looked at or tried again.
+    site_removed: bool,
     /// Pages that show it, the first few by URL.
     pages: Vec<String>,
     /// What happened, in order.
@@ -59,16 +61,18 @@ pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<Life>, LedgerError> {
     reader.read(|moment| {
         let mut lives = Vec::new();
         for key in [Key::page(url), Key::image(url)] {
-            let sql = "SELECT id, kind, picture FROM entries WHERE tenant = ?1 AND key = ?2";
-            let found =
-                moment.one(sql, values![reader.tenant_id(), key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            let Some((id, kind, picture)) = found else { continue };
+            let sql = "SELECT e.id, e.kind, e.picture, s.removed FROM entries e JOIN sites s ON s.id = e.site
+                WHERE e.tenant = ?1 AND e.key = ?2";
+            let found = moment.one(sql, values![reader.tenant_id(), key], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            let Some((id, kind, picture, site_removed)) = found else { continue };
             let line = match kind {
                 EntryKind::Page => Line::Page(page_line(reader, moment, id)?),
                 EntryKind::Image => Line::Image(Box::new(image_line(reader, moment, id)?)),
             };
             let (pages, events) = (pages(moment, id)?, events(moment, id, picture)?);
-            lives.push(Life { line, pages, events });
+            lives.push(Life { line, site_removed, pages, events });
         }
         Ok(lives)
     })
@@ -146,6 +150,9 @@ impl fmt::Display for Life {
         }
         for page in &self.pages {
             writeln!(out, "  shown by {page}")?;
+        }
+        if self.site_removed {
+            writeln!(out, "  its site was removed from the list: it is not looked at or tried again")?;
         }
         for event in &self.events {
             writeln!(out, "  {} {}", event.at, event.what)?;

@@ -1,8 +1,11 @@
-//! A small HTTP server: so many connections at once, one request each, each within its time.
+//! A small HTTP server: so many connections at once, one request each, each within its time. Where there is no room for another,
+//! the one that has been silent longest makes room.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,11 +15,10 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once; more wait to be accepted while each of these has asked for something.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long an answer that is given at the last moment may take to be taken.
@@ -39,26 +41,49 @@ pub fn listen(address: &str) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// A connection whose request may not be there yet.
+struct Caller {
+    /// Whether the head of its request has come.
+    heard: Arc<AtomicBool>,
+    connection: AbortHandle,
+}
+
 /// Answers connections for ever, each within `limit`.
 pub async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    let (mut connections, mut callers) = (JoinSet::new(), VecDeque::new());
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         // A connection that broke before it was accepted is the caller's affair.
         let Ok((socket, _)) = listener.accept().await else { continue };
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= CONNECTIONS_MAX {
+            make_room(&mut callers);
+            // One that was silent is gone at once; else the first to be answered.
+            connections.join_next().await;
+        }
         let (by, routes) = (Instant::now() + limit, TowerToHyperService::new(routes.clone()));
+        let heard = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&heard);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            hears.store(true, Relaxed);
             request.extensions_mut().insert(Deadline(by));
             routes.call(request)
         });
-        connections.spawn(async move {
-            let _place = place;
+        let connection = connections.spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(limit).keep_alive(false);
             // Whoever says nothing or breaks off gets no answer.
             let _ = timeout_at(by + FAREWELL, http.serve_connection(TokioIo::new(socket), service)).await;
         });
-        while connections.try_join_next().is_some() {}
+        callers.push_back(Caller { heard, connection });
+        callers.retain(|caller| !caller.heard.load(Relaxed) && !caller.connection.is_finished());
+    }
+}
+
+/// Ends the connection that has been silent longest, if there is one.
+fn make_room(callers: &mut VecDeque<Caller>) {
+    callers.retain(|caller| !caller.heard.load(Relaxed) && !caller.connection.is_finished());
+    if let Some(silent) = callers.pop_front() {
+        silent.connection.abort();
     }
 }

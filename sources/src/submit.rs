@@ -357,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_silent_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Nobody would live to see the end of the silence.
+        let settings = SubmitSettings { timeout_ms: u64::from(u32::MAX), ..SubmitSettings::default() };
+        let inbox = folder.path().join("inbox.txt");
+        let submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
+        let token = submissions.token().to_owned();
+        let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(submissions.address()).expect("connects")).collect();
+        let (status, _) = post(&submissions, &token, r#"{"sites":["http://a.example/"]}"#);
+        assert!(status.contains("202"), "{status}");
+        drop(silent);
+    }
+
+    #[test]
     fn what_is_accepted_is_in_the_inbox_and_comes_again_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let inbox = folder.path().join("inbox.txt");

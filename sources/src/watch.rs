@@ -2,7 +2,8 @@
 //! looked at again.
 //!
 //! The file is read again whenever it has changed and then rested for a moment, so that a half-written one is not taken for
-//! the whole; editors that replace the file are followed by its name. Sites that were there before are not repeated. Promise:
+//! the whole; editors that replace the file are followed by its name. Sites that were there before are not repeated, also not
+//! after a restart: the ledger remembers which sites the file named, and what it lost meanwhile is removed. Promise:
 //! a file that is gone or cannot be read for a while ends nothing; it is reported once and read when it is back.
 
 use std::collections::HashSet;
@@ -20,6 +21,8 @@ const REST_MS: Time = 500;
 
 /// A watched file of sites.
 pub struct Watch {
+    /// What the ledger knows the file by: its path, wherever the process was started.
+    name: String,
     parse: ParseSite,
     known: HashSet<Key>,
     /// What the reading under way has shown so far, and what the one before showed that this one did not.
@@ -93,9 +96,9 @@ impl Watch {
     /// Watches the file at `path`, which must be there now.
     pub fn open(path: &Path, parse: ParseSite) -> std::io::Result<Self> {
         drop(Lines::open(path, parse)?);
-        let file = Rested::new(path.to_owned());
+        let (file, name) = (Rested::new(path.to_owned()), std::path::absolute(path)?.display().to_string());
         let (known, shown, removed) = (HashSet::new(), HashSet::new(), vec![]);
-        Ok(Self { parse, known, shown, removed, reading: None, file, missing: false })
+        Ok(Self { name, parse, known, shown, removed, reading: None, file, missing: false })
     }
 
     /// Begins to read the file again if it has changed and rests.
@@ -126,6 +129,18 @@ impl Watch {
 }
 
 impl Source for Watch {
+    fn list(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn remember(&mut self, sites: HashSet<Key>) {
+        self.known = sites;
+    }
+
+    fn names(&self, site: &Key) -> bool {
+        self.known.contains(site)
+    }
+
     fn poll(&mut self, now: Time) -> Poll {
         loop {
             let Some(lines) = &mut self.reading else {
@@ -188,6 +203,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_a_file_lost_while_nobody_watched_it_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sites.txt");
+        std::fs::write(&path, "http://a.example/1\nhttp://a.example/3\n").expect("writes");
+        let mut watch = Watch::open(&path, parse).expect("opens");
+        let key = |path: &str| Key::page(&parse(&format!("http://a.example{path}")).expect("a URL"));
+        watch.remember(HashSet::from(["/1", "/2"].map(key)));
+        assert!(watch.names(&key("/2")), "it did when it was read last");
+        assert_eq!(said(&mut watch, 0), [] as [&str; 0]);
+        assert_eq!(said(&mut watch, REST_MS), ["/3".to_owned(), format!("-{:?}", key("/2"))], "and repeats nothing");
+        assert_eq!(["/1", "/2", "/3"].map(|path| watch.names(&key(path))), [true, false, true]);
     }
 
     #[test]

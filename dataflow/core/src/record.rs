@@ -384,12 +384,15 @@ pub struct Admitted {
     pub again: Option<(Reading, Time)>,
     /// The pages of sites that are no longer wanted: none of their pages are looked at again.
     pub removed: Vec<Key>,
+    /// The watched list that names the sites of `pages`.
+    #[serde(default)]
+    pub list: Option<String>,
 }
 
 impl Admitted {
     /// Nothing was found.
     pub fn nothing(bounds: Bounds) -> Self {
-        Self { visit: None, pages: vec![], images: vec![], bounds, again: None, removed: vec![] }
+        Self { visit: None, pages: vec![], images: vec![], bounds, again: None, removed: vec![], list: None }
     }
 }
 

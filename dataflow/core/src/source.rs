@@ -1,5 +1,7 @@
 //! Where sites come from.
 
+use std::collections::HashSet;
+
 use url::Url;
 
 use crate::clock::Time;
@@ -33,4 +35,22 @@ pub enum Poll {
 pub trait Source: Send {
     /// The next entry. Called on a thread that may block, but other sources wait for it: it should answer in a moment.
     fn poll(&mut self, now: Time) -> Poll;
+
+    /// Of a list that may lose entries while nobody reads it: its name, under which the ledger notes which sites it named.
+    fn list(&self) -> Option<&str> {
+        None
+    }
+
+    /// Called once, before the first poll of such a list: the sites it named when it was read last, by the keys of their pages.
+    /// They need not be named again, and those that it does not name any more are removed.
+    fn remember(&mut self, sites: HashSet<Key>) {
+        drop(sites);
+    }
+
+    /// Whether it named the site with this page when it was read last: then no other list removes it, and if it does not any more,
+    /// it says so itself.
+    fn names(&self, site: &Key) -> bool {
+        let _ = site;
+        false
+    }
 }

@@ -61,6 +61,11 @@ impl Books<'_, '_> {
         }
         for page in &found.pages {
             self.admit_page(page, by.map(|(page, _)| page), found.bounds)?;
+            if let Some(list) = &found.list {
+                let site = self.site(page.site.as_str())?;
+                let sql = "UPDATE sites SET list = ?2 WHERE id = ?1 AND list IS DISTINCT FROM ?2";
+                self.run(sql, values![site, list.as_str()])?;
+            }
         }
         let mut budget = Budget::default();
         for image in &found.images {
@@ -264,9 +269,9 @@ impl Books<'_, '_> {
         if self.moment.change("UPDATE sites SET removed = FALSE WHERE id = ?1 AND removed", values![site])? == 0 {
             return Ok(());
         }
-        let pages = "SELECT DISTINCT lane FROM entries
-            WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')";
-        for lane in self.moment.list(pages, values![site], |row| row.get::<i64>(0))? {
+        let lanes = "SELECT DISTINCT lane FROM entries
+            WHERE site = ?1 AND (kind = 'page' AND state IN ('settled', 'rejected', 'dead') OR revive_ms IS NOT NULL)";
+        for lane in self.moment.list(lanes, values![site], |row| row.get::<i64>(0))? {
             self.open(lane as Lane, 0, true);
         }
         let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,

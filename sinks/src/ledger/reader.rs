@@ -1,5 +1,6 @@
 //! Reading a ledger, also while another process writes it. Every read sees one state between two groups of facts.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
@@ -90,6 +91,19 @@ impl Reader {
             // A server checks its own files. What we can see is whether the books can be read.
             Moment::Postgres(_) => Tallies::load(moment, self.tenant_id()).map(drop),
         })
+    }
+
+    /// The sites that a watched list named when it was read last, by the keys of their pages.
+    pub fn listed(&self, list: &str) -> Result<HashSet<Key>, LedgerError> {
+        let mut sites = HashSet::new();
+        self.read(|moment| {
+            let sql = "SELECT url FROM sites WHERE tenant = ?1 AND list = ?2 AND NOT removed";
+            moment.each(sql, values![self.tenant_id(), list], |row| {
+                sites.insert(Key::page(&parse_url(&row.get::<String>(0)?)?));
+                Ok(())
+            })
+        })?;
+        Ok(sites)
     }
 
     /// Every known picture; where `ours` names runs, without open ones that other runs have.

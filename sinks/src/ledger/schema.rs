@@ -15,13 +15,14 @@ use super::{Durability, LedgerSettings, OpenError};
 pub(super) const FILE: &str = "ledger.sqlite";
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which SQLite keeps as `user_version`.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("schema/001_ledger.sql"),
     include_str!("schema/002_cursors.sql"),
     include_str!("schema/003_shown.sql"),
     include_str!("schema/004_offers.sql"),
     include_str!("schema/005_frontier.sql"),
     include_str!("schema/006_chances.sql"),
+    include_str!("schema/007_lists.sql"),
 ];
 
 /// Pages of the write-ahead log after which it is folded into the file: 16 MiB.

@@ -7,10 +7,11 @@ use crate::ledger::database::{Moment, values};
 use crate::ledger::rows::Trouble;
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
+    include_str!("../schema/postgres/004_lists.sql"),
 ];
 
 /// Held while formats are looked at and changed; any number will do, if it is always the same.

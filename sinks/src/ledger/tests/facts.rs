@@ -23,6 +23,7 @@ both![
     a_settled_page_is_looked_at_again_unless_its_site_is_removed,
     an_image_that_is_shown_again_uses_no_budget,
     what_ended_badly_is_tried_again_by_whoever_looks_again,
+    a_list_is_remembered_with_the_sites_it_names,
     a_degraded_answer_brings_a_dead_picture_back,
     what_is_tried_while_its_site_is_removed_may_still_end,
     a_file_that_is_replaced_is_a_picture_of_its_own,
@@ -438,6 +439,36 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         rig.tell(start());
         assert_eq!(rig.owed().len(), 0, "the page led to nothing");
     }
+}
+
+fn a_list_is_remembered_with_the_sites_it_names() {
+    let rig = Rig::new();
+    let name = |list: Option<&str>, paths: &[&str]| {
+        let pages = paths.iter().map(|path| Page::start(url(path))).collect();
+        let list = list.map(str::to_owned);
+        rig.tell(Fact::Admitted(Admitted { pages, list, ..Admitted::nothing(BOUNDS) }));
+    };
+    let listed = |list| {
+        let mut found: Vec<_> = rig.reader().listed(list).expect("reads").into_iter().collect();
+        found.sort();
+        found
+    };
+    let keys = |paths: &[&str]| {
+        let mut keys: Vec<_> = paths.iter().map(|path| Key::page(&url(path))).collect();
+        keys.sort();
+        keys
+    };
+    name(None, &["/a", "/b"]);
+    assert_eq!(listed("one"), [], "no list named them");
+    name(Some("one"), &["/a", "/b", "/c"]);
+    assert_eq!(listed("one"), keys(&["/a", "/b", "/c"]));
+    name(Some("two"), &["/a"]);
+    assert_eq!((listed("one"), listed("two")), (keys(&["/b", "/c"]), keys(&["/a"])), "whoever named it last");
+    let removed = vec![Key::page(&url("/b"))];
+    rig.tell(Fact::Admitted(Admitted { removed, ..Admitted::nothing(BOUNDS) }));
+    assert_eq!(listed("one"), keys(&["/c"]));
+    name(Some("one"), &["/b"]);
+    assert_eq!(listed("one"), keys(&["/b", "/c"]));
 }
 
 fn a_degraded_answer_brings_a_dead_picture_back() {
