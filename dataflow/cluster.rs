@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faceflow_core::bridge::{Alarm, Bridge};
-use faceflow_core::cluster::{Beat, ClusterSettings, Peers};
+use faceflow_core::cluster::{Beat, ClusterSettings, Peers, READING};
 use faceflow_core::{Clock, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,6 @@ use tokio::net::{TcpListener, TcpStream as Connection};
 const MESSAGE_MAX: u32 = 64 * 1024;
 /// How long a caller may take to say who it is.
 const GREETING: Duration = Duration::from_secs(2);
-/// Reading a large ledger takes longer than coming together: this many times as long is waited for it.
-const READING: u32 = 60;
 /// The pause between two tries to reach a process that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// The last bytes of a connection that ends as agreed: a header of zeros.
@@ -192,7 +190,7 @@ impl Links {
     }
 
     async fn receive<T: DeserializeOwned>(&mut self, process: usize) -> Result<T, ClusterError> {
-        let limit = READING * Duration::from_millis(self.join_ms);
+        let limit = Duration::from_millis(READING * self.join_ms);
         let received = match self.sockets[process].as_mut() {
             Some(socket) => tokio::time::timeout(limit, receive(socket)).await.unwrap_or_else(|late| Err(late.into())),
             None => Err(io::ErrorKind::NotConnected.into()),

@@ -11,6 +11,7 @@ use faceflow_core::bridge::Bridge;
 use faceflow_core::clock::RuntimeClock;
 use faceflow_core::cluster::Peers;
 use faceflow_core::detector::{Detector, EngineInfo};
+use faceflow_core::invariants::conserved;
 use faceflow_core::kill::kill_point;
 use faceflow_core::ledger::{Ledger, LedgerError, Tally};
 use faceflow_core::pulse::Pulse;
@@ -29,7 +30,7 @@ use crate::cluster::{ClusterError, Links, Membership, Terms};
 use crate::metrics::Metrics;
 use crate::parts::{Outside, Parts, Share};
 use crate::reload::Reload;
-use crate::run::{Drive, Ending, RunError, run};
+use crate::run::{Drive, Ending, RunError, broken_laws, run};
 
 /// How long calls that are still running at the end may take to return before they are left behind.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -239,6 +240,10 @@ impl Job {
         };
         let report = report.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
         let (pages, images) = ledger.tally()?;
+        if let Err(why) = conserved(&pages).and(conserved(&images)) {
+            let broken = broken_laws(ledger.as_ref());
+            return Err(RunError::Failed(format!("conservation is violated: {why}{broken}")).into());
+        }
         let faces = ledger.reader().face_count()?;
         Ok(Summary { ending, pages, images, faces, report })
     }

@@ -299,8 +299,8 @@ fn check_conservation(parts: &Parts, watch: &Watch) {
     });
 }
 
-/// Where conservation is violated. The workers have left, so there is time to look.
-fn broken_laws(ledger: &dyn Ledger) -> String {
+/// Where conservation is violated, in words. The workers have left, so there is time to look.
+pub fn broken_laws(ledger: &dyn Ledger) -> String {
     match ledger.audit(KEYS_MAX) {
         Ok(broken) => broken.iter().map(|broken| format!("; {broken}")).collect(),
         Err(error) => format!("; where, the ledger does not say: {error}"),

@@ -54,12 +54,11 @@ impl<'s> Cluster<'s> for Flow<'s, Heard> {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let (mut alarm, stage) = (Alarm::new(&bridge, operator), bridge.pulse.stage("cluster"));
             let mut table = Table::new(&settings, known);
-            let mut resume = Some(start);
+            let mut resume = Some((start, table.resume()));
             let mut window: BTreeMap<Time, Vec<(Capability<Time>, ContentId)>> = BTreeMap::new();
             move |input, output| {
                 let now = bridge.clock.now();
-                if let Some(start) = resume.take() {
-                    let calls = table.resume();
+                if let Some((start, calls)) = resume.take() {
                     output.session(&start.delayed(&now)).give_iterator(calls.into_iter());
                 }
                 input.for_each_time(|time, data| {

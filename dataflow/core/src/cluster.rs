@@ -15,6 +15,9 @@ use crate::pulse::Mode;
 /// some notice it a moment later than others.
 const FAREWELL_MS: Time = 3_000;
 
+/// Reading a large ledger takes longer than coming together: this many times as long is waited for it.
+pub const READING: u64 = 60;
+
 /// The settings `cluster.*`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,8 +76,8 @@ pub struct Peers {
 
 /// This process, by its own clock.
 struct Own {
-    /// When it last told the others how it is.
-    beat: Time,
+    /// When it last told the others how it is, once it has.
+    beat: Option<Time>,
     /// How long it did not, where that was longer than the others wait, and when it noticed.
     slept: Option<(Time, Time)>,
 }
@@ -91,7 +94,7 @@ impl Peers {
     /// The cluster of these addresses, of which `process` is this one, all of them heard of `now`.
     pub fn new(process: usize, addresses: Vec<String>, settings: ClusterSettings, now: Time) -> Self {
         let peers = addresses.iter().map(|_| Peer { heard: now, beat: None, gone: None, farewell: false }).collect();
-        let own = Mutex::new(Own { beat: now, slept: None });
+        let own = Mutex::new(Own { beat: None, slept: None });
         Self { process, addresses, settings, peers: Mutex::new(peers), own }
     }
 
@@ -128,11 +131,14 @@ impl Peers {
         let mut missing = others.filter_map(|(process, peer)| {
             let name = format!("process {process} ({})", self.addresses[process]);
             let silent = now.saturating_sub(peer.heard);
+            // Until it has said something, it takes in what the ledger knows.
+            let (limit, which) = match peer.beat {
+                Some(_) => (self.settings.silence_ms, "silence_ms"),
+                None => (READING * self.settings.join_ms, "join_ms"),
+            };
             match peer.gone {
                 Some(gone) if now > gone + FAREWELL_MS => Some(format!("{name} is gone; its own log says why")),
-                _ if silent > self.settings.silence_ms => {
-                    Some(format!("{name} was not heard of for {silent} ms (cluster.silence_ms)"))
-                }
+                _ if silent > limit => Some(format!("{name} was not heard of for {silent} ms (cluster.{which})")),
                 _ => None,
             }
         });
@@ -143,7 +149,7 @@ impl Peers {
 
     /// Notes that this process tells the others how it is.
     pub fn beat(&self, now: Time) {
-        self.wake(now).beat = now;
+        self.wake(now).beat = Some(now);
     }
 
     /// That this process was asleep until a moment ago, for longer than the others wait, in words.
@@ -158,7 +164,7 @@ impl Peers {
     /// Notes for how long this process was asleep, if it just was.
     fn wake(&self, now: Time) -> MutexGuard<'_, Own> {
         let mut own = self.own();
-        let pause = now.saturating_sub(own.beat);
+        let pause = own.beat.map_or(0, |beat| now.saturating_sub(beat));
         if pause > self.settings.silence_ms && own.slept.is_none_or(|(_, until)| !self.is_recent(until, now)) {
             own.slept = Some((pause, now));
         }
@@ -210,7 +216,9 @@ mod tests {
     fn a_silent_process_and_one_that_is_gone_are_named() {
         let addresses = ["a:1", "b:2", "c:3"].map(str::to_owned).to_vec();
         let peers = Peers::new(1, addresses, ClusterSettings::default(), 1_000);
-        assert_eq!(peers.missing(11_000), None);
+        assert_eq!((peers.missing(3_601_000), peers.asleep(3_601_000)), (None, None), "all may be reading the ledger");
+        assert!(peers.missing(3_601_001).is_some_and(|missing| missing.contains("cluster.join_ms")));
+        peers.hear(&beat(2, Mode::Running, false), 1_000);
         peers.beat(8_000);
         peers.hear(&beat(0, Mode::Running, false), 9_000);
         let missing = peers.missing(11_001).expect("2 is silent");

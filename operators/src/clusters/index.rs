@@ -2,12 +2,15 @@
 //!
 //! Multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, *Fast Exact Search in Hamming Space with Multi-Index Hashing*,
 //! TPAMI 2014): hashes are cut into four words of 16 bits; two hashes within the radius agree closely in at least one of
-//! them, so only hashes that do are compared. Promise: the answer is exactly that of comparing with all of them.
+//! them, so only hashes that do are compared, and first by what is known of them where they are found: memory is read in order,
+//! and few of them are looked up. Promise: the answer is exactly that of comparing with all of them.
 
 /// Words that a hash is cut into.
 const WORDS: u32 = 4;
 /// Bits of a word.
 const WORD_BITS: u32 = 16;
+/// Candidates that are looked at together.
+const AT_ONCE: usize = 16;
 /// The largest radius an index can be built for.
 pub const RADIUS_MAX: u32 = 16;
 
@@ -20,8 +23,8 @@ pub struct HammingIndex {
     reach: [Option<u32>; WORDS as usize],
     entries: Vec<u64>,
     ids: Vec<u32>,
-    /// Entries by word number and word; empty until the first insertion.
-    buckets: Vec<Vec<u32>>,
+    /// Entries by word number and word, each below the two words of its hash that follow; empty until the first insertion.
+    buckets: Vec<Vec<u64>>,
 }
 
 impl HammingIndex {
@@ -53,14 +56,17 @@ impl HammingIndex {
         let homes =
             std::array::from_fn::<_, { WORDS as usize }, _>(|word| bucket(word as u32, word_of(hash, word as u32)));
         let shortest = homes.into_iter().min_by_key(|&home| self.buckets[home].len()).expect("there are four words");
-        let equal = self.buckets[shortest].iter().find(|&&entry| self.entries[entry as usize] == hash);
-        if let Some(&entry) = equal {
-            return Some(self.ids[entry as usize]);
+        let beside = following(hash, (shortest >> WORD_BITS) as u32);
+        let equal = |found: &&u64| (**found >> 32) as u32 == beside && self.entries[entry_of(**found)] == hash;
+        if let Some(&found) = self.buckets[shortest].iter().find(equal) {
+            return Some(self.ids[entry_of(found)]);
         }
         let entry = u32::try_from(self.entries.len()).expect("there are fewer hashes than ids");
         self.entries.push(hash);
         self.ids.push(id);
-        homes.into_iter().for_each(|home| self.buckets[home].push(entry));
+        for (word, home) in (0..).zip(homes) {
+            self.buckets[home].push(u64::from(following(hash, word)) << 32 | u64::from(entry));
+        }
         None
     }
 
@@ -71,12 +77,19 @@ impl HammingIndex {
         }
         for word in 0..WORDS {
             let Some(reach) = self.reach[word as usize] else { continue };
-            let centre = word_of(hash, word);
+            let (centre, beside) = (word_of(hash, word), following(hash, word));
             each_near(centre, reach, WORD_BITS, &mut |near| {
-                for &entry in &self.buckets[bucket(word, near)] {
-                    let distance = (self.entries[entry as usize] ^ hash).count_ones();
-                    if distance <= self.radius {
-                        found(self.ids[entry as usize], distance);
+                let may_be = |candidate: &u64| ((candidate >> 32) as u32 ^ beside).count_ones() <= self.radius;
+                for group in self.buckets[bucket(word, near)].chunks(AT_ONCE) {
+                    // Nearly always none is near, and without a branch for each that is found out for several at once.
+                    if !group.iter().fold(false, |any, candidate| any | may_be(candidate)) {
+                        continue;
+                    }
+                    for entry in group.iter().filter(|candidate| may_be(candidate)).map(|found| entry_of(*found)) {
+                        let distance = (self.entries[entry] ^ hash).count_ones();
+                        if distance <= self.radius {
+                            found(self.ids[entry], distance);
+                        }
                     }
                 }
             });
@@ -95,6 +108,16 @@ impl HammingIndex {
 
 fn word_of(hash: u64, word: u32) -> u32 {
     (hash >> (WORD_BITS * word)) as u32 & ((1 << WORD_BITS) - 1)
+}
+
+/// The two words that follow a word, the first one after the last.
+fn following(hash: u64, word: u32) -> u32 {
+    hash.rotate_right(WORD_BITS * (word + 1)) as u32
+}
+
+/// The entry of what a bucket holds.
+fn entry_of(found: u64) -> usize {
+    found as u32 as usize
 }
 
 fn bucket(word: u32, value: u32) -> usize {

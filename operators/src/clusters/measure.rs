@@ -23,7 +23,7 @@ fn time<R>(name: &str, count: usize, work: impl FnOnce() -> R) -> R {
     let (memory, start) = (resident(), Instant::now());
     let result = work();
     let spent = start.elapsed().as_secs_f64() * 1e6 / count as f64;
-    println!("{name:44} {spent:8.2} µs and {:6.1} bytes each", (resident() - memory) / count as f64);
+    println!("{name:58} {spent:8.2} µs and {:6.1} bytes each", (resident() - memory) / count as f64);
     result
 }
 
@@ -56,10 +56,17 @@ fn a_million_hashes() {
 
 #[test]
 #[ignore = "figures"]
-fn a_million_pictures() {
+fn millions_of_pictures() {
     let mut clusters = Clusters::new(&DedupeSettings::default());
-    let verdicts = time("add and settle a picture, radius 4", MILLION as usize, || {
-        (0..MILLION)
+    for million in 0..10 {
+        a_million_more(&mut clusters, million);
+    }
+}
+
+fn a_million_more(clusters: &mut Clusters, million: u64) {
+    let name = format!("add and settle a picture, radius 4, after {million} million");
+    let verdicts = time(&name, MILLION as usize, || {
+        (million * MILLION..(million + 1) * MILLION)
             .map(|at| {
                 let id = ContentId::of(&at.to_le_bytes());
                 let phash = Phash { bits: hash(at), distinctive: true };

@@ -201,10 +201,15 @@ impl Books<'_, '_> {
 
     /// Refuses a fact about work that another living run has.
     pub fn refuse_held(&self, run: Option<i64>, key: impl ToString) -> Result<(), Trouble> {
-        match run.filter(|run| self.others.contains(run)) {
+        match run.filter(|_| self.is_held(run)) {
             Some(run) => Err(Trouble::Held { key: key.to_string(), run }),
             None => Ok(()),
         }
+    }
+
+    /// Whether another living run has what `run` has.
+    pub fn is_held(&self, run: Option<i64>) -> bool {
+        run.is_some_and(|run| self.others.contains(&run))
     }
 }
 

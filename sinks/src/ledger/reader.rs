@@ -106,8 +106,8 @@ impl Reader {
         Ok(sites)
     }
 
-    /// Every known picture; where `ours` names runs, without open ones that other runs have.
-    pub(super) fn pictures_for(&self, ours: &[i64], each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+    /// Every known picture; of `ours`, without open ones that other runs have.
+    pub(super) fn pictures_for(&self, ours: Option<i64>, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
         let ours = having("p", ours);
         let sql = format!(
             "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
@@ -185,11 +185,11 @@ impl Reader {
         })
     }
 
-    /// What lanes have to give that is due by `now`; where `ours` names runs, only what those have. Where another run looks again,
+    /// What lanes have to give that is due by `now`; of `ours`, only what that run has. Where another run looks again,
     /// that is asked about after `patience_ms`.
     pub fn claim(
         &self,
-        (ours, patience_ms): (&[i64], Option<u64>),
+        (ours, patience_ms): (Option<i64>, Option<u64>),
         now: Time,
         asks: &[Ask],
     ) -> Result<Vec<Claimed>, LedgerError> {
@@ -247,10 +247,11 @@ fn follow_indexes(moment: &Moment<'_>) -> Result<(), Trouble> {
     }
 }
 
-/// A condition that is true of what these runs have; of everything if there are none.
-fn having(alias: &str, runs: &[i64]) -> String {
-    let runs: Vec<String> = runs.iter().map(i64::to_string).collect();
-    if runs.is_empty() { "TRUE".to_owned() } else { format!("{alias}.run IN ({})", runs.join(", ")) }
+/// A condition that is true of what this run has, and of what those have whose heir it is; of everything where there are no runs.
+/// Its text does not change with those, for every text is a statement that stays prepared.
+fn having(alias: &str, run: Option<i64>) -> String {
+    let Some(run) = run else { return "TRUE".to_owned() };
+    format!("{alias}.run = ANY (ARRAY(SELECT CAST({run} AS BIGINT) UNION ALL SELECT id FROM runs WHERE heir = {run}))")
 }
 
 /// How to ask for the work of a lane that waits in one way.
@@ -277,7 +278,7 @@ const ENTRY_AGAIN: &str =
     e.skip, e.inline, NULL";
 
 impl Queue {
-    fn entries(ours: &[i64]) -> Self {
+    fn entries(ours: Option<i64>) -> Self {
         Self {
             from: "FROM entries e INDEXED BY entries_open",
             join: "JOIN sites s ON s.id = e.site",
@@ -317,7 +318,7 @@ impl Queue {
         }
     }
 
-    fn frames(ours: &[i64]) -> Self {
+    fn frames(ours: Option<i64>) -> Self {
         let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", having("e", ours));
         Self::pictures("due_ms", "FROM pictures e INDEXED BY pictures_waiting", &which)
     }

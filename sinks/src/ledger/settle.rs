@@ -109,7 +109,11 @@ impl Books<'_, '_> {
         let picture = self.find_picture(id)?;
         let next = try_step(picture, end.event, id)?;
         let (Some(picture), Some(next)) = (picture, next) else { return Ok(()) };
-        self.refuse_held(picture.run, id)?;
+        if self.is_held(picture.run) {
+            // Another run kept the same picture first, and what becomes of it there counts.
+            let body = End { due: None, again: None, ..*end }.body(frame.attempts, frame.scale);
+            return self.log(Line { kind: "retry", picture: Some(picture.id), body: Some(&body), ..Line::default() });
+        }
         self.change_picture(picture.id, |books| {
             let sql =
                 "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, revive_ms = ?7,
@@ -133,9 +137,9 @@ impl Books<'_, '_> {
         let image = &kept.image;
         let entry = self.find(image.key())?;
         let next = try_step(entry, Event::Settle, &image.url)?;
-        let picture = self.picture(&kept.frame.content)?;
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, &image.url)?;
+        let picture = self.picture(&kept.frame.content)?;
         let behind = self.behind(entry.id)?;
         let final_url = (kept.final_url != image.url).then(|| kept.final_url.as_str());
         let headers = (!kept.headers.is_empty()).then(|| json!(kept.headers).to_string());

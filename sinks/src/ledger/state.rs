@@ -22,8 +22,6 @@ pub struct StateLedger {
     reader: Reader,
     /// The number of this run, where the state is shared.
     run: Option<i64>,
-    /// The runs whose work is ours, where the state is shared.
-    ours: Mutex<Vec<i64>>,
     /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what lanes
     /// have that this one has not heard of.
     look_around_at: AtomicU64,
@@ -67,9 +65,8 @@ impl StateLedger {
         let writer = thread.spawn(work).map_err(|error| storage(error.to_string()))?;
         let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
-        let ours = Mutex::new(run.into_iter().collect());
         let look_around_at = AtomicU64::new(0);
-        Ok(Self { reader, run, ours, look_around_at, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { reader, run, look_around_at, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -103,10 +100,8 @@ impl StateLedger {
     /// Takes over what runs have left that are over, where there may be others; with `running`, also pictures that were not
     /// looked at are due.
     fn take_over(&self, running: bool) -> Result<(), LedgerError> {
-        if self.run.is_some()
-            && let Outcome::Ours(ours) = block_on(self.ask(Task::TakeOver { running }))?
-        {
-            *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        if self.run.is_some() {
+            block_on(self.ask(Task::TakeOver { running }))?;
         }
         Ok(())
     }
@@ -123,11 +118,6 @@ impl StateLedger {
             let Opened { lane, due, .. } = opened;
             claimed.push(Claimed { lane, work: vec![], next: Some(due) });
         })
-    }
-
-    /// The runs whose work is ours; empty where all work is.
-    fn ours(&self) -> Vec<i64> {
-        self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Queues a task at once, so that tasks are written in the order in which they were asked for. Whoever asks holds what
@@ -181,7 +171,7 @@ impl Ledger for StateLedger {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
-        let mut claimed = self.reader.claim((&self.ours(), patience_ms), now, asks)?;
+        let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
         if again.is_some() && looks && asks.iter().any(|ask| ask.lane == FRAMES) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);
@@ -194,7 +184,7 @@ impl Ledger for StateLedger {
     /// over, since a duplicate waits for what becomes of its representative.
     fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
         self.take_over(false)?;
-        self.reader.pictures_for(&self.ours(), each)
+        self.reader.pictures_for(self.run, each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -41,8 +41,6 @@ pub(super) enum Outcome {
     Opened(Vec<Opened>),
     Driven(u64),
     Noted,
-    /// The runs whose work is ours; none where all work is.
-    Ours(Vec<i64>),
 }
 
 /// A task and whoever waits for it.
@@ -137,7 +135,7 @@ impl Writer {
             for task in tasks {
                 let outcome = match (task, keeper) {
                     (Task::TakeOver { running }, Keeper::Lease(lease)) => {
-                        lease.take_over(moment, tenant, *running).map(Outcome::Ours)
+                        lease.take_over(moment, tenant, *running).map(|()| Outcome::Noted)
                     }
                     (Task::LookAgain, Keeper::Lease(lease)) => lease.look_again(moment).map(|()| Outcome::Noted),
                     (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
@@ -178,8 +176,7 @@ impl Books<'_, '_> {
                 self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Noted)
             }
             // A file belongs to this process, and all its work too.
-            Task::TakeOver { .. } => Ok(Outcome::Ours(vec![])),
-            Task::LookAgain => Ok(Outcome::Noted),
+            Task::TakeOver { .. } | Task::LookAgain => Ok(Outcome::Noted),
         }
     }
 }

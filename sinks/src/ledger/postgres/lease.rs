@@ -21,6 +21,9 @@ const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 mill
     AND classid::bigint = hashtext('faceflow ' || current_schema())::bigint & 4294967295
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
+/// From so many runs on that have left something to one heir, it is looked which of them still have something.
+const HEIRLOOMS_MAX: i64 = 64;
+
 /// Looks at other runs before they count as living, a tenth of a second apart.
 const LOOKS: u32 = 15;
 
@@ -111,10 +114,9 @@ impl Lease {
         moment.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
     }
 
-    /// Becomes the heir of every run of the tenant that is over and has no living heir. Returns the runs whose work is ours:
-    /// this one, and those that still have some. While this one is `running`, pictures that they kept and did not look at are
-    /// due at once; at the start, it is told of them.
-    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64, running: bool) -> Result<Vec<i64>, Trouble> {
+    /// Becomes the heir of every run of the tenant that is over and has no living heir. While this one is `running`, pictures
+    /// that they kept and did not look at are due at once; at the start, it is told of them.
+    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64, running: bool) -> Result<(), Trouble> {
         self.bury(moment)?;
         let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
             WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
@@ -125,9 +127,16 @@ impl Lease {
                 "UPDATE pictures SET due_ms = 0 WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";
             moment.run(sql, values![tenant, run])?;
         }
-        let mut ours = moment.list("SELECT id FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
-        ours.push(self.id);
-        Ok(ours)
+        let left = moment.one("SELECT count(*) FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
+        if left.unwrap_or(0) >= HEIRLOOMS_MAX { self.forget_empty(moment, tenant) } else { Ok(()) }
+    }
+
+    /// Forgets runs that have nothing any more, so that they do not add up over the life of a state. Reads all open work.
+    fn forget_empty(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+        let sql = "UPDATE runs SET tenant = NULL, heir = NULL WHERE heir = ?1 AND id NOT IN (
+            SELECT run FROM entries WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL
+            UNION SELECT run FROM pictures WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL)";
+        moment.run(sql, values![self.id, tenant])
     }
 
     /// Ends the run on the writer's connection: what it has is anybody's from now on.

@@ -148,12 +148,33 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
     wait(other.append(kept(image("/own"), "own"))).expect("it has the image");
     wait(owner.append(kept(image("/0"), "own"))).expect("it has the image");
     // Who fails to look at a picture says nothing about another's; who looked, does.
-    assert!(storage(wait(owner.append(dead(Work::Frame(frame("own")))))).contains("is with run"));
+    for failed in [retry(Work::Frame(frame("own")), 5), dead(Work::Frame(frame("own")))] {
+        assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
+    }
+    let ask = |lane| Ask { lane, max: 9, held: vec![], again: false };
+    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(FRAMES)]).expect("reads").remove(0).work;
+    assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
     wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
     let rig = Rig { ledger: Some(owner), home };
     rig.check();
     assert_eq!(rig.statuses(), ["done", "open", "duplicate"]);
+}
+
+#[test]
+fn runs_that_left_nothing_do_not_add_up() {
+    let Some(home) = home() else { return };
+    showing(&home, 2);
+    home.sql(
+        "INSERT INTO runs (lease_ms, ended_at, tenant)
+        SELECT 1000, clock_timestamp(), (SELECT id FROM tenants) FROM generate_series(1, 1000)",
+    );
+    let heir = home.open();
+    heir.known_pictures(&mut |_| {}).expect("reads");
+    let left = "SELECT count(*) FROM runs WHERE heir IS NOT NULL";
+    let left = heir.reader().read(|moment| moment.one(left, &[], |row| row.get::<i64>(0)));
+    assert_eq!(left, Ok(Some(1)), "the one that left work");
+    assert_eq!(taken(&heir).len(), 3);
 }
 
 #[test]
@@ -268,7 +289,7 @@ fn openers_at_once_make_one_schema() {
     });
     let formats =
         home.open().reader().read(|moment| moment.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
-    assert_eq!(formats, Ok(Some(3_i64)));
+    assert_eq!(formats, Ok(Some(4_i64)));
 }
 
 #[test]
