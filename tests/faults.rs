@@ -8,12 +8,14 @@ use std::ffi::OsStr;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
 use tempfile::tempdir;
 use world::postgres::Server;
+use world::unruly::Unruly;
 use world::{Faceflow, Gallery, Plan};
 
 const FLAGS: [&str; 8] = [
@@ -389,6 +391,32 @@ fn a_real_s3_server_holds_what_a_folder_would_and_a_missing_bucket_is_retried_un
             .env("AWS_REGION", "us-east-1")
     };
     late_store(with, "s3://faces/first", || server.make_bucket("faces"));
+}
+
+/// The server is real, and half of what is said to it goes wrong for a while.
+#[test]
+fn a_store_that_is_busy_denies_and_breaks_off_in_mid_run_loses_nothing() {
+    let Some(server) = Objects::s3() else { return };
+    server.make_bucket("faces");
+    let unruly = Unruly::before(server.port, 60);
+    let gallery = web();
+    let starts = gallery.starts();
+    let expected = expected(&gallery, &starts);
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path())
+        .env("AWS_ENDPOINT", &format!("http://127.0.0.1:{}", unruly.port))
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "us-east-1");
+    let mut running = faceflow.start(&command(&starts, &["--out", "s3://faces"]));
+    assert!(running.waits(Duration::from_secs(60), || gallery.world.log().total() > 0), "it asks the web");
+    unruly.armed.store(true, SeqCst);
+    let ended = running.finish();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(unruly.dealt().len(), 60, "there was enough to break");
+    assert_eq!(results(&faceflow, &[]), expected);
+    let doctor = faceflow.run(&["doctor", "--out", "s3://faces"]);
+    assert_eq!(doctor.code(), Some(0), "{}", doctor.stderr);
 }
 
 #[test]

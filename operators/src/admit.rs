@@ -258,6 +258,7 @@ mod tests {
             site: url("/"),
             attempts: 0,
             inline: None,
+            spared: 0,
             alternates: vec![],
             version: None,
         };

@@ -102,7 +102,7 @@ impl Table {
             if picture.state == State::Open {
                 let home = picture.content.id.route() as usize;
                 let (content, weak) = (picture.content.clone(), picture.weak);
-                let frame = Frame { content, home, ticket: None, attempts: 0, weak, scale: None };
+                let frame = Frame { content, home, ticket: None, attempts: 0, spared: 0, weak, scale: None };
                 table.frames.insert(picture.content.id, frame);
             }
             table.clusters.learn(picture);

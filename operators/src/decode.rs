@@ -53,7 +53,8 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
             async move {
                 let Download { image, final_url, headers, body, place } = download;
                 let (content, ticket) = develop(body.clone(), settings, darkroom, place).await?;
-                let frame = Frame { content, home, ticket: Some(ticket), attempts: 0, weak: false, scale: None };
+                let frame =
+                    Frame { content, home, ticket: Some(ticket), attempts: 0, spared: 0, weak: false, scale: None };
                 Ok(Developed { kept: Kept { image, final_url, headers, frame }, body })
             }
         };

@@ -154,6 +154,7 @@ fn picture(url: Url, version: String) -> Image {
         site: folder,
         attempts: 0,
         inline: None,
+        spared: 0,
         alternates: vec![],
         version: Some(version),
     }

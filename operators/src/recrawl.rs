@@ -104,7 +104,7 @@ impl RecrawlSettings {
         let (first_ms, before) = match (work, fault.permanent) {
             (Work::Image(image), true) if fault.class == Class::Content || image.inline.is_some() => return None,
             (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts()),
-            _ => (self.interval_min_ms, work.attempts().saturating_sub(attempts_max)),
+            _ => (self.interval_min_ms, work.attempts_counted().saturating_sub(attempts_max)),
         };
         let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);
         Some(now + (grown.round() as u64).clamp(self.interval_min_ms, self.interval_max_ms))
@@ -194,7 +194,7 @@ mod tests {
         let again = |url: &str, inline: Option<Bytes>, class| {
             let (url, page) = (Url::parse(url).expect("a URL"), Url::parse("http://a.example/").expect("a URL"));
             let site = page.clone();
-            let image = Image { url, page, site, attempts: 1, inline, alternates: vec![], version: None };
+            let image = Image { url, page, site, attempts: 1, spared: 0, inline, alternates: vec![], version: None };
             RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
         };
         assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));

@@ -281,6 +281,7 @@ mod tests {
             site: Url::parse("http://h1.example/").expect("a URL"),
             attempts: 0,
             inline: None,
+            spared: 0,
             alternates: vec![],
             version: None,
         };

@@ -131,6 +131,9 @@ impl Objects {
 
     fn fault(&self, error: &Error, key: &str) -> Fault {
         let (reason, advice) = match error {
+            Error::NotFound { .. } if without_bucket(error) => {
+                ("store", "; make the bucket or container, or mend --out")
+            }
             Error::NotFound { .. } => (
                 "store_missing",
                 "; if nothing else is found there either, make the bucket or container, or mend --out",
@@ -268,6 +271,13 @@ fn azure(container: &str) -> Result<impl ObjectStore + use<>, Error> {
 
 fn retry() -> RetryConfig {
     RetryConfig { max_retries: RETRIES_MAX, retry_timeout: PATIENCE, ..RetryConfig::default() }
+}
+
+/// Whether the bucket or container itself is not there, by the codes of Amazon S3 and Azure Blob Storage: then nothing is known
+/// about an object.
+fn without_bucket(error: &Error) -> bool {
+    let said = said(error);
+    ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| said.contains(code))
 }
 
 /// Whether a folder may not be written to.

@@ -32,6 +32,7 @@ mod process;
 mod script;
 mod server;
 mod truth;
+pub mod unruly;
 
 pub use answer::Answer;
 pub use embed::Embedding;

@@ -139,6 +139,9 @@ pub struct Image {
     pub site: Url,
     /// Tries that failed so far.
     pub attempts: u32,
+    /// Those of them that the object store failed: they count towards no limit.
+    #[serde(default)]
+    pub spared: u32,
     /// The bytes of a `data:` URI, base64 in JSON; `None` for everything that is fetched.
     #[serde(default, with = "inline")]
     pub inline: Option<bytes::Bytes>,
@@ -219,6 +222,8 @@ pub struct Frame {
     pub ticket: Option<u64>,
     /// Detections that failed so far.
     pub attempts: u32,
+    /// Those of them that the object store failed: they count towards no limit.
+    pub spared: u32,
     /// Whether a degraded answer is kept, which stands if no full one comes.
     pub weak: bool,
     /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
@@ -285,6 +290,26 @@ impl Work {
             Self::Image(image) => image.attempts,
             Self::Frame(frame) => frame.attempts,
         }
+    }
+
+    /// Those of them that count towards a limit: the object store is not the fault of the work.
+    pub fn attempts_counted(&self) -> u32 {
+        let spared = match self {
+            Self::Page(_) => 0,
+            Self::Image(image) => image.spared,
+            Self::Frame(frame) => frame.spared,
+        };
+        self.attempts().saturating_sub(spared)
+    }
+
+    /// The last failed try was the object store's fault.
+    pub fn spared(mut self) -> Self {
+        match &mut self {
+            Self::Page(_) => {}
+            Self::Image(image) => image.spared += 1,
+            Self::Frame(frame) => frame.spared += 1,
+        }
+        self
     }
 
     /// One more failed try. The pixels of a frame do not wait with it.

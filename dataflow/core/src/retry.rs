@@ -138,19 +138,21 @@ impl RetrySettings {
             return Fate::Rejected { work, fault, again: None };
         }
         let mut policy = self.policy(&work);
+        let mut work = work.failed_once_more();
+        let mut failures = work.attempts_counted();
         if fault.class == Class::Store {
             // The store is ours to mend, and no picture is given up for it: it is asked less and less often.
             (policy.attempts_max, policy.cap_ms) = (u32::MAX, policy.cap_ms.max(STORE_CAP_MS));
+            (failures, work) = (work.attempts(), work.spared());
         }
-        let work = work.failed_once_more();
-        if fault.permanent || work.attempts() >= policy.attempts_max {
+        if fault.permanent || failures >= policy.attempts_max {
             return match work {
                 Work::Frame(Frame { weak: true, .. }) => Fate::Stands { work, fault },
                 _ => Fate::Dead { work, fault, again: None },
             };
         }
         let asked = fault.retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);
-        let delay = policy.delay_ms(work.attempts(), self.dice(&work)).max(asked).max(1);
+        let delay = policy.delay_ms(failures, self.dice(&work)).max(asked).max(1);
         Fate::Retry { work, fault, due: now + delay }
     }
 
@@ -168,7 +170,7 @@ impl RetrySettings {
 mod tests {
     use super::*;
     use crate::fault::Fault;
-    use crate::record::Page;
+    use crate::record::{Image, Page};
 
     fn page(attempts: u32) -> Work {
         let url = url::Url::parse("http://a.example/").expect("a URL");
@@ -206,11 +208,29 @@ mod tests {
     fn nothing_dies_of_the_object_store() {
         let settings = RetrySettings::default();
         let full = || Fault::transient(Class::Store, "store", "full");
-        let delay = |attempts| match settings.decide(Lost { record: page(attempts), fault: full() }, 0) {
-            Fate::Retry { due, .. } => due,
+        let decided = |record, fault| match settings.decide(Lost { record, fault }, 0) {
+            Fate::Retry { work, due, .. } => Ok((work, due)),
+            Fate::Dead { work, .. } => Err(work.attempts()),
             other => panic!("{other:?}"),
         };
-        assert!((2_000..=2_200).contains(&delay(0)) && delay(40) >= STORE_CAP_MS, "{} {}", delay(0), delay(40));
+        let url = url::Url::parse("http://a.example/").expect("a URL");
+        let (page, site, alternates) = (url.clone(), url.clone(), vec![]);
+        let image = Image { url, page, site, attempts: 0, spared: 0, inline: None, alternates, version: None };
+        let mut failing = Work::Image(image);
+        let mut dues = vec![];
+        for _ in 0..41 {
+            let (work, due) = decided(failing, full()).expect("it is not given up");
+            (failing, _) = (work, dues.push(due));
+        }
+        assert!((2_000..=2_200).contains(&dues[0]) && dues[40] >= STORE_CAP_MS, "{dues:?}");
+        // Once it is back, the web has all its chances, as if nothing had been.
+        let busy = || Fault::transient(Class::Busy, "http_503", "");
+        for failed in 1..settings.web.attempts_max {
+            let (work, due) = decided(failing, busy()).expect("it has failed too seldom");
+            assert!(due <= 2_200 << (failed - 1), "{due}");
+            failing = work;
+        }
+        assert_eq!(decided(failing, busy()).map(|(work, _)| work), Err(41 + settings.web.attempts_max));
     }
 
     #[test]

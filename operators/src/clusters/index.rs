@@ -9,8 +9,6 @@
 const WORDS: u32 = 4;
 /// Bits of a word.
 const WORD_BITS: u32 = 16;
-/// Candidates that are looked at together.
-const AT_ONCE: usize = 16;
 /// The largest radius an index can be built for.
 pub const RADIUS_MAX: u32 = 16;
 
@@ -79,17 +77,13 @@ impl HammingIndex {
             let Some(reach) = self.reach[word as usize] else { continue };
             let (centre, beside) = (word_of(hash, word), following(hash, word));
             each_near(centre, reach, WORD_BITS, &mut |near| {
-                let may_be = |candidate: &u64| ((candidate >> 32) as u32 ^ beside).count_ones() <= self.radius;
-                for group in self.buckets[bucket(word, near)].chunks(AT_ONCE) {
-                    // Nearly always none is near, and without a branch for each that is found out for several at once.
-                    if !group.iter().fold(false, |any, candidate| any | may_be(candidate)) {
+                for &candidate in &self.buckets[bucket(word, near)] {
+                    if ((candidate >> 32) as u32 ^ beside).count_ones() > self.radius {
                         continue;
                     }
-                    for entry in group.iter().filter(|candidate| may_be(candidate)).map(|found| entry_of(*found)) {
-                        let distance = (self.entries[entry] ^ hash).count_ones();
-                        if distance <= self.radius {
-                            found(self.ids[entry], distance);
-                        }
+                    let distance = (self.entries[entry_of(candidate)] ^ hash).count_ones();
+                    if distance <= self.radius {
+                        found(self.ids[entry_of(candidate)], distance);
                     }
                 }
             });

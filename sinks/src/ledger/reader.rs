@@ -107,7 +107,11 @@ impl Reader {
     }
 
     /// Every known picture; of `ours`, without open ones that other runs have.
-    pub(super) fn pictures_for(&self, ours: Option<i64>, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+    pub(super) fn pictures_for(
+        &self,
+        ours: Option<i64>,
+        each: &mut dyn FnMut(KnownPicture),
+    ) -> Result<(), LedgerError> {
         let ours = having("p", ours);
         let sql = format!(
             "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
@@ -270,12 +274,12 @@ struct Queue {
 }
 
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
-    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END";
+    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared";
 
 /// Of what was rejected a try counts as failed, so that the next one comes later.
 const ENTRY_AGAIN: &str =
     "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
-    e.skip, e.inline, NULL";
+    e.skip, e.inline, NULL, e.spared";
 
 impl Queue {
     fn entries(ours: Option<i64>) -> Self {
@@ -337,7 +341,7 @@ impl Queue {
             join: "",
             which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
             ties: "",
-            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm"),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.spared"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
@@ -441,16 +445,16 @@ fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, content, whether there is an answer, scale.
+/// The frame whose columns these are: attempts, due, content, whether there is an answer, scale, spared attempts.
 fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let home = content.id.route() as usize;
     let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
-    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, weak: row.get(9)?, scale })
+    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, spared: row.get(11)?, weak: row.get(9)?, scale })
 }
 
-/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading.
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts.
 fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
     let id: i64 = row.get(2)?;
     let url = parse_url(&row.get::<String>(3)?)?;
@@ -470,6 +474,7 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
         site,
         attempts,
         inline,
+        spared: row.get(10)?,
         alternates: vec![],
         version: None,
     }))

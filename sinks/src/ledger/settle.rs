@@ -73,10 +73,11 @@ impl Books<'_, '_> {
         self.refuse_held(entry.run, url)?;
         // A dead entry may be driven again, so it keeps what that takes.
         let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, turn = NULL,
-            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END, revive_ms = ?7 WHERE id = ?1";
+            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END, revive_ms = ?7, spared = ?8 WHERE id = ?1";
         let (due, revive) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
         let (attempts, detail) = (work.attempts(), brief(&end.fault.detail));
-        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail, revive])?;
+        let spared = attempts - work.attempts_counted();
+        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail, revive, spared])?;
         self.recount(kind, Some(entry.state), next);
         let body = end.body(attempts, None);
         self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&body), ..Line::default() })?;
@@ -117,12 +118,12 @@ impl Books<'_, '_> {
         self.change_picture(picture.id, |books| {
             let sql =
                 "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, revive_ms = ?7,
-                scale_ppm = coalesce(?8, scale_ppm) WHERE id = ?1";
+                scale_ppm = coalesce(?8, scale_ppm), spared = ?9 WHERE id = ?1";
             let (due, again) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
             let scale = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
             let detail = brief(&end.fault.detail);
-            books
-                .run(sql, values![picture.id, Word(next), frame.attempts, due, &end.fault.reason, detail, again, scale])
+            let (attempts, reason) = (frame.attempts, &end.fault.reason);
+            books.run(sql, values![picture.id, Word(next), attempts, due, reason, detail, again, scale, frame.spared])
         })?;
         self.due(FRAMES, end.due, end.again);
         self.log(Line {

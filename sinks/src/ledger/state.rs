@@ -1,7 +1,7 @@
 //! The ledger that the pipeline writes to, wherever it is.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use faceflow_core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};

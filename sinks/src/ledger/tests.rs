@@ -43,6 +43,7 @@ pub fn image(path: &str) -> Image {
         site: url("/"),
         attempts: 0,
         inline: None,
+        spared: 0,
         alternates: vec![],
         version: None,
     }
@@ -60,7 +61,7 @@ pub fn content(name: &str) -> Content {
 }
 
 pub fn frame(name: &str) -> Frame {
-    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, weak: false, scale: None }
+    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, spared: 0, weak: false, scale: None }
 }
 
 pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {

@@ -127,7 +127,8 @@ impl Lease {
                 "UPDATE pictures SET due_ms = 0 WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";
             moment.run(sql, values![tenant, run])?;
         }
-        let left = moment.one("SELECT count(*) FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
+        let left =
+            moment.one("SELECT count(*) FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
         if left.unwrap_or(0) >= HEIRLOOMS_MAX { self.forget_empty(moment, tenant) } else { Ok(()) }
     }
 

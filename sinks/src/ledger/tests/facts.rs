@@ -13,6 +13,7 @@ both![
     images_are_done_duplicates_rejected_dead_and_open,
     a_detection_that_fails_waits_dies_and_is_driven_again,
     a_degraded_answer_is_kept_and_the_full_one_still_owed,
+    what_the_store_failed_is_counted_apart,
     broken_promises_are_refused_by_name,
     page_and_site_of_an_image_do_not_depend_on_who_came_first,
     the_records_of_open_work_come_back_whole,
@@ -162,6 +163,28 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
     assert_eq!(rig.owed(), [(0, content("one").id.to_string())]);
     rig.tell(delivered("one", 1));
     assert_eq!(rig.line("/a")["attempts"], 1);
+}
+
+fn what_the_store_failed_is_counted_apart() {
+    let rig = Rig::showing(vec![image("/a"), image("/b")]);
+    let Work::Image(spared) = Work::Image(image("/a")).failed_once_more().failed_once_more().spared() else {
+        unreachable!("it is an image")
+    };
+    rig.tell(Fact::Fate(Fate::Retry { work: spared.clone().into(), fault: fault("store"), due: 5 }));
+    assert_eq!((spared.attempts, spared.spared), (2, 1));
+    let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
+    assert_eq!(again(&rig), [(5, Work::Image(spared))]);
+    rig.tell(kept(image("/b"), "one"));
+    let spared = Frame { ticket: None, home: content("one").id.route() as usize, ..frame("one") };
+    let spared = Work::Frame(spared).failed_once_more().spared();
+    rig.tell(Fact::Fate(Fate::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
+    assert_eq!(again(&rig)[1], (6, spared));
+    let rig = rig.reopened();
+    let urls = vec![url("/a"), url("/b")];
+    wait(rig.ledger().redrive(Selection { waiting: true, urls, ..Selection::default() })).expect("drives");
+    let anew = owed(rig.ledger()).into_iter().map(|(_, work)| work);
+    let counted: Vec<_> = anew.map(|work| (work.attempts(), work.attempts_counted())).collect();
+    assert_eq!(counted, [(0, 0), (0, 0)], "counted anew");
 }
 
 fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
