@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use faceflow::core::kill::VARIABLE;
 use serde_json::Value;
+use support::Recorded;
 use tempfile::{TempDir, tempdir};
 use world::postgres::Server;
 use world::{Answer, Faceflow, Gallery, Plan, Running, Site, World};
@@ -207,7 +208,7 @@ fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() 
     while all < wanted {
         let cluster = Cluster::new(server, &gallery);
         gallery.world.log().clear();
-        let mut kills = 0;
+        let (mut kills, mut recorded) = (0, vec![]);
         for life in 0..2 {
             let mut running: Vec<Running> = ["0", "1"].map(|process| cluster.start(process, "2", &[])).into();
             let victim = running.remove((round + life) % 2);
@@ -215,6 +216,8 @@ fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() 
             kills += usize::from(victim.kill9_after(moment).is_ok());
             let ended = running.remove(0).finish();
             assert!(matches!(ended.code(), Some(0 | 1)), "round {round}: {:?} {}", ended.code(), ended.stderr);
+            let state = ["--state", &cluster.state];
+            recorded.push(Recorded::of(&faceflow(cluster.folder.path()), &state, &gallery));
         }
         let ended = ["0", "1"].map(|process| cluster.start(process, "2", &[])).map(Running::finish);
         for ended in ended {
@@ -225,6 +228,7 @@ fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() 
             let most = 1 + kills;
             assert!(count <= most || url.ends_with("/robots.txt"), "round {round}: {url} was asked for {count} times");
         }
+        recorded.iter().for_each(|recorded| recorded.assert_not_asked_again(&gallery, &format!("round {round}")));
         (round, all) = (round + 1, all + kills);
         assert!(round < 2 * wanted, "{all} kills in {round} rounds: it ends before it can be killed");
     }

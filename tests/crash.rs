@@ -16,6 +16,7 @@ use faceflow::core::{Class, Fault, Time};
 use faceflow::job::Engine;
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
+use support::Recorded;
 use tempfile::tempdir;
 use world::{Answer, Faceflow, Gallery, Plan, Script};
 
@@ -106,23 +107,25 @@ fn killed_at_random_moments_and_resumed_the_results_are_those_of_an_undisturbed_
     assert!(expected.iter().all(|line| line["status"] != "open"));
 
     // Each round is killed a little later than the one before, several times over, then left to finish.
-    let wanted = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(15);
-    let (mut round, mut kills) = (0, 0);
+    let wanted = std::env::var("FACEFLOW_KILLS").ok().and_then(|kills| kills.parse::<usize>().ok()).unwrap_or(15);
+    let (mut round, mut kills) = (0, 0_usize);
     while kills < wanted {
         let folder = tempdir().expect("a folder");
         let faceflow = faceflow(folder.path());
         renew(&gallery);
+        let mut killed = vec![];
         for kill in 0..3 {
-            let moment = Duration::from_millis(60 + 97 * (round * 3 + kill) % 900);
+            let moment = Duration::from_millis(60 + 97 * (round * 3 + kill) as u64 % 900);
             match faceflow.start(&command).kill9_after(moment) {
-                Ok(_) => kills += 1,
+                Ok(_) => killed.push(Recorded::of(&faceflow, &[], &gallery)),
                 Err(ended) => assert_eq!(ended.code(), Some(0), "it ended before the kill: {}", ended.stderr),
             }
         }
-        let ended = faceflow.run(&command);
-        assert_eq!(ended.code(), Some(0), "round {round}: {}", ended.stderr);
-        assert_same(&faceflow, &expected, (&gallery, 3, &format!("round {round}")));
-        round += 1;
+        let (ended, what) = (faceflow.run(&command), format!("round {round}"));
+        assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+        assert_same(&faceflow, &expected, (&gallery, killed.len(), &what));
+        killed.iter().for_each(|recorded| recorded.assert_not_asked_again(&gallery, &what));
+        (round, kills) = (round + 1, kills + killed.len());
         assert!(round < 2 * wanted, "{kills} kills in {round} rounds: it ends before it can be killed");
     }
     println!("{kills} kills in {round} rounds");
@@ -146,17 +149,21 @@ fn killed_at_every_durable_step_and_resumed_the_results_are_those_of_an_undistur
             let command = [&command[..], &["-w", workers]].concat();
             renew(&gallery);
             // The second life dies at the same step, on what the first left behind, if it comes so far.
-            let lives = [0, 1].map(|_| faceflow(folder.path()).env(VARIABLE, &what).run(&command));
-            for ended in &lives {
+            let lives = [0, 1].map(|_| {
+                let ended = faceflow(folder.path()).env(VARIABLE, &what).run(&command);
+                (ended, Recorded::of(&faceflow(folder.path()), &[], &gallery))
+            });
+            for (ended, _) in &lives {
                 assert!(matches!(ended.code(), None | Some(0)), "{what}: {}", ended.stderr);
             }
-            let killed = lives.iter().filter(|ended| ended.code().is_none()).count();
+            let killed = lives.iter().filter(|(ended, _)| ended.code().is_none()).count();
             assert!(n > 0 || killed > 0, "{what} is never reached");
             kills += killed;
             let ended = faceflow(folder.path()).run(&command);
             assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
             assert_same(&faceflow(folder.path()), &expected, (&gallery, killed, &what));
-            if lives[0].code().is_some() {
+            lives.iter().for_each(|(_, recorded)| recorded.assert_not_asked_again(&gallery, &what));
+            if lives[0].0.code().is_some() {
                 break;
             }
         }

@@ -4,6 +4,7 @@ mod support;
 mod world;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::record::Reading;
 use faceflow::core::testing::{EPOCH, simulate_from};
-use faceflow::core::{Class, Clock, Fault, Future, Time};
+use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::graph;
 use faceflow::operators::web::{Response, Want, Web};
 use faceflow::parts::{Outside, Parts};
@@ -48,8 +49,27 @@ struct Changing {
     script: Script,
     requests: Requests,
     bridge: Bridge,
-    /// The process is killed at this time.
+    mortal: Mortal,
+}
+
+/// The process, which is killed at this time.
+#[derive(Clone)]
+struct Mortal {
     until: Time,
+    dead: Arc<AtomicBool>,
+    bridge: Bridge,
+}
+
+impl Mortal {
+    /// Whether it is dead by now.
+    fn is_dead(&self) -> bool {
+        if self.bridge.clock.now() - EPOCH >= self.until {
+            self.dead.store(true, Relaxed);
+            self.bridge.pulse.stop();
+            self.bridge.nudge();
+        }
+        self.dead.load(Relaxed)
+    }
 }
 
 impl Changing {
@@ -64,16 +84,6 @@ impl Changing {
     fn shown(&self) -> Result<usize, Fault> {
         let current = self.script.page.iter().rev().find(|(from, _)| *from <= self.now());
         current.and_then(|(_, shown)| shown.ok()).ok_or_else(down)
-    }
-
-    /// Whether the process is dead by now.
-    fn is_killed(&self) -> bool {
-        let killed = self.now() >= self.until;
-        if killed {
-            self.bridge.pulse.stop();
-            self.bridge.nudge();
-        }
-        killed
     }
 
     fn page(&self, url: &Url) -> Result<Response, Fault> {
@@ -94,7 +104,7 @@ fn response<const N: usize>(url: &Url, headers: [(&str, &str); N], body: Bytes) 
 
 impl Web for Changing {
     fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
-        if self.is_killed() {
+        if self.mortal.is_dead() {
             return Box::pin(std::future::pending());
         }
         self.note(url, false);
@@ -114,7 +124,7 @@ impl Web for Changing {
     }
 
     fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
-        if self.is_killed() {
+        if self.mortal.is_dead() {
             return Box::pin(std::future::pending());
         }
         let page = self.page(url);
@@ -128,7 +138,7 @@ impl Web for Changing {
 struct Engine {
     from: Time,
     requests: Requests,
-    clock: Arc<dyn Clock>,
+    mortal: Mortal,
 }
 
 impl Detector for Engine {
@@ -149,7 +159,10 @@ impl Detector for Engine {
     }
 
     fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        let now = self.clock.now() - EPOCH;
+        if self.mortal.is_dead() {
+            return Err(Fault::transient(Class::Engine, "engine_error", "nobody hears of it"));
+        }
+        let now = self.mortal.bridge.clock.now() - EPOCH;
         self.requests.lock().expect("not poisoned").push((now, "detect".to_owned(), false));
         if now < self.from {
             return Err(Fault::transient(Class::Engine, "engine_error", "the engine is down"));
@@ -172,12 +185,13 @@ fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &R
             "retry.detect.attempts_max=1",
             "dedupe.settle_ms=0",
         ]);
-        let engine =
-            Engine { from: script.engine_from, requests: Arc::clone(&requests), clock: Arc::clone(&bridge.clock) };
+        let mortal = Mortal { until, dead: Arc::default(), bridge: bridge.clone() };
+        let dead = Arc::clone(&mortal.dead);
+        let engine = Engine { from: script.engine_from, requests: Arc::clone(&requests), mortal: mortal.clone() };
         let outside = Outside {
-            web: Arc::new(Changing { script, requests, bridge: bridge.clone(), until }),
+            web: Arc::new(Changing { script, requests, bridge: bridge.clone(), mortal }),
             store: Arc::new(Objects::open(&store).expect("a store")),
-            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"), dead)),
             detector: Arc::new(engine),
             sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
             sinks: vec![],
@@ -265,7 +279,7 @@ fn what_is_dead_is_tried_by_a_stream_until_it_is_repaired() {
 
 #[test]
 fn a_restart_between_any_two_chances_changes_no_due_time() {
-    for kill in OF_THE_PAGE.iter().chain(&OF_THE_PICTURE).skip(1).copied() {
+    for kill in OF_THE_PAGE.iter().chain(&OF_THE_PICTURE).chain(&OF_THE_ENGINE).skip(1).copied() {
         let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
         let killed = live(folder.path(), REPAIRED, (0, kill), &requests);
         assert_eq!(killed, kill);

@@ -120,7 +120,10 @@ fn run_into(
         let outside = Outside {
             web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
             store,
-            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            ledger: Arc::new(Still(
+                StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
+                Arc::default(),
+            )),
             detector: Arc::new(Failing {
                 looks: Mutex::new(engine.into_iter().rev().collect()),
                 times: seen,

@@ -214,7 +214,10 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
         let outside = Outside {
             web: Arc::new(WideWeb { wide: web, bridge: bridge.clone() }),
             store: Arc::new(Nowhere),
-            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"))),
+            ledger: Arc::new(Still(
+                StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
+                Arc::default(),
+            )),
             detector: Arc::new(Quick(batch)),
             sources: vec![Box::new(List::new(starts))],
             sinks: vec![],

@@ -25,18 +25,19 @@ pub trait Recorded<'s, R> {
 
 impl<'s, R: AsFact + Clone + Send + 'static> Recorded<'s, R> for Flow<'s, R> {
     fn record(self, ledger: Arc<dyn Ledger>, bridge: &Bridge) -> (Flow<'s, R>, Flow<'s, News>) {
-        let pulse = bridge.pulse.clone();
+        let driver = bridge.clone();
         let job = move |record: R| {
-            let (written, pulse) = (ledger.append(record.fact()), pulse.clone());
+            let (written, driver) = (ledger.append(record.fact()), driver.clone());
             async move {
                 match caught(async { Ok(written.await) }).await {
                     Ok(Ok(opened)) => {
                         let news = News { ended: record.ends(), opened };
                         return Ok((record, news));
                     }
-                    Ok(Err(error)) => pulse.fail(error.to_string()),
-                    Err(panic) => pulse.fail(format!("writing to the ledger: {panic}")),
+                    Ok(Err(error)) => driver.pulse.fail(error.to_string()),
+                    Err(panic) => driver.pulse.fail(format!("writing to the ledger: {panic}")),
                 }
+                driver.nudge();
                 std::future::pending().await
             }
         };

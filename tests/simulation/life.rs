@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Ask, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
 use faceflow::core::record::{ContentId, Fate, Work};
 use faceflow::core::sink::{Sink, Store};
 use faceflow::core::{Class, Fault, Future, Time};
@@ -22,12 +22,17 @@ use url::Url;
 use crate::script::{Mood, Place, World, dice, lock};
 use crate::support::markers;
 
+/// What a ledger says that fails.
+pub const BROKEN: &str = "the connection broke";
+
 /// A life of the process.
 pub struct Life {
     pub world: Arc<World>,
     pub bridge: Bridge,
-    /// The step at which it is killed; 0 for a natural end.
+    /// The step at which it ends; 0 for a natural end.
     kill_at: u64,
+    /// Whether it is not killed then, but its ledger fails from then on.
+    ledger_fails: bool,
     steps: AtomicU64,
     dead: AtomicBool,
     /// Everything that happened, in order.
@@ -39,11 +44,12 @@ pub struct Life {
 
 impl Life {
     /// A life in `world` that begins now.
-    pub fn new(world: Arc<World>, bridge: &Bridge, kill_at: u64) -> Self {
+    pub fn new(world: Arc<World>, bridge: &Bridge, (kill_at, ledger_fails): (u64, bool)) -> Self {
         Self {
             world,
             bridge: bridge.clone(),
             kill_at,
+            ledger_fails,
             steps: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             history: Mutex::default(),
@@ -65,7 +71,7 @@ impl Life {
     /// A moment at which the process may die. It never comes back from it then.
     async fn step(&self, what: &str) {
         (what, self.bridge.clock.now()).hash(&mut *lock(&self.history));
-        if self.steps.fetch_add(1, Relaxed) + 1 == self.kill_at {
+        if self.steps.fetch_add(1, Relaxed) + 1 == self.kill_at && !self.ledger_fails {
             self.dead.store(true, Relaxed);
             self.bridge.pulse.stop();
             self.bridge.nudge();
@@ -73,6 +79,10 @@ impl Life {
         if self.dead.load(Relaxed) {
             std::future::pending().await
         }
+    }
+
+    fn ledger_is_down(&self) -> bool {
+        self.ledger_fails && self.steps.load(Relaxed) >= self.kill_at
     }
 
     async fn pause(&self, what: &str, times: usize) {
@@ -241,8 +251,16 @@ impl Ledger for ScriptedLedger {
                 Fact::Fate(Fate::Retry { work: Work::Image(image), due, .. }) => Some((image.url.to_string(), *due)),
                 _ => None,
             };
+            // The connection breaks before the fact is there, or before the answer is.
+            let broken = || LedgerError::Storage { place: "scripted".to_owned(), reason: BROKEN.to_owned() };
+            if life.ledger_is_down() && *turn % 2 == 0 {
+                return Err(broken());
+            }
             let written = futures::executor::block_on(ledger.append(fact));
             life.step(&what).await;
+            if life.ledger_is_down() {
+                return Err(broken());
+            }
             let now = life.bridge.clock.now();
             lock(&life.world.dues).extend(due.map(|(url, due)| (url, due.max(now))));
             written
@@ -263,5 +281,9 @@ impl Ledger for ScriptedLedger {
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
         self.ledger.tally()
+    }
+
+    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+        self.ledger.audit(keys_max)
     }
 }

@@ -3,8 +3,10 @@
 // Every test file compiles this module anew and uses its own part of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
@@ -19,7 +21,7 @@ use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;
 use serde_json::Value;
 
-use crate::world::find_markers;
+use crate::world::{Faceflow, Gallery, find_markers};
 
 /// Sees every rectangle in the marker colour as a face.
 pub struct Markers;
@@ -88,16 +90,52 @@ pub fn lines_at(state: &Path, kind: Kind) -> Vec<Value> {
         .collect()
 }
 
+/// What a process that was killed had recorded, and how much it had asked the web for by then.
+pub struct Recorded {
+    urls: BTreeSet<String>,
+    asked: usize,
+}
+
+impl Recorded {
+    /// As the state tells that `more` names. A state that is not there yet holds nothing.
+    pub fn of(faceflow: &Faceflow, more: &[&str], gallery: &Gallery) -> Self {
+        let asked = gallery.world.log().total();
+        let mut urls = BTreeSet::new();
+        for kind in ["pages", "images"] {
+            let told = faceflow.run(&[&["results", "--kind", kind][..], more].concat());
+            if told.code() != Some(0) {
+                assert!(told.stderr.contains("there is no state"), "{}", told.stderr);
+                continue;
+            }
+            // Of a picture that waits for its faces, the bytes are kept.
+            let is_kept = |line: &&Value| line["status"] != "open" || line["image"].is_object();
+            urls.extend(told.lines().iter().filter(is_kept).filter_map(|line| line["url"].as_str()).map(str::to_owned));
+        }
+        Self { urls, asked }
+    }
+
+    /// Nothing of it was asked for since.
+    pub fn assert_not_asked_again(&self, gallery: &Gallery, what: &str) {
+        let since = gallery.world.log().requests().into_iter().skip(self.asked);
+        let again: Vec<String> = since.map(|request| request.url).filter(|url| self.urls.contains(url)).collect();
+        assert!(again.is_empty(), "{what}: recorded, and asked for again: {again:?}");
+    }
+}
+
 /// The line of one URL.
 pub fn line_of<'a>(lines: &'a [Value], url: &str) -> &'a Value {
     lines.iter().find(|line| line["url"] == url).unwrap_or_else(|| panic!("no line for {url}"))
 }
 
-/// The real ledger. Its writer is a thread that a virtual clock knows nothing of, so time stands still while it writes.
-pub struct Still(pub StateLedger);
+/// The real ledger. Its writer is a thread that a virtual clock knows nothing of, so time stands still while it writes. Nothing
+/// is written once the process is dead.
+pub struct Still(pub StateLedger, pub Arc<AtomicBool>);
 
 impl Ledger for Still {
     fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
+        if self.1.load(Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         let written = self.0.append(fact);
         Box::pin(async { futures::executor::block_on(written) })
     }
