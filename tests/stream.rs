@@ -11,7 +11,8 @@ use std::time::Duration;
 use faceflow::core::kill::{INBOX_POINTS, VARIABLE};
 use serde_json::Value;
 use tempfile::tempdir;
-use world::{Faceflow, Running, World};
+use world::postgres::Server;
+use world::{Answer, Faceflow, Running, Script, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -335,4 +336,53 @@ fn a_stream_that_looks_again_comes_to_the_same_end_whenever_it_is_killed() {
     }
     let asked = web.log().of(&site.url("/"));
     assert!(asked.len() > 1, "the page was looked at again, {} times", asked.len());
+}
+
+#[test]
+fn of_two_streams_on_one_state_one_tries_again_and_goes_on_for_the_other() {
+    let Some(server) = Server::shared() else { return };
+    let state = server.schema("postgres");
+    let web = World::new();
+    let sites: Vec<_> = (0..2).map(|_| web.site()).collect();
+    sites[0].page("/", "<img src=/a.jpg>").image("/a.jpg", photo(1));
+    let later = Script::times(1, Answer::status(503)).then(Answer::ok("image/jpeg", photo(2)));
+    sites[1].page("/", "<img src=/busy.jpg>").put("/busy.jpg", later);
+    let many: String = (0..20).map(|n| format!("<img src=/{n}.jpg>")).collect();
+    sites[1].page("/many", &many);
+    for n in 0..20 {
+        sites[1].image(&format!("/{n}.jpg"), photo(10 + n));
+    }
+    let folder = tempdir().expect("a folder");
+    let faceflow = faceflow(folder.path());
+    let start = |list: &str, urls: &[String], more: &[&str]| {
+        std::fs::write(folder.path().join(list), urls.join("\n")).expect("writes");
+        let agent = format!("fetch.user_agent={list}");
+        let often = ["recrawl.interval_min_ms=300", "ledger.lease_ms=1500", "retry.web.attempts_max=1", &agent];
+        let often: Vec<&str> = often.into_iter().chain(more.iter().copied()).flat_map(|set| ["--set", set]).collect();
+        faceflow.start(&[&FLAGS[..], &["--state", &state, "--sites", list], &often].concat())
+    };
+    let done = |running: &mut Running, count: usize| {
+        running.waits(LIMIT, || {
+            let told = faceflow.run(&["results", "--state", &state]);
+            told.code() == Some(0) && told.lines().iter().filter(|line| line["status"] == "done").count() >= count
+        })
+    };
+    let mut first = start("first", &[sites[0].url("/")], &[]);
+    assert!(done(&mut first, 1), "the first stream's own: {}", first.stderr());
+    let urls = [sites[1].url("/"), sites[1].url("/many")];
+    let second = start("second", &urls, &["fetch.delay_ms=1000", "fetch.per_host=1"]);
+    // What dies with the second is tried again by the first, which has looked longer.
+    let address = sites[1].url("/busy.jpg");
+    web.log().wait_for(LIMIT, |requests| requests.iter().filter(|request| request.url == address).count() == 2);
+    let busy = web.log().of(&address);
+    let agents: Vec<_> = busy.iter().filter_map(|request| request.header("user-agent")).collect();
+    assert_eq!(agents, ["second", "first"]);
+    // And what the second has not come to when it is killed.
+    let killed = second.kill9_when(|| web.log().count(&sites[1].url("/0.jpg")) > 0);
+    assert!(killed.is_ok(), "it had time for it");
+    assert!(done(&mut first, 22), "what the second left: {}", first.stderr());
+    let asked: Vec<usize> = (0..20).map(|n| web.log().count(&sites[1].url(&format!("/{n}.jpg")))).collect();
+    assert!(asked.iter().all(|count| *count <= 2) && asked.iter().sum::<usize>() <= 21, "{asked:?}");
+    first.signal("TERM");
+    assert_eq!(first.finish().code(), Some(0));
 }

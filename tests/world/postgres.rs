@@ -4,17 +4,28 @@
 //! shell waits for the end of this process, however it ends, then stops the server and removes the folder.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::chown;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// An authority, and a certificate by it.
+const CERTIFICATES: &str = "
+    key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+    openssl req -x509 $key -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
+    openssl req $key -subj /CN=localhost -keyout server.key -out server.csr
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
+    chmod 600 server.key";
 
 /// A PostgreSQL server.
 pub struct Server {
     folder: PathBuf,
     programs: PathBuf,
     schemas: AtomicU32,
+    /// What it is started with besides.
+    more: String,
     /// Ends the server when this process ends, because it reads the end of what nobody writes.
     _watch: Child,
 }
@@ -55,7 +66,7 @@ impl Server {
         let mut watch = as_postgres(OsStr::new("sh"));
         watch.args(["-c", &stop]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watch = watch.spawn().expect("starts");
-        let server = Self { folder, programs, schemas: AtomicU32::new(0), _watch: watch };
+        let server = Self { folder, programs, schemas: AtomicU32::new(0), more: String::new(), _watch: watch };
         assert!(server.up(), "the server starts; see {}", server.folder.join("log").display());
         Some(server)
     }
@@ -63,12 +74,41 @@ impl Server {
     /// Starts it; whether it did.
     pub fn up(&self) -> bool {
         let folder = self.folder.display();
-        let settings =
-            format!("-c listen_addresses= -c unix_socket_directories='{folder}' -c max_connections=300 -c fsync=off");
+        let settings = format!(
+            "-c listen_addresses= -c unix_socket_directories='{folder}' -c max_connections=300 -c fsync=off {}",
+            self.more
+        );
         let (data, log) = (self.folder.join("data"), self.folder.join("log"));
         let mut start = program(&self.programs, "pg_ctl");
         start.arg("-D").arg(data).arg("-l").arg(log).args(["-o", &settings, "-w", "start"]);
         start.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("pg_ctl runs").success()
+    }
+
+    /// Starts it again at a port of its own, where it speaks TLS as `localhost`, with a certificate of an authority of its own.
+    /// The port and that authority's file; `None` (and a word about it) where no certificate can be made.
+    #[allow(dead_code, reason = "not everyone who shares this file wants it")]
+    pub fn encrypt(&mut self) -> Option<(u16, PathBuf)> {
+        let folder = self.folder.join("tls");
+        std::fs::create_dir(&folder).expect("makes");
+        std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost").expect("writes");
+        let made = Command::new("sh").current_dir(&folder).args(["-ec", CERTIFICATES]).output().expect("sh runs");
+        if !made.status.success() {
+            println!("skipped: openssl makes no certificate: {}", String::from_utf8_lossy(&made.stderr));
+            return None;
+        }
+        let key = folder.join("server.key");
+        let owner = std::fs::metadata(&self.folder).expect("is there");
+        chown(&key, Some(owner.uid()), Some(owner.gid())).expect("is given to its user");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let place = folder.display();
+        self.more = format!(
+            "-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on -c ssl_cert_file='{place}/server.crt' -c ssl_key_file='{place}/server.key'"
+        );
+        self.stop();
+        assert!(self.up(), "the server starts; see {}", self.folder.join("log").display());
+        Some((port, folder.join("ca.crt")))
     }
 
     /// Kills its first process with SIGKILL; the others leave when they notice.

@@ -9,3 +9,4 @@ mod dialect;
 pub(super) mod lease;
 pub(super) mod schema;
 pub(super) mod server;
+mod tls;

@@ -5,6 +5,7 @@ mod audit;
 mod conservation;
 mod crash;
 mod durability;
+mod encrypted;
 mod facts;
 mod group;
 mod measure;

@@ -16,10 +16,11 @@ use std::task::{Context, Poll, Waker};
 use futures::executor::block_on;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, Error, IsolationLevel, NoTls, Row, Statement, Transaction};
+use tokio_postgres::{Error, IsolationLevel, Row, Statement, Transaction};
 
 use super::codec::Owned;
 use super::dialect::translate;
+use super::tls::Route;
 use crate::ledger::database::{Moment, Value};
 use crate::ledger::rows::Trouble;
 
@@ -81,17 +82,17 @@ pub(in crate::ledger) struct Client {
 
 impl Client {
     /// Connects; the I/O thread serves it.
-    pub fn connect(wire: &Arc<Wire>, config: &Config) -> Result<Self, Error> {
-        let config = config.clone();
-        let client = wire.run(async move { open(&config).await })?;
+    pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, Error> {
+        let route = route.clone();
+        let client = wire.run(async move { open(&route).await })?;
         Ok(Self { client, statements: RefCell::default(), drive: Drive::Wire(Arc::clone(wire)) })
     }
 
     /// Connects; this thread serves it, which must have no other runtime.
-    pub fn connect_here(config: &Config) -> Result<Self, Trouble> {
+    pub fn connect_here(route: &Route) -> Result<Self, Trouble> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Trouble::Lost(format!("no socket can be served: {error}")))?;
-        let client = runtime.block_on(open(config))?;
+        let client = runtime.block_on(open(route))?;
         Ok(Self { client, statements: RefCell::default(), drive: Drive::Own(runtime) })
     }
 
@@ -141,8 +142,8 @@ fn finish<T>(drive: &Drive, transaction: Transaction<'_>, done: Result<T, Troubl
 
 /// Opens a connection that is served by the runtime this is called in.
 #[allow(clippy::disallowed_methods, reason = "the task is the socket's other end, not work of the graph")]
-pub(super) async fn open(config: &Config) -> Result<tokio_postgres::Client, Error> {
-    let (client, connection) = config.connect(NoTls).await?;
+pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, Error> {
+    let (client, connection) = route.config.connect(route.tls.clone()).await?;
     // Why it ended is said to whoever asks next.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)

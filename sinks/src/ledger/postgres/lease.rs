@@ -56,14 +56,6 @@ impl Lease {
             Ok(id)
         });
         let id = begun.map_err(|trouble| server.refused(trouble.to_string()))?;
-        let others = match joined {
-            Some(_) => 0,
-            None => others(connection, id).map_err(|trouble| server.refused(trouble.to_string()))?,
-        };
-        if others > 0 {
-            let place = &server.address;
-            tracing::warn!("{place}: shared with {others} other runs; what they have is left to them");
-        }
         let (stop, stopped) = mpsc::channel();
         let lease = Duration::from_millis(server.settings.lease_ms);
         let refused = |error: std::io::Error| server.refused(error.to_string());
@@ -71,7 +63,16 @@ impl Lease {
         let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
         let thread = thread.spawn(move || beat(&place, id, lease, &stopped)).map_err(refused)?;
         let own = joined.is_none();
-        Ok(Self { id, own, lease, over: Cell::new(false), stop: Some(stop), thread: Some(thread) })
+        let begun = Self { id, own, lease, over: Cell::new(false), stop: Some(stop), thread: Some(thread) };
+        // The heart beats already: to look for the others may take longer than a short lease.
+        if own {
+            let others = others(connection, id).map_err(|trouble| server.refused(trouble.to_string()))?;
+            if others > 0 {
+                let place = &server.address;
+                tracing::warn!("{place}: shared with {others} other runs; what they have is left to them");
+            }
+        }
+        Ok(begun)
     }
 
     /// The run's number.
@@ -218,12 +219,12 @@ fn beat_once(
     lease: Duration,
     connection: &mut Option<tokio_postgres::Client>,
 ) -> Result<bool, String> {
-    let (config, mut client) = (server.config().clone(), connection.take());
+    let (route, mut client) = (server.route().clone(), connection.take());
     let (alive, client) = server.wire().run(async move {
         let beating = async {
             let client = match client.take() {
                 Some(client) => client,
-                None => super::client::open(&config).await?,
+                None => super::client::open(&route).await?,
             };
             let sql = format!("UPDATE runs SET beat_at = clock_timestamp() WHERE id = $1 AND {LIVING}");
             let rows = client.execute(&sql, &[&id]).await?;

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::Config;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::client::{Client, Wire};
+use super::tls::Route;
 use crate::ledger::{LedgerSettings, OpenError};
 
 /// What stands for a password wherever an address is shown.
@@ -83,7 +83,7 @@ fn redacted_across(scheme: &str, rest: &str, query: &str) -> String {
 pub(in crate::ledger) struct Server {
     pub address: Address,
     pub settings: LedgerSettings,
-    config: Config,
+    route: Route,
     wire: Arc<Wire>,
 }
 
@@ -91,7 +91,8 @@ impl Server {
     pub fn new(address: Address, settings: &LedgerSettings) -> Result<Self, OpenError> {
         let refused = |reason: String| OpenError::Storage { place: address.to_string(), reason };
         // The parser's words may hold a piece of the password.
-        let mut config: Config = address.url.parse().map_err(|_| refused(NO_ADDRESS.to_owned()))?;
+        let mut route = Route::to(&address.url, NO_ADDRESS).map_err(refused)?;
+        let config = &mut route.config;
         let lease = Duration::from_millis(settings.lease_ms);
         config.connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
         // A peer that is gone without a word is noticed within about a lease.
@@ -103,25 +104,25 @@ impl Server {
             config.password(password);
         }
         let wire = Wire::new().map_err(|error| refused(error.to_string()))?;
-        Ok(Self { settings: settings.clone(), config, wire: Arc::new(wire), address })
+        Ok(Self { settings: settings.clone(), route, wire: Arc::new(wire), address })
     }
 
     /// A connection.
     pub fn connect(&self) -> Result<Client, OpenError> {
-        Client::connect(&self.wire, &self.config).map_err(|error| self.refused(said(&error)))
+        Client::connect(&self.wire, &self.route).map_err(|error| self.refused(said(&error)))
     }
 
     /// A connection that is served by this thread, which must have no other runtime.
     pub fn connect_here(&self) -> Result<Client, OpenError> {
-        Client::connect_here(&self.config).map_err(|trouble| self.refused(trouble.to_string()))
+        Client::connect_here(&self.route).map_err(|trouble| self.refused(trouble.to_string()))
     }
 
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
 
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     pub fn refused(&self, reason: String) -> OpenError {
@@ -138,6 +139,10 @@ const ADVICE: &str = "; see that the server is up, then run the same command aga
 
 /// What to do where user and password do not fit.
 const PASSWORD: &str = "; correct the user name in the address, or the password there or in PGPASSWORD";
+
+/// What to do where a certificate is not trusted.
+const CERTIFICATE: &str = "; name the certificate of its authority with sslrootcert=FILE in the address, and the host as the \
+    certificate does, or take any certificate with sslmode=require alone";
 
 /// How the driver ends when the server asks for a password and none is given.
 const NO_PASSWORD: &str = "password missing";
@@ -157,7 +162,13 @@ pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
         }
         cause = next.source();
     }
-    let advice = if words.ends_with(NO_PASSWORD) { PASSWORD } else { ADVICE };
+    let advice = if words.ends_with(NO_PASSWORD) {
+        PASSWORD
+    } else if words.contains("certificate") {
+        CERTIFICATE
+    } else {
+        ADVICE
+    };
     words + advice
 }
 

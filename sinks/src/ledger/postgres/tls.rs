@@ -1,0 +1,181 @@
+//! How connections to a server are encrypted, in the words of libpq (PostgreSQL's manual, chapter "libpq", "SSL Support").
+//!
+//! `sslmode=prefer`, which goes without saying, encrypts where the server can, `require` always; both take any certificate.
+//! `verify-full` checks that it names the host and comes from an authority that the system trusts, or from one in the file
+//! `sslrootcert`, which turns the check on by itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::form_urlencoded;
+
+/// How a server is to be reached and known.
+#[derive(Clone)]
+pub(in crate::ledger) struct Route {
+    pub config: tokio_postgres::Config,
+    pub tls: MakeRustlsConnect,
+}
+
+/// Never with a password.
+impl fmt::Debug for Route {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.config, out)
+    }
+}
+
+impl Route {
+    /// The route to a `postgres://` URL, or what is wrong with it; `malformed` where nothing can be said without showing a part of
+    /// the password.
+    pub fn to(url: &str, malformed: &str) -> Result<Self, String> {
+        let (rest, check) = split(url)?;
+        let config = rest.parse().map_err(|_| malformed.to_owned())?;
+        Ok(Self { config, tls: MakeRustlsConnect::new(check.client()?) })
+    }
+}
+
+/// Whose certificates are good.
+#[derive(Debug, PartialEq, Eq)]
+enum Check {
+    /// Anybody's.
+    None,
+    /// Those of the authorities that the system trusts.
+    System,
+    /// Those of the authorities in this file.
+    File(String),
+}
+
+/// The URL without what only this module knows, and what it says about certificates.
+fn split(url: &str) -> Result<(String, Check), String> {
+    let Some((place, query)) = url.rsplit_once('?') else { return Ok((url.to_owned(), Check::None)) };
+    let (mut kept, mut check) = (Vec::new(), Check::None);
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some(("sslmode", "verify-full")) => {
+                kept.push("sslmode=require");
+                check = if check == Check::None { Check::System } else { check };
+            }
+            Some(("sslmode", mode @ ("verify-ca" | "allow"))) => {
+                return Err(format!("sslmode={mode} is not known here; disable, prefer, require and verify-full are"));
+            }
+            Some(("sslrootcert", file)) => {
+                // Here a plus is a plus.
+                let file =
+                    form_urlencoded::parse(file.replace('+', "%2B").as_bytes()).map(|(file, _)| file.into()).next();
+                let file: String = file.unwrap_or_default();
+                check = if file == "system" { Check::System } else { Check::File(file) };
+            }
+            _ => kept.push(pair),
+        }
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    Ok((format!("{place}{query}"), check))
+}
+
+impl Check {
+    fn client(&self) -> Result<ClientConfig, String> {
+        let said = |error: Error| format!("TLS: {error}");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().map_err(said)?;
+        let builder = match self {
+            Self::None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+            Self::System => builder.with_platform_verifier().map_err(said)?,
+            Self::File(file) => builder.with_root_certificates(authorities(file)?),
+        };
+        Ok(builder.with_no_client_auth())
+    }
+}
+
+fn authorities(file: &str) -> Result<RootCertStore, String> {
+    let named = |why: String| format!("sslrootcert={file}: {why}");
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| named(error.to_string()))? {
+        let certificate = certificate.map_err(|error| named(error.to_string()))?;
+        roots.add(certificate).map_err(|error| named(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(named("it holds no certificate in PEM".to_owned())) } else { Ok(roots) }
+}
+
+/// Takes every certificate: nobody can listen, but anybody may answer. What it signs must be signed with it nevertheless.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_libpq_say_whose_certificates_are_good() {
+        let cases = [
+            ("postgres://u@h/d", "postgres://u@h/d", Check::None),
+            ("postgres://u@h/d?sslmode=require", "postgres://u@h/d?sslmode=require", Check::None),
+            ("postgres://u@h/d?sslmode=verify-full", "postgres://u@h/d?sslmode=require", Check::System),
+            ("postgres://u@h/d?sslrootcert=/a%20b+c", "postgres://u@h/d", Check::File("/a b+c".to_owned())),
+            (
+                "postgres://u@h/d?sslrootcert=ca.pem&sslmode=verify-full&port=1",
+                "postgres://u@h/d?sslmode=require&port=1",
+                Check::File("ca.pem".to_owned()),
+            ),
+            ("postgres://u@h/d?sslrootcert=system", "postgres://u@h/d", Check::System),
+        ];
+        for (url, rest, check) in cases {
+            assert_eq!(split(url), Ok((rest.to_owned(), check)), "{url}");
+        }
+        assert!(split("postgres://u@h/d?sslmode=verify-ca").is_err_and(|why| why.contains("verify-full")));
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let url = format!("postgres://u@h/d?sslrootcert={}", file.path().display());
+        let refused = Route::to(&url, "malformed").expect_err("is empty");
+        assert!(
+            refused.contains("no certificate") && refused.contains(&file.path().display().to_string()),
+            "{refused}"
+        );
+        let missing = Route::to("postgres://u@h/d?sslrootcert=/no/such", "malformed").expect_err("is not there");
+        assert!(missing.contains("/no/such"), "{missing}");
+    }
+}
