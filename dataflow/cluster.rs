@@ -5,6 +5,7 @@
 //! ledger holds, and only when all have done so does the dataflow begin. Promise: processes that would not fit together
 //! never start together, and say in what they differ.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use faceflow_core::cluster::{Beat, ClusterSettings, Peers, READING};
 use faceflow_core::{Clock, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::zero_copy::stream::Stream;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -78,7 +80,7 @@ pub enum ClusterError {
         /// The other one.
         process: usize,
         /// In what.
-        what: &'static str,
+        what: String,
         /// What this one has.
         ours: String,
         /// What the other one has.
@@ -105,10 +107,38 @@ pub struct Terms {
     pub addresses: Vec<String>,
     /// Workers in each process.
     pub workers: usize,
+    /// Whether only a signal ends the run.
+    pub endless: bool,
     /// State, output and tenant, without passwords.
     pub places: String,
-    /// A digest of all settings.
-    pub settings: String,
+    /// A digest of the detector's model.
+    pub model: String,
+    /// Every setting, as text; a digest of those that are long or secret.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Terms {
+    /// The first thing in which two processes do not fit together: what it is, here and there.
+    fn differ(&self, theirs: &Self) -> Option<(String, String, String)> {
+        let command = |endless| if endless { "stream" } else { "run" }.to_owned();
+        let rows = [
+            ("the version", self.version.clone(), theirs.version.clone()),
+            ("the number of processes (-n)", self.addresses.len().to_string(), theirs.addresses.len().to_string()),
+            ("the hosts file (-h)", self.addresses.join(" "), theirs.addresses.join(" ")),
+            ("the number of workers (-w)", self.workers.to_string(), theirs.workers.to_string()),
+            ("the command", command(self.endless), command(theirs.endless)),
+            ("--state, --out or --tenant", self.places.clone(), theirs.places.clone()),
+            ("the detector's model", self.model.clone(), theirs.model.clone()),
+        ];
+        let row = rows.into_iter().find(|(_, ours, theirs)| ours != theirs);
+        row.map(|(what, ours, theirs)| (what.to_owned(), ours, theirs)).or_else(|| {
+            let of =
+                |terms: &Self, key: &String| terms.settings.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
+            let keys = self.settings.keys().chain(theirs.settings.keys());
+            let key = keys.into_iter().find(|key| self.settings.get(*key) != theirs.settings.get(*key))?;
+            Some((format!("the setting {key}"), of(self, key), of(theirs, key)))
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,6 +149,8 @@ struct Hello {
 
 /// Connections to all other processes, before the dataflow takes them over.
 pub struct Links {
+    /// Nobody else is this process as long as it runs.
+    listener: TcpListener,
     membership: Membership,
     join_ms: u64,
     sockets: Vec<Option<Connection>>,
@@ -142,7 +174,7 @@ impl Links {
         let met = tokio::time::timeout(limit, meet(&membership, &terms, &listener, &mut sockets)).await;
         if let Ok(met) = met {
             met?;
-            return Ok(Self { join_ms: settings.join_ms, membership, sockets });
+            return Ok(Self { listener, join_ms: settings.join_ms, membership, sockets });
         }
         let others = (0..addresses.len()).filter(|other| other != process);
         let absent = others.into_iter().find(|other| sockets[*other].is_none()).unwrap_or_default();
@@ -225,7 +257,7 @@ impl Links {
             initialize_networking_from_sockets(inside, sockets, self.membership.process, workers, hooks)
                 .map_err(said)?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        timely::execute::execute_from(builders, Box::new(guard), timely::WorkerConfig::default(), work)
+        timely::execute::execute_from(builders, Box::new((guard, self.listener)), timely::WorkerConfig::default(), work)
     }
 }
 
@@ -252,10 +284,11 @@ async fn meet(
             let Ok((mut socket, _)) = listener.accept().await else { continue };
             let ours = Hello { process: membership.process, terms: terms.clone() };
             let greeted = async {
-                let hello = receive::<Hello>(&mut socket).await?;
+                let hello = receive::<Value>(&mut socket).await?;
                 send(&mut socket, &ours).await.map(|()| hello)
             };
             let Ok(Ok(hello)) = tokio::time::timeout(GREETING, greeted).await else { continue };
+            let Some(hello) = understood(terms, hello)? else { continue };
             let place = hello.process.checked_sub(membership.process).filter(|at| *at > 0);
             if let Some(place) = place.and_then(|at| after.get_mut(at)).filter(|place| place.is_none()) {
                 agree(terms, &hello)?;
@@ -273,31 +306,40 @@ async fn call(membership: &Membership, terms: &Terms, other: usize) -> Result<Co
         if let Ok(mut socket) = Connection::connect(&membership.addresses[other]).await {
             let hello = Hello { process: membership.process, terms: terms.clone() };
             let sent = send(&mut socket, &hello).await;
-            if let (Ok(()), Ok(hello)) = (sent, receive::<Hello>(&mut socket).await) {
+            if let (Ok(()), Ok(hello)) = (sent, receive::<Value>(&mut socket).await)
+                && let Some(hello) = understood(terms, hello)?
+            {
                 agree(terms, &hello)?;
                 if hello.process == other {
                     return Ok(socket);
                 }
                 let (ours, theirs) = (other.to_string(), hello.process.to_string());
-                return Err(ClusterError::Differs { process: other, what: "who is at its address", ours, theirs });
+                let what = "who is at its address".to_owned();
+                return Err(ClusterError::Differs { process: other, what, ours, theirs });
             }
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
 }
 
+/// What a process says of itself; `None` for words that are none of ours. Another version may say it in other words.
+fn understood(ours: &Terms, said: Value) -> Result<Option<Hello>, ClusterError> {
+    let (process, version) = (said["process"].as_u64(), said["terms"]["version"].as_str().map(str::to_owned));
+    match (serde_json::from_value(said), process, version) {
+        (Ok(hello), ..) => Ok(Some(hello)),
+        (Err(_), Some(process), Some(theirs)) if theirs != ours.version => Err(ClusterError::Differs {
+            process: process as usize,
+            what: "the version".to_owned(),
+            ours: ours.version.clone(),
+            theirs,
+        }),
+        _ => Ok(None),
+    }
+}
+
 /// Whether two processes fit together.
 fn agree(ours: &Terms, hello: &Hello) -> Result<(), ClusterError> {
-    let theirs = &hello.terms;
-    let rows = [
-        ("the version", ours.version.clone(), theirs.version.clone()),
-        ("the number of processes (-n)", ours.addresses.len().to_string(), theirs.addresses.len().to_string()),
-        ("the hosts file (-h)", ours.addresses.join(" "), theirs.addresses.join(" ")),
-        ("the number of workers (-w)", ours.workers.to_string(), theirs.workers.to_string()),
-        ("--state, --out or --tenant", ours.places.clone(), theirs.places.clone()),
-        ("their settings", ours.settings.clone(), theirs.settings.clone()),
-    ];
-    match rows.into_iter().find(|(_, ours, theirs)| ours != theirs) {
+    match ours.differ(&hello.terms) {
         Some((what, ours, theirs)) => Err(ClusterError::Differs { process: hello.process, what, ours, theirs }),
         None => Ok(()),
     }
@@ -412,4 +454,50 @@ pub fn heart(
         }
     });
     beats.container::<Vec<Beat>>().broadcast().inspect(move |beat| heard.hear(beat, clock.now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn terms() -> Terms {
+        Terms {
+            version: "1.2.3".to_owned(),
+            addresses: vec!["a:1".to_owned(), "b:2".to_owned()],
+            workers: 2,
+            endless: false,
+            places: "state out default".to_owned(),
+            model: "abc".to_owned(),
+            settings: BTreeMap::from([("fetch.per_host".to_owned(), "2".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn the_setting_that_differs_is_named() {
+        let mut theirs = terms();
+        assert_eq!(terms().differ(&theirs), None);
+        theirs.settings.insert("new.setting".to_owned(), "1".to_owned());
+        let differ = |what: &str, ours: &str, theirs: &str| Some((what.to_owned(), ours.to_owned(), theirs.to_owned()));
+        assert_eq!(terms().differ(&theirs), differ("the setting new.setting", "nothing", "1"));
+        theirs.settings.insert("fetch.per_host".to_owned(), "8".to_owned());
+        assert_eq!(terms().differ(&theirs), differ("the setting fetch.per_host", "2", "8"));
+        theirs.model = "other".to_owned();
+        assert_eq!(terms().differ(&theirs), differ("the detector's model", "abc", "other"));
+    }
+
+    #[test]
+    fn another_version_is_named_even_if_its_words_are_not_understood() {
+        let hello = |version: &str, terms: Value| {
+            let mut said = json!({"process": 1, "terms": terms});
+            said["terms"]["version"] = version.into();
+            understood(&self::terms(), said)
+        };
+        let whole = serde_json::to_value(terms()).expect("JSON");
+        assert!(hello("1.2.3", whole).is_ok_and(|hello| hello.is_some_and(|hello| hello.process == 1)));
+        let refused = hello("9.9.9", json!({"what": "a later version says"})).err().expect("differs").to_string();
+        assert!(refused.contains("process 1 differ in the version: 1.2.3 here, 9.9.9 there"), "{refused}");
+        assert!(hello("1.2.3", json!({})).is_ok_and(|hello| hello.is_none()), "that is none of ours");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use faceflow_config::Settings;
 use faceflow_config::live::LiveSettings;
+use faceflow_config::load::leaves_of;
 use faceflow_core::Live;
 use faceflow_core::bridge::Bridge;
 use faceflow_core::clock::RuntimeClock;
@@ -31,6 +32,11 @@ use crate::metrics::Metrics;
 use crate::parts::{Outside, Parts, Share};
 use crate::reload::Reload;
 use crate::run::{Drive, Ending, RunError, broken_laws, run};
+
+/// Settings that are not said to other processes as they are.
+const SECRET: [&str; 1] = ["submit.token"];
+/// Nor are longer ones, in bytes.
+const SHOWN_MAX: usize = 60;
 
 /// How long calls that are still running at the end may take to return before they are left behind.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -257,8 +263,17 @@ impl Job {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.cluster.as_ref().map(|membership| membership.addresses.clone()).unwrap_or_default(),
             workers: self.drive.workers.max(1),
+            endless: self.drive.endless,
             places: format!("{} {} {}", Place::new(&self.state), self.out, self.tenant),
-            settings: digest(format!("{:?} {}", self.settings, engine.model_sha256)),
+            model: digest(engine.model_sha256.clone()),
+            settings: leaves_of(&self.settings)
+                .into_iter()
+                .map(|(key, value)| {
+                    let text = value.to_string();
+                    let shown = text.len() <= SHOWN_MAX && !SECRET.contains(&&key[..]);
+                    (key, if shown { text } else { format!("sha256:{}", digest(text)) })
+                })
+                .collect(),
         }
     }
 

@@ -449,7 +449,19 @@ fn processes_that_do_not_fit_together_are_refused_with_what_they_differ_in() {
     assert!(first.contains("the number of workers (-w): 1 here, 2 there"), "{first}");
     assert!(second.contains("the number of workers (-w): 2 here, 1 there"), "{second}");
     let [first, _] = said(&[], &["--max-pages", "7"]);
-    assert!(first.contains("their settings"), "{first}");
+    assert!(first.contains("the setting crawl.max_pages: "), "{first}");
+    // One that comes later as a process that runs already.
+    let running = ["0", "1"].map(|process| cluster.start(process, "2", &["--set", "fetch.delay_ms=300"]));
+    gallery.world.log().wait_for(LIMIT, |requests| !requests.is_empty());
+    for process in ["0", "1"] {
+        let again = cluster.start(process, "2", &["--set", "fetch.delay_ms=300"]).finish();
+        assert_eq!(again.code(), Some(2), "{}", again.stderr);
+        assert!(again.stderr.contains(&format!("started with -p {process}")), "{}", again.stderr);
+    }
+    for running in running {
+        let ended = running.finish();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    }
     let [first, _] = said(&[], &["--tenant", "other"]);
     assert!(first.contains("--tenant"), "{first}");
 

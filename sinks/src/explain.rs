@@ -25,6 +25,8 @@ pub struct Life {
     line: Line,
     /// Whether its site is no longer on the list: then nothing of it is looked at or tried again.
     site_removed: bool,
+    /// When a stream looks at it again, or tries it although it ended, in milliseconds since the Unix epoch; 0 for at once.
+    again_ms: Option<i64>,
     /// Pages that show it, the first few by URL.
     pages: Vec<String>,
     /// What happened, in order.
@@ -61,18 +63,20 @@ pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<Life>, LedgerError> {
     reader.read(|moment| {
         let mut lives = Vec::new();
         for key in [Key::page(url), Key::image(url)] {
-            let sql = "SELECT e.id, e.kind, e.picture, s.removed FROM entries e JOIN sites s ON s.id = e.site
+            let sql = "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.again_ms, e.revive_ms, p.revive_ms)
+                FROM entries e JOIN sites s ON s.id = e.site LEFT JOIN pictures p ON p.id = e.picture
                 WHERE e.tenant = ?1 AND e.key = ?2";
             let found = moment.one(sql, values![reader.tenant_id(), key], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<bool>(3)?, row.get::<Option<i64>>(4)?))
             })?;
-            let Some((id, kind, picture, site_removed)) = found else { continue };
+            let Some((id, kind, picture, site_removed, again_ms)) = found else { continue };
+            let again_ms = again_ms.filter(|_| !site_removed);
             let line = match kind {
                 EntryKind::Page => Line::Page(page_line(reader, moment, id)?),
                 EntryKind::Image => Line::Image(Box::new(image_line(reader, moment, id)?)),
             };
             let (pages, events) = (pages(moment, id)?, events(moment, id, picture)?);
-            lives.push(Life { line, site_removed, pages, events });
+            lives.push(Life { line, site_removed, again_ms, pages, events });
         }
         Ok(lives)
     })
@@ -153,6 +157,10 @@ impl fmt::Display for Life {
         }
         if self.site_removed {
             writeln!(out, "  its site was removed from the list: it is not looked at or tried again")?;
+        }
+        if let Some(again_ms) = self.again_ms {
+            let when = if again_ms == 0 { "when one runs".to_owned() } else { format!("at {}", as_text(again_ms)) };
+            writeln!(out, "  a stream looks at it again {when}")?;
         }
         for event in &self.events {
             writeln!(out, "  {} {}", event.at, event.what)?;

@@ -4,11 +4,17 @@ use super::*;
 use crate::ledger::Selection;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
-    Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, url, wait,
+    BOUNDS, Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, url, wait,
+    with_a_chance,
 };
-use faceflow_core::record::{Frame, Work};
+use faceflow_core::ledger::Fact;
+use faceflow_core::record::{Admitted, Frame, Key, Work};
 
-both![an_image_from_its_discovery_to_its_representative, a_page_and_a_stranger,];
+both![
+    an_image_from_its_discovery_to_its_representative,
+    the_next_look_is_told_until_the_site_is_removed,
+    a_page_and_a_stranger,
+];
 
 fn life(rig: &Rig, path: &str) -> Life {
     let mut lives = explain(rig.reader(), &url(path)).expect("reads");
@@ -59,6 +65,19 @@ fn an_image_from_its_discovery_to_its_representative() {
 fn times_are_told_for_people_however_late_they_are() {
     assert_eq!(as_text(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
     assert_eq!(as_text(i64::MAX), "9999-12-31T23:59:59.999Z");
+}
+
+fn the_next_look_is_told_until_the_site_is_removed() {
+    let rig = Rig::showing(vec![image("/a"), image("/b")]);
+    rig.tell_all([with_a_chance(dead(image("/a")), 77), kept(image("/b"), "two")]);
+    rig.tell(with_a_chance(dead(Work::Frame(frame("two"))), 88));
+    let says = |path: &str, text: &str| life(&rig, path).to_string().contains(text);
+    assert!(says("/a", "a stream looks at it again at 1970-01-01T00:00:00.077Z"));
+    assert!(says("/b", "a stream looks at it again at 1970-01-01T00:00:00.088Z"), "its picture is tried");
+    assert!(!says("/", "a stream looks at it again"));
+    let removed = vec![Key::page(&url("/"))];
+    rig.tell(Fact::Admitted(Admitted { removed, ..Admitted::nothing(BOUNDS) }));
+    assert!(!says("/a", "looks at it again") && says("/a", "its site was removed from the list"));
 }
 
 fn a_page_and_a_stranger() {
