@@ -177,6 +177,9 @@ fn a_process_that_is_killed_or_hangs_ends_the_others_and_a_restart_of_another_sh
         let name = format!("process {victim} (127.0.0.1:");
         assert!(ended.stderr.contains(&name), "{what}: the others name it: {}", ended.stderr);
         if signal == "STOP" {
+            let silent = ended.stderr.split(" ms (cluster.silence_ms)").next().and_then(|said| said.rsplit(' ').next());
+            let silent_ms: u64 = silent.and_then(|silent| silent.parse().ok()).expect("it says for how long");
+            assert!((3_000..6_000).contains(&silent_ms), "{what}: {}", ended.stderr);
             hit.signal("CONT");
             let awake = hit.finish();
             let said = awake.code() == Some(1) && awake.stderr.contains("this process did not run for");

@@ -33,11 +33,13 @@ struct Script {
     /// Until then pictures are not down but not there.
     pictures_missing: bool,
     engine_from: Time,
+    /// Whether the page is a feed with so many entries, instead.
+    feed: bool,
 }
 
 impl Script {
     const fn of(page: &'static [(Time, Result<usize, ()>)]) -> Self {
-        Self { page, pictures_from: 0, pictures_missing: false, engine_from: 0 }
+        Self { page, pictures_from: 0, pictures_missing: false, engine_from: 0, feed: false }
     }
 }
 
@@ -87,7 +89,16 @@ impl Changing {
     }
 
     fn page(&self, url: &Url) -> Result<Response, Fault> {
+        if self.script.feed && url.path() != "/" {
+            return Ok(response(url, [("content-type", "text/html")], format!("<img src={}.jpg>", url.path()).into()));
+        }
         let shown = self.shown()?;
+        if self.script.feed {
+            let items: String = (0..shown).map(|n| format!("<item><link>http://a.example/{n}</link></item>")).collect();
+            let feed = format!("<rss version='2.0'><channel>{items}</channel></rss>");
+            let headers = [("content-type", "application/rss+xml"), ("etag", &format!("\"{shown}\""))];
+            return Ok(response(url, headers, feed.into()));
+        }
         let html: String = (0..shown).map(|n| format!("<img src=/{n}.jpg>")).collect();
         Ok(response(url, [("content-type", "text/html"), ("etag", &format!("\"{shown}\""))], html.into()))
     }
@@ -293,6 +304,18 @@ fn a_restart_between_any_two_chances_changes_no_due_time() {
         }
         live(folder.path(), REPAIRED, (killed, 2_300_000), &requests);
         assert_repaired(folder.path(), &requests, &format!("killed at {kill}"));
+    }
+}
+
+#[test]
+fn a_feed_that_is_read_again_brings_its_new_entries() {
+    const GROWING: Script = Script { feed: true, ..Script::of(&[(0, Ok(1)), (1_500_000, Ok(3))]) };
+    let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+    live(folder.path(), GROWING, (0, 3_000_000), &requests);
+    assert_eq!(visits(&requests), [(0, false), (1_000_000, true), (2_400_000, false)]);
+    for (entry, first) in [("/0", 0), ("/1", 2_400_000), ("/2", 2_400_000)] {
+        assert_eq!(times(&requests, entry)[0], first, "{entry}");
+        assert_eq!(times(&requests, &format!("{entry}.jpg")), [first], "its picture");
     }
 }
 
