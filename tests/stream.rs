@@ -122,6 +122,19 @@ fn a_watched_list_a_watched_folder_and_a_signal() {
     assert!(!removed(&sites[0]), "another list names it");
     running.signal("TERM");
     assert_eq!(running.finish().code(), Some(0));
+
+    // And if the list that named it last has lost it meanwhile.
+    std::fs::write(&list, format!("{}\n{}\n", sites[0].url("/"), sites[1].url("/"))).expect("writes");
+    let mut running = faceflow.start(&[&FLAGS[..], &["--sites", "sites.txt"]].concat());
+    assert!(running.waits(LIMIT, || !removed(&sites[1])), "it is on a list again");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+    std::fs::write(&list, "").expect("writes");
+    let mut running = faceflow.start(&[&FLAGS[..], &both].concat());
+    assert!(running.waits(LIMIT, || removed(&sites[1])), "no list names it any more");
+    assert!(!removed(&sites[0]), "another list names it");
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
 use faceflow_core::pulse::Mode;
-use faceflow_core::record::Image;
+use faceflow_core::record::{Image, Key};
 use faceflow_core::source::{Poll, Source};
 use faceflow_core::{Flow, Live, Time};
 use timely::dataflow::Scope;
@@ -65,6 +65,8 @@ struct Reader {
     sources: VecDeque<Box<dyn Source>>,
     crawl: Live<CrawlSettings>,
     flight: Flight<(), Chunk>,
+    /// What lists lost, until it is known what all of them name.
+    removed: Vec<Key>,
     /// Sources in a row that had nothing.
     idle: usize,
     bridge: Bridge,
@@ -74,7 +76,7 @@ impl Reader {
     fn new(intake: Intake, bridge: &Bridge, operator: Arc<timely::scheduling::activate::SyncActivator>) -> Self {
         let Intake { sources, crawl } = intake;
         let flight = Flight::new(bridge, "intake", operator);
-        Self { sources, crawl, flight, idle: 0, bridge: bridge.clone() }
+        Self { sources, crawl, flight, removed: vec![], idle: 0, bridge: bridge.clone() }
     }
 
     fn ended(&self) -> bool {
@@ -123,8 +125,7 @@ impl Reader {
         for poll in polls {
             match poll {
                 Poll::Site(url) => arrivals.push(Arrival::Start(url, list.clone())),
-                Poll::Removed(site) if self.sources.iter().any(|other| other.names(&site)) => {}
-                Poll::Removed(site) => arrivals.push(Arrival::Removed(site)),
+                Poll::Removed(site) => self.removed.push(site),
                 Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(url, version))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");
@@ -142,6 +143,11 @@ impl Reader {
             (_, false) => self.sources.push_front(source),
         }
         self.idle = if paused { self.idle + 1 } else { 0 };
+        if self.sources.iter().all(|source| source.is_read()) {
+            let removed = std::mem::take(&mut self.removed).into_iter();
+            let unnamed = removed.filter(|site| !self.sources.iter().any(|source| source.names(site)));
+            arrivals.extend(unnamed.map(Arrival::Removed));
+        }
     }
 }
 

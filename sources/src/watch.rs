@@ -21,7 +21,7 @@ const REST_MS: Time = 500;
 
 /// A watched file of sites.
 pub struct Watch {
-    /// What the ledger knows the file by: its path, wherever the process was started.
+    /// What the ledger knows the file by: its path on this machine, wherever the process was started.
     name: String,
     parse: ParseSite,
     known: HashSet<Key>,
@@ -32,6 +32,8 @@ pub struct Watch {
     reading: Option<Lines>,
     file: Rested,
     missing: bool,
+    /// Whether it was read to its end once.
+    read: bool,
 }
 
 /// A file that changes now and then, and is read when it has changed and rests.
@@ -96,9 +98,11 @@ impl Watch {
     /// Watches the file at `path`, which must be there now.
     pub fn open(path: &Path, parse: ParseSite) -> std::io::Result<Self> {
         drop(Lines::open(path, parse)?);
-        let (file, name) = (Rested::new(path.to_owned()), std::path::absolute(path)?.display().to_string());
+        let machine = rustix::system::uname();
+        let name = format!("{}:{}", machine.nodename().to_string_lossy(), std::path::absolute(path)?.display());
+        let file = Rested::new(path.to_owned());
         let (known, shown, removed) = (HashSet::new(), HashSet::new(), vec![]);
-        Ok(Self { name, parse, known, shown, removed, reading: None, file, missing: false })
+        Ok(Self { name, parse, known, shown, removed, reading: None, file, missing: false, read: false })
     }
 
     /// Begins to read the file again if it has changed and rests.
@@ -141,6 +145,10 @@ impl Source for Watch {
         self.known.contains(site)
     }
 
+    fn is_read(&self) -> bool {
+        self.read || self.missing
+    }
+
     fn poll(&mut self, now: Time) -> Poll {
         loop {
             let Some(lines) = &mut self.reading else {
@@ -172,7 +180,7 @@ impl Source for Watch {
                     return Poll::Later;
                 }
                 Poll::End | Poll::Later => {
-                    (self.reading, self.missing) = (None, false);
+                    (self.reading, self.missing, self.read) = (None, false, true);
                     let shown = std::mem::take(&mut self.shown);
                     self.removed.extend(self.known.difference(&shown));
                 }

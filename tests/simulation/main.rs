@@ -140,7 +140,8 @@ fn try_seed(seed: u64) -> (u64, u64) {
     let (mut epoch, mut kills) = (EPOCH, 0);
     loop {
         let chosen = if kills < 4 { 1 + dice((seed, "kill", kills)) % (steps / 2 + 1) } else { 0 };
-        let (_, killed, _, end) = live(&world, cut.path(), epoch, (chosen, dice((seed, "how", kills)) % 4 == 0));
+        let (_, killed, _, end) =
+            live(&world, cut.path(), epoch, (chosen, chosen > 0 && dice((seed, "how", kills)) % 4 == 0));
         if !killed {
             break;
         }

@@ -22,9 +22,10 @@ pub const READING: u64 = 60;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSettings {
-    /// How long to wait for all processes to come together at the start, in milliseconds.
+    /// How long to wait for all processes to come together at the start, in milliseconds; 60 times as long for one that takes in
+    /// what the ledger knows.
     pub join_ms: u64,
-    /// How long a process may say nothing before the others give the run up, in milliseconds.
+    /// How long a process that has begun its work may say nothing before the others give the run up, in milliseconds.
     pub silence_ms: u64,
     /// How often each process says how it is, in milliseconds.
     pub beat_ms: u64,
@@ -133,12 +134,12 @@ impl Peers {
             let silent = now.saturating_sub(peer.heard);
             // Until it has said something, it takes in what the ledger knows.
             let (limit, which) = match peer.beat {
-                Some(_) => (self.settings.silence_ms, "silence_ms"),
-                None => (READING * self.settings.join_ms, "join_ms"),
+                Some(_) => (self.settings.silence_ms, "cluster.silence_ms"),
+                None => (READING * self.settings.join_ms, "60 times cluster.join_ms"),
             };
             match peer.gone {
                 Some(gone) if now > gone + FAREWELL_MS => Some(format!("{name} is gone; its own log says why")),
-                _ if silent > limit => Some(format!("{name} was not heard of for {silent} ms (cluster.{which})")),
+                _ if silent > limit => Some(format!("{name} was not heard of for {silent} ms ({which})")),
                 _ => None,
             }
         });

@@ -53,4 +53,9 @@ pub trait Source: Send {
         let _ = site;
         false
     }
+
+    /// Whether what it names is known, as far as it can be: until then no other list removes anything.
+    fn is_read(&self) -> bool {
+        true
+    }
 }

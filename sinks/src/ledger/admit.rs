@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Admitted, Bounds, Image, Key, Lane, Page, Visit, lane};
+use faceflow_core::record::{Admitted, Bounds, FRAMES, Image, Key, Lane, Page, Visit, lane};
 
 use super::books::{Books, Entry, Line, step, try_step};
 use super::database::values;
@@ -258,7 +258,7 @@ impl Books<'_, '_> {
         let Some(site) = self.moment.one(sql, values![self.tenant, page], |row| row.get::<i64>(0))? else {
             return Ok(());
         };
-        self.run("UPDATE sites SET removed = TRUE WHERE id = ?1", values![site])?;
+        self.run("UPDATE sites SET removed = TRUE, list = NULL WHERE id = ?1", values![site])?;
         // What ended badly may be under way; claims pass over it.
         let sql = "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL";
         self.run(sql, values![site])
@@ -269,8 +269,10 @@ impl Books<'_, '_> {
         if self.moment.change("UPDATE sites SET removed = FALSE WHERE id = ?1 AND removed", values![site])? == 0 {
             return Ok(());
         }
-        let lanes = "SELECT DISTINCT lane FROM entries
-            WHERE site = ?1 AND (kind = 'page' AND state IN ('settled', 'rejected', 'dead') OR revive_ms IS NOT NULL)";
+        let lanes =
+            "SELECT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
+            UNION SELECT lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
+        self.open(FRAMES, 0, true);
         for lane in self.moment.list(lanes, values![site], |row| row.get::<i64>(0))? {
             self.open(lane as Lane, 0, true);
         }

@@ -327,9 +327,10 @@ impl Queue {
         Self::pictures("due_ms", "FROM pictures e INDEXED BY pictures_waiting", &which)
     }
 
-    /// Dead pictures that are tried nevertheless, unless another stands for them by now.
+    /// Dead pictures that are tried nevertheless, unless another stands for them by now or all their sites were removed.
     fn revived_frames() -> Self {
-        let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)";
+        let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)
+            AND EXISTS (SELECT 1 FROM entries i JOIN sites s ON s.id = i.site WHERE i.picture = e.id AND NOT s.removed)";
         Self::pictures("revive_ms", "FROM pictures e INDEXED BY pictures_revive", which)
     }
 

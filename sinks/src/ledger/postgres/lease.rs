@@ -21,7 +21,7 @@ const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 mill
     AND classid::bigint = hashtext('faceflow ' || current_schema())::bigint & 4294967295
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-/// From so many runs on that have left something to one heir, it is looked which of them still have something.
+/// Whenever so many more runs have left something to one heir, it is looked which of them still have something.
 const HEIRLOOMS_MAX: i64 = 64;
 
 /// Looks at other runs before they count as living, a tenth of a second apart.
@@ -38,6 +38,8 @@ pub(in crate::ledger) struct Lease {
     lease: Duration,
     /// Found to be over once, and so for ever: a beat that was held up on its way may still arrive.
     over: Cell<bool>,
+    /// How many of the runs whose heir it is had something when that was looked at last.
+    remained: Cell<i64>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,7 +65,15 @@ impl Lease {
         let thread = std::thread::Builder::new().name("faceflow-lease".to_owned());
         let thread = thread.spawn(move || beat(&place, id, lease, &stopped)).map_err(refused)?;
         let own = joined.is_none();
-        let begun = Self { id, own, lease, over: Cell::new(false), stop: Some(stop), thread: Some(thread) };
+        let begun = Self {
+            id,
+            own,
+            lease,
+            over: Cell::new(false),
+            remained: Cell::new(0),
+            stop: Some(stop),
+            thread: Some(thread),
+        };
         // The heart beats already: to look for the others may take longer than a short lease.
         if own {
             let others = others(connection, id).map_err(|trouble| server.refused(trouble.to_string()))?;
@@ -128,9 +138,18 @@ impl Lease {
                 "UPDATE pictures SET due_ms = 0 WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";
             moment.run(sql, values![tenant, run])?;
         }
-        let left =
-            moment.one("SELECT count(*) FROM runs WHERE heir = ?1", values![self.id], |row| row.get::<i64>(0))?;
-        if left.unwrap_or(0) >= HEIRLOOMS_MAX { self.forget_empty(moment, tenant) } else { Ok(()) }
+        if self.heirlooms(moment)? < self.remained.get() + HEIRLOOMS_MAX {
+            return Ok(());
+        }
+        self.forget_empty(moment, tenant)?;
+        self.remained.set(self.heirlooms(moment)?);
+        Ok(())
+    }
+
+    /// How many runs have left it something.
+    fn heirlooms(&self, moment: &Moment<'_>) -> Result<i64, Trouble> {
+        let sql = "SELECT count(*) FROM runs WHERE heir = ?1";
+        Ok(moment.one(sql, values![self.id], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// Forgets runs that have nothing any more, so that they do not add up over the life of a state. Reads all open work.

@@ -1,8 +1,8 @@
 //! How connections to a server are encrypted, in the words of libpq (PostgreSQL's manual, chapter "libpq", "SSL Support").
 //!
 //! `sslmode=prefer`, which goes without saying, encrypts where the server can, `require` always; both take any certificate.
-//! `verify-full` checks that it names the host and comes from an authority that the system trusts, or from one in the file
-//! `sslrootcert`, which turns the check on by itself.
+//! `verify-full` encrypts and checks that the certificate names the host and comes from an authority that the system trusts, or
+//! from one in the file `sslrootcert`, which means `verify-full` by itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,26 +54,32 @@ enum Check {
 /// The URL without what only this module knows, and what it says about certificates.
 fn split(url: &str) -> Result<(String, Check), String> {
     let Some((place, query)) = url.rsplit_once('?') else { return Ok((url.to_owned(), Check::None)) };
-    let (mut kept, mut check) = (Vec::new(), Check::None);
+    let (mut kept, mut check, mut mode) = (Vec::new(), Check::None, None);
     for pair in query.split('&') {
         match pair.split_once('=') {
-            Some(("sslmode", "verify-full")) => {
-                kept.push("sslmode=require");
-                check = if check == Check::None { Check::System } else { check };
-            }
+            Some(("sslmode", "verify-full")) if check == Check::None => check = Check::System,
+            Some(("sslmode", "verify-full")) => {}
             Some(("sslmode", mode @ ("verify-ca" | "allow"))) => {
                 return Err(format!("sslmode={mode} is not known here; disable, prefer, require and verify-full are"));
             }
             Some(("sslrootcert", file)) => {
-                // Here a plus is a plus.
-                let file =
-                    form_urlencoded::parse(file.replace('+', "%2B").as_bytes()).map(|(file, _)| file.into()).next();
-                let file: String = file.unwrap_or_default();
+                // Here a plus is a plus, and nothing but the first sign divides.
+                let file = file.replace('+', "%2B").replace('=', "%3D");
+                let file = form_urlencoded::parse(file.as_bytes()).map(|(file, _)| String::from(file)).next();
+                let file = file.unwrap_or_default();
                 check = if file == "system" { Check::System } else { Check::File(file) };
             }
+            Some(("sslmode", other)) => mode = Some(other),
             _ => kept.push(pair),
         }
     }
+    let mode = match (&check, mode) {
+        (Check::None, mode) => mode,
+        (_, None | Some("require")) => Some("require"),
+        (_, Some(mode)) => return Err(format!("sslmode={mode} would not always check what sslrootcert is for")),
+    };
+    let mode = mode.map(|mode| format!("sslmode={mode}"));
+    kept.extend(mode.as_deref());
     let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     Ok((format!("{place}{query}"), check))
 }
@@ -152,16 +158,24 @@ mod tests {
             ("postgres://u@h/d", "postgres://u@h/d", Check::None),
             ("postgres://u@h/d?sslmode=require", "postgres://u@h/d?sslmode=require", Check::None),
             ("postgres://u@h/d?sslmode=verify-full", "postgres://u@h/d?sslmode=require", Check::System),
-            ("postgres://u@h/d?sslrootcert=/a%20b+c", "postgres://u@h/d", Check::File("/a b+c".to_owned())),
+            (
+                "postgres://u@h/d?sslrootcert=/a%20b+c=d",
+                "postgres://u@h/d?sslmode=require",
+                Check::File("/a b+c=d".to_owned()),
+            ),
             (
                 "postgres://u@h/d?sslrootcert=ca.pem&sslmode=verify-full&port=1",
-                "postgres://u@h/d?sslmode=require&port=1",
+                "postgres://u@h/d?port=1&sslmode=require",
                 Check::File("ca.pem".to_owned()),
             ),
-            ("postgres://u@h/d?sslrootcert=system", "postgres://u@h/d", Check::System),
+            ("postgres://u@h/d?sslrootcert=system", "postgres://u@h/d?sslmode=require", Check::System),
         ];
         for (url, rest, check) in cases {
             assert_eq!(split(url), Ok((rest.to_owned(), check)), "{url}");
+        }
+        for mode in ["prefer", "disable"] {
+            let refused = split(&format!("postgres://u@h/d?sslmode={mode}&sslrootcert=ca.pem"));
+            assert!(refused.is_err_and(|why| why.contains(mode)), "it would not be checked");
         }
         assert!(split("postgres://u@h/d?sslmode=verify-ca").is_err_and(|why| why.contains("verify-full")));
     }

@@ -387,7 +387,8 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     assert_eq!(claim(u64::MAX), (vec![], None));
     read(again, 200, vec![page("/more", 1)], 500);
     assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way leads to nothing");
-    assert_eq!(rig.tell(start()), [look_again(0)], "it is on the list again");
+    let pictures = Opened { lane: FRAMES, due: 0, again: true };
+    assert_eq!(rig.tell(start()), [pictures, look_again(0)], "it is on the list again");
     assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
     let reopened = rig.reopened();
@@ -490,6 +491,8 @@ fn a_list_is_remembered_with_the_sites_it_names() {
     let removed = vec![Key::page(&url("/b"))];
     rig.tell(Fact::Admitted(Admitted { removed, ..Admitted::nothing(BOUNDS) }));
     assert_eq!(listed("one"), keys(&["/c"]));
+    name(None, &["/b"]);
+    assert_eq!(listed("one"), keys(&["/c"]), "who wants it now is another");
     name(Some("one"), &["/b"]);
     assert_eq!(listed("one"), keys(&["/b", "/c"]));
 }
