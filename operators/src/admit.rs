@@ -115,6 +115,7 @@ impl CrawlSettings {
             site: page.site.clone(),
             depth: if entries { 0 } else { page.depth + 1 },
             attempts: 0,
+            spared: 0,
             skip: skip.clone(),
             last: None,
         };

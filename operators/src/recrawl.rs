@@ -103,7 +103,7 @@ impl RecrawlSettings {
     pub fn after_end(&self, work: &Work, fault: &Fault, attempts_max: u32, now: Time) -> Option<Time> {
         let (first_ms, before) = match (work, fault.permanent) {
             (Work::Image(image), true) if fault.class == Class::Content || image.inline.is_some() => return None,
-            (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts_counted()),
+            (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts()),
             _ => (self.interval_min_ms, work.attempts_counted().saturating_sub(attempts_max)),
         };
         let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);

@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 /// Connections at once; more wait to be accepted while each of these has asked for something.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 
 /// How long an answer that is given at the last moment may take to be taken.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -364,7 +364,7 @@ mod tests {
         let inbox = folder.path().join("inbox.txt");
         let submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
         let token = submissions.token().to_owned();
-        let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(submissions.address()).expect("connects")).collect();
+        let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(submissions.address()).expect("connects")).collect();
         let (status, _) = post(&submissions, &token, r#"{"sites":["http://a.example/"]}"#);
         assert!(status.contains("202"), "{status}");
         drop(silent);

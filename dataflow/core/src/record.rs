@@ -93,6 +93,9 @@ pub struct Page {
     pub depth: u32,
     /// Tries that failed so far.
     pub attempts: u32,
+    /// Those of them that count towards no limit: it was rejected before.
+    #[serde(default)]
+    pub spared: u32,
     /// Keys of pages that its links must not choose again (the start page and its listing pages), for a bounded crawl.
     pub skip: Vec<Key>,
     /// What it was when it was read last, if it is looked at again.
@@ -119,7 +122,7 @@ pub struct Reading {
 impl Page {
     /// The start page of a site.
     pub fn start(site: Url) -> Self {
-        Self { url: site.clone(), site, depth: 0, attempts: 0, skip: vec![], last: None }
+        Self { url: site.clone(), site, depth: 0, attempts: 0, spared: 0, skip: vec![], last: None }
     }
 
     /// Its identity.
@@ -139,7 +142,7 @@ pub struct Image {
     pub site: Url,
     /// Tries that failed so far.
     pub attempts: u32,
-    /// Those of them that the object store failed: they count towards no limit.
+    /// Those of them that count towards no limit: the object store failed, or it was rejected before.
     #[serde(default)]
     pub spared: u32,
     /// The bytes of a `data:` URI, base64 in JSON; `None` for everything that is fetched.
@@ -292,20 +295,20 @@ impl Work {
         }
     }
 
-    /// Those of them that count towards a limit: the object store is not the fault of the work.
+    /// Those of them that count towards a limit: the object store is not the fault of the work, and a rejection is an answer.
     pub fn attempts_counted(&self) -> u32 {
         let spared = match self {
-            Self::Page(_) => 0,
+            Self::Page(page) => page.spared,
             Self::Image(image) => image.spared,
             Self::Frame(frame) => frame.spared,
         };
         self.attempts().saturating_sub(spared)
     }
 
-    /// The last failed try was the object store's fault.
+    /// The last failed try counts towards no limit.
     pub fn spared(mut self) -> Self {
         match &mut self {
-            Self::Page(_) => {}
+            Self::Page(page) => page.spared += 1,
             Self::Image(image) => image.spared += 1,
             Self::Frame(frame) => frame.spared += 1,
         }

@@ -276,10 +276,10 @@ struct Queue {
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
     CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared";
 
-/// Of what was rejected a try counts as failed, so that the next one comes later.
+/// Of what was rejected a try counts as failed, so that the next one comes later, but towards no limit.
 const ENTRY_AGAIN: &str =
     "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
-    e.skip, e.inline, NULL, e.spared";
+    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.spared + 1 ELSE e.spared END";
 
 impl Queue {
     fn entries(ours: Option<i64>) -> Self {
@@ -465,7 +465,15 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
         let damaged = |error: serde_json::Error| Trouble::Damaged(format!("the reading of {url}: {error}"));
         let last =
             row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
-        return Ok(Work::Page(Page { skip: split_keys(row.get(7)?), url, site, depth, attempts, last }));
+        return Ok(Work::Page(Page {
+            skip: split_keys(row.get(7)?),
+            url,
+            site,
+            depth,
+            attempts,
+            spared: row.get(10)?,
+            last,
+        }));
     }
     let page = first_page(moment, id)?.map(|page| parse_url(&page)).transpose()?;
     let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::executor::block_on;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, IsolationLevel, Row, Statement, Transaction};
 
@@ -82,7 +83,7 @@ pub(in crate::ledger) struct Client {
 
 impl Client {
     /// Connects; the I/O thread serves it.
-    pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, Error> {
+    pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, Trouble> {
         let route = route.clone();
         let client = wire.run(async move { open(&route).await })?;
         Ok(Self { client, statements: RefCell::default(), drive: Drive::Wire(Arc::clone(wire)) })
@@ -142,8 +143,15 @@ fn finish<T>(drive: &Drive, transaction: Transaction<'_>, done: Result<T, Troubl
 
 /// Opens a connection that is served by the runtime this is called in.
 #[allow(clippy::disallowed_methods, reason = "the task is the socket's other end, not work of the graph")]
-pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, Error> {
-    let (client, connection) = route.config.connect(route.tls.clone()).await?;
+pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, Trouble> {
+    let late = |_| {
+        let limit_ms = route.limit.as_millis();
+        Trouble::Lost(format!(
+            "the server said nothing for {limit_ms} ms (ledger.connect_timeout_ms); see that it is well"
+        ))
+    };
+    let connecting = timeout(route.limit, route.config.connect(route.tls.clone()));
+    let (client, connection) = connecting.await.map_err(late)??;
     // Why it ended is said to whoever asks next.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)

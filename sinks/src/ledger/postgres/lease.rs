@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::server::{Server, said};
+use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{Connection, Moment, values};
 use crate::ledger::rows::Trouble;
@@ -247,10 +247,10 @@ fn beat_once(
             };
             let sql = format!("UPDATE runs SET beat_at = clock_timestamp() WHERE id = $1 AND {LIVING}");
             let rows = client.execute(&sql, &[&id]).await?;
-            Ok::<_, tokio_postgres::Error>((rows == 1, client))
+            Ok::<_, Trouble>((rows == 1, client))
         };
         let beaten = tokio::time::timeout(lease / 3, beating).await;
-        beaten.map_err(|_| "the server did not answer in time".to_owned())?.map_err(|error| said(&error))
+        beaten.map_err(|_| "the server did not answer in time".to_owned())?.map_err(|trouble| trouble.to_string())
     })?;
     *connection = Some(client);
     Ok(alive)

@@ -24,13 +24,22 @@ pub struct Address {
 
 impl Address {
     /// Whether `text` is an address of this kind.
+    /// Whether `text` is an address of this kind, or was meant to be one and may hold a password.
     pub(in crate::ledger) fn is_one(text: &str) -> bool {
-        text.starts_with("postgres://") || text.starts_with("postgresql://")
+        let text = text.to_ascii_lowercase();
+        text.starts_with("postgres:") || text.starts_with("postgresql:") || text.contains("password=")
     }
 
     /// The address `url`. A password that it does not hold is taken from `PGPASSWORD` when it connects.
     pub(in crate::ledger) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), name: redacted(url) }
+        // Schemes are case-insensitive (RFC 3986, section 3.1).
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let scheme = scheme.to_ascii_lowercase();
+        if !matches!(&scheme[..], "postgres" | "postgresql") {
+            return Self { url: String::new(), name: "an address that begins otherwise than postgres://".to_owned() };
+        }
+        let url = format!("{scheme}://{rest}");
+        Self { name: redacted(&url), url }
     }
 }
 
@@ -91,12 +100,13 @@ impl Server {
     pub fn new(address: Address, settings: &LedgerSettings) -> Result<Self, OpenError> {
         let refused = |reason: String| OpenError::Storage { place: address.to_string(), reason };
         // The parser's words may hold a piece of the password.
-        let mut route = Route::to(&address.url, NO_ADDRESS).map_err(refused)?;
+        let limit = Duration::from_millis(settings.connect_timeout_ms);
+        let mut route = Route::to(&address.url, limit, NO_ADDRESS).map_err(refused)?;
         let config = &mut route.config;
         let lease = Duration::from_millis(settings.lease_ms);
-        config.connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
-        // A peer that is gone without a word is noticed within about a lease.
-        config.keepalives_idle(lease / 3).keepalives_interval(lease / 9).tcp_user_timeout(lease);
+        // A peer that is gone without a word is noticed within about a lease; sockets count these in whole seconds.
+        let [idle, interval] = [lease / 3, lease / 9].map(|pause| pause.max(Duration::from_secs(1)));
+        config.keepalives_idle(idle).keepalives_interval(interval).tcp_user_timeout(lease);
         config.application_name("faceflow");
         if config.get_password().is_none()
             && let Ok(password) = std::env::var("PGPASSWORD")
@@ -109,7 +119,7 @@ impl Server {
 
     /// A connection.
     pub fn connect(&self) -> Result<Client, OpenError> {
-        Client::connect(&self.wire, &self.route).map_err(|error| self.refused(said(&error)))
+        Client::connect(&self.wire, &self.route).map_err(|trouble| self.refused(trouble.to_string()))
     }
 
     /// A connection that is served by this thread, which must have no other runtime.
@@ -144,6 +154,12 @@ const PASSWORD: &str = "; correct the user name in the address, or the password 
 const CERTIFICATE: &str = "; name the certificate of its authority with sslrootcert=FILE in the address, and the host as the \
     certificate does, or take any certificate with sslmode=require alone";
 
+/// What to do where a certificate is too old.
+const EXPIRED: &str = "; renew the server's certificate";
+
+/// What to do where a server speaks no TLS.
+const NO_TLS: &str = "; let the server offer it (ssl = on; never on a socket of one machine), or say sslmode=prefer";
+
 /// How the driver ends when the server asks for a password and none is given.
 const NO_PASSWORD: &str = "password missing";
 
@@ -164,6 +180,10 @@ pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
     }
     let advice = if words.ends_with(NO_PASSWORD) {
         PASSWORD
+    } else if words.contains("does not support TLS") {
+        NO_TLS
+    } else if words.contains("certificate expired") {
+        EXPIRED
     } else if words.contains("certificate") {
         CERTIFICATE
     } else {
@@ -200,6 +220,7 @@ mod tests {
             ("postgres://host/db?user=u&Password=secret", "postgres://host/db?user=u&Password=***"),
             ("postgres://u@/db?host=/run/x", "postgres://u@/db?host=/run/x"),
             ("postgres://u:secret@", "postgres://u:***@"),
+            ("POSTGRES://u:secret@host/db", "postgres://u:***@host/db"),
         ];
         for (url, shown) in cases {
             let address = Address::new(url);
@@ -207,6 +228,12 @@ mod tests {
             assert_eq!(format!("{address:?}"), format!("{shown:?}"));
             let server = Server::new(address, &LedgerSettings::default());
             assert!(!format!("{server:?}").contains("secret"), "{server:?}");
+        }
+        for meant in ["postgres:/u:secret@host/db", "Postgresql:u:secret@host/db", "host=h password=secret"] {
+            assert!(Address::is_one(meant), "{meant}");
+            let refused =
+                Server::new(Address::new(meant), &LedgerSettings::default()).expect_err("is none").to_string();
+            assert!(refused.contains("expected postgres://") && !refused.contains("secret"), "{refused}");
         }
         let wrong = Address::new("postgres://u:secret@host:none/db");
         let refused = Server::new(wrong, &LedgerSettings::default()).expect_err("has no port").to_string();

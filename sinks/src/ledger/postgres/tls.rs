@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -21,6 +22,8 @@ use url::form_urlencoded;
 pub(in crate::ledger) struct Route {
     pub config: tokio_postgres::Config,
     pub tls: MakeRustlsConnect,
+    /// How long it may take until a connection can be used.
+    pub limit: Duration,
 }
 
 /// Never with a password.
@@ -33,10 +36,13 @@ impl fmt::Debug for Route {
 impl Route {
     /// The route to a `postgres://` URL, or what is wrong with it; `malformed` where nothing can be said without showing a part of
     /// the password.
-    pub fn to(url: &str, malformed: &str) -> Result<Self, String> {
-        let (rest, check) = split(url)?;
+    pub fn to(url: &str, limit: Duration, malformed: &str) -> Result<Self, String> {
+        if url.is_empty() {
+            return Err(malformed.to_owned());
+        }
+        let (rest, check) = split(&with_defaults(url, |name| std::env::var(name).ok()))?;
         let config = rest.parse().map_err(|_| malformed.to_owned())?;
-        Ok(Self { config, tls: MakeRustlsConnect::new(check.client()?) })
+        Ok(Self { config, tls: MakeRustlsConnect::new(check.client()?), limit })
     }
 }
 
@@ -51,6 +57,19 @@ enum Check {
     File(String),
 }
 
+/// The URL with what the variables of libpq say where it says nothing itself.
+fn with_defaults(url: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+    let mut url = url.to_owned();
+    for (key, name) in [("sslmode", "PGSSLMODE"), ("sslrootcert", "PGSSLROOTCERT")] {
+        let said = url.contains(&format!("?{key}=")) || url.contains(&format!("&{key}="));
+        if let Some(value) = variable(name).filter(|value| !value.is_empty() && !said) {
+            let value: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            url += &format!("{}{key}={}", if url.contains('?') { '&' } else { '?' }, value.replace('+', "%20"));
+        }
+    }
+    url
+}
+
 /// The URL without what only this module knows, and what it says about certificates.
 fn split(url: &str) -> Result<(String, Check), String> {
     let Some((place, query)) = url.rsplit_once('?') else { return Ok((url.to_owned(), Check::None)) };
@@ -59,9 +78,6 @@ fn split(url: &str) -> Result<(String, Check), String> {
         match pair.split_once('=') {
             Some(("sslmode", "verify-full")) if check == Check::None => check = Check::System,
             Some(("sslmode", "verify-full")) => {}
-            Some(("sslmode", mode @ ("verify-ca" | "allow"))) => {
-                return Err(format!("sslmode={mode} is not known here; disable, prefer, require and verify-full are"));
-            }
             Some(("sslrootcert", file)) => {
                 // Here a plus is a plus, and nothing but the first sign divides.
                 let file = file.replace('+', "%2B").replace('=', "%3D");
@@ -69,7 +85,10 @@ fn split(url: &str) -> Result<(String, Check), String> {
                 let file = file.unwrap_or_default();
                 check = if file == "system" { Check::System } else { Check::File(file) };
             }
-            Some(("sslmode", other)) => mode = Some(other),
+            Some(("sslmode", known @ ("disable" | "prefer" | "require"))) => mode = Some(known),
+            Some(("sslmode", other)) => {
+                return Err(format!("sslmode={other} is not known here; disable, prefer, require and verify-full are"));
+            }
             _ => kept.push(pair),
         }
     }
@@ -103,7 +122,8 @@ fn authorities(file: &str) -> Result<RootCertStore, String> {
     let named = |why: String| format!("sslrootcert={file}: {why}");
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| named(error.to_string()))? {
-        let certificate = certificate.map_err(|error| named(error.to_string()))?;
+        // The reader's words may be a list of bytes.
+        let certificate = certificate.map_err(|_| named("a certificate in it is cut off or no PEM".to_owned()))?;
         roots.add(certificate).map_err(|error| named(error.to_string()))?;
     }
     if roots.is_empty() { Err(named("it holds no certificate in PEM".to_owned())) } else { Ok(roots) }
@@ -181,15 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn the_variables_of_libpq_hold_where_the_address_says_nothing() {
+        let variable = |name: &str| Some(if name == "PGSSLMODE" { "verify-full" } else { "/a b.pem" }.to_owned());
+        let plain = with_defaults("postgres://u@h/d", variable);
+        assert_eq!(plain, "postgres://u@h/d?sslmode=verify-full&sslrootcert=%2Fa%20b.pem");
+        assert_eq!(split(&plain).map(|(_, check)| check), Ok(Check::File("/a b.pem".to_owned())));
+        let own = "postgres://u@h/d?sslrootcert=c.pem&sslmode=require";
+        assert_eq!(with_defaults(own, variable), own);
+        assert_eq!(with_defaults("postgres://u@h/d", |_| None), "postgres://u@h/d");
+    }
+
+    #[test]
     fn a_file_without_certificates_is_refused_by_name() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let url = format!("postgres://u@h/d?sslrootcert={}", file.path().display());
-        let refused = Route::to(&url, "malformed").expect_err("is empty");
+        let refused = Route::to(&url, Duration::MAX, "malformed").expect_err("is empty");
         assert!(
             refused.contains("no certificate") && refused.contains(&file.path().display().to_string()),
             "{refused}"
         );
-        let missing = Route::to("postgres://u@h/d?sslrootcert=/no/such", "malformed").expect_err("is not there");
+        let missing =
+            Route::to("postgres://u@h/d?sslrootcert=/no/such", Duration::MAX, "malformed").expect_err("is not there");
         assert!(missing.contains("/no/such"), "{missing}");
     }
 }

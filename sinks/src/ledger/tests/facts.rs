@@ -14,6 +14,7 @@ both![
     a_detection_that_fails_waits_dies_and_is_driven_again,
     a_degraded_answer_is_kept_and_the_full_one_still_owed,
     what_the_store_failed_is_counted_apart,
+    rejections_use_up_no_tries,
     broken_promises_are_refused_by_name,
     page_and_site_of_an_image_do_not_depend_on_who_came_first,
     the_records_of_open_work_come_back_whole,
@@ -163,6 +164,26 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
     assert_eq!(rig.owed(), [(0, content("one").id.to_string())]);
     rig.tell(delivered("one", 1));
     assert_eq!(rig.line("/a")["attempts"], 1);
+}
+
+fn rejections_use_up_no_tries() {
+    let rig = Rig::showing(vec![image("/a")]);
+    rig.tell(admitted(vec![page("/gone", 1)]));
+    let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+    let mut works = vec![Work::Page(page("/gone", 1)), Work::Image(image("/a"))];
+    for times in 1..=3 {
+        for work in works {
+            rig.tell(with_a_chance(rejected(work), times));
+        }
+        works = rig.ledger().claim(times, &ask).expect("reads").remove(0).work;
+        let counted = |work: &Work| (u64::from(work.attempts()), work.attempts_counted());
+        assert_eq!(works.iter().map(counted).collect::<Vec<_>>(), [(times, 0); 2]);
+    }
+    // One that is down now has all its chances.
+    let down = works.remove(0).failed_once_more();
+    assert_eq!((down.attempts(), down.attempts_counted()), (4, 1));
+    rig.tell(Fact::Fate(Fate::Retry { work: down.clone(), fault: fault("http_503"), due: 9 }));
+    assert!(owed(rig.ledger()).contains(&(9, down)));
 }
 
 fn what_the_store_failed_is_counted_apart() {
@@ -420,7 +441,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
         "a batch does not"
     );
     assert_eq!((claim(web, 99, true), claim(FRAMES, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
-    let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, ..page("/gone", 1) });
+    let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, spared: 1, ..page("/gone", 1) });
     assert_eq!(claim(web, 110, true), (vec![Work::Image(a.clone()), Work::Page(gone.clone())], None));
     let (frames, _) = claim(FRAMES, 120, true);
     let [Work::Frame(one)] = &frames[..] else { panic!("{frames:?}") };

@@ -8,6 +8,6 @@ UPDATE entries SET revive_ms = 0 WHERE kind = 'image' AND state = 'rejected' AND
 -- What is tried again of a site.
 CREATE INDEX entries_revive_of_site ON entries (site) WHERE revive_ms IS NOT NULL;
 
--- Of the attempts, those that the object store failed: they count towards no limit.
+-- Of the attempts, those that count towards no limit: the object store failed, or it was rejected before.
 ALTER TABLE entries ADD COLUMN spared BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE pictures ADD COLUMN spared BIGINT NOT NULL DEFAULT 0;
