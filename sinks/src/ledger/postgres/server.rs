@@ -241,6 +241,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_says_nothing_is_given_up() {
+        // The system takes the connection, and nobody reads from it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = silent.local_addr().expect("an address").port();
+        for mode in ["disable", "require"] {
+            let url = format!("postgres://u@127.0.0.1:{port}/db?sslmode={mode}");
+            let settings = LedgerSettings { connect_timeout_ms: 200, lease_ms: 1_000, ..LedgerSettings::default() };
+            let server = Server::new(Address::new(&url), &settings).expect("it is an address");
+            for refused in [server.connect().err(), server.connect_here().err()] {
+                let refused = refused.expect("nobody answers").to_string();
+                assert!(refused.contains("nothing for 200 ms (ledger.connect_timeout_ms)"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
     fn a_server_that_is_not_there_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("postgres://u:secret@/db?host={}", folder.path().display());
