@@ -222,7 +222,7 @@ impl Links {
     }
 
     async fn receive<T: DeserializeOwned>(&mut self, process: usize) -> Result<T, ClusterError> {
-        let limit = Duration::from_millis(READING * self.join_ms);
+        let limit = Duration::from_millis(READING.saturating_mul(self.join_ms));
         let received = match self.sockets[process].as_mut() {
             Some(socket) => tokio::time::timeout(limit, receive(socket)).await.unwrap_or_else(|late| Err(late.into())),
             None => Err(io::ErrorKind::NotConnected.into()),

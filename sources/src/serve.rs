@@ -48,16 +48,25 @@ struct Caller {
     connection: AbortHandle,
 }
 
+impl Caller {
+    fn is_silent(&self) -> bool {
+        !self.heard.load(Relaxed) && !self.connection.is_finished()
+    }
+}
+
 /// Answers connections for ever, each within `limit`.
 pub async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (mut connections, mut callers) = (JoinSet::new(), VecDeque::new());
+    let (mut connections, mut callers) = (JoinSet::new(), VecDeque::<Caller>::new());
     loop {
         // A connection that broke before it was accepted is the caller's affair.
         let Ok((socket, _)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
+        callers.retain(Caller::is_silent);
         if connections.len() >= CONNECTIONS_MAX {
-            make_room(&mut callers);
+            if let Some(silent) = callers.pop_front() {
+                silent.connection.abort();
+            }
             // One that was silent is gone at once; else the first to be answered.
             connections.join_next().await;
         }
@@ -76,14 +85,5 @@ pub async fn serve(listener: TcpListener, routes: Router, limit: Duration) -> io
             let _ = timeout_at(by + FAREWELL, http.serve_connection(TokioIo::new(socket), service)).await;
         });
         callers.push_back(Caller { heard, connection });
-        callers.retain(|caller| !caller.heard.load(Relaxed) && !caller.connection.is_finished());
-    }
-}
-
-/// Ends the connection that has been silent longest, if there is one.
-fn make_room(callers: &mut VecDeque<Caller>) {
-    callers.retain(|caller| !caller.heard.load(Relaxed) && !caller.connection.is_finished());
-    if let Some(silent) = callers.pop_front() {
-        silent.connection.abort();
     }
 }

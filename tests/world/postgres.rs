@@ -86,7 +86,6 @@ impl Server {
 
     /// Starts it again at a port of its own, where it speaks TLS as `localhost`, with a certificate of an authority of its own.
     /// The port and that authority's file; `None` (and a word about it) where no certificate can be made.
-    #[allow(dead_code, reason = "not everyone who shares this file wants it")]
     pub fn encrypt(&mut self) -> Option<(u16, PathBuf)> {
         let folder = self.folder.join("tls");
         std::fs::create_dir(&folder).expect("makes");
@@ -118,7 +117,6 @@ impl Server {
     }
 
     /// Stops it at once, as a failing machine would: no connection is ended in good order.
-    #[allow(dead_code, reason = "not everyone who shares this file stops a server")]
     pub fn stop(&self) {
         let mut stop = program(&self.programs, "pg_ctl");
         run(stop.arg("-D").arg(self.folder.join("data")).args(["-m", "immediate", "-w", "stop"]));

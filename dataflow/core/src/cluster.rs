@@ -135,7 +135,7 @@ impl Peers {
             // Until it has said something, it takes in what the ledger knows.
             let (limit, which) = match peer.beat {
                 Some(_) => (self.settings.silence_ms, "cluster.silence_ms"),
-                None => (READING * self.settings.join_ms, "60 times cluster.join_ms"),
+                None => (READING.saturating_mul(self.settings.join_ms), "60 times cluster.join_ms"),
             };
             match peer.gone {
                 Some(gone) if now > gone + FAREWELL_MS => Some(format!("{name} is gone; its own log says why")),

@@ -304,8 +304,8 @@ impl Books<'_, '_> {
         let id = match known {
             Some(entry) => {
                 let sql =
-                    "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, spared = 0, site = ?4, skip = ?5, due_ms = NULL,
-                    reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL,
+                    "UPDATE entries SET state = 'open', depth = ?2, attempts = ?3, spared = 0, site = ?4, skip = ?5,
+                    due_ms = NULL, reason = NULL, detail = NULL, final_url = NULL, http_status = NULL, links = NULL, images = NULL,
                     turn = ?6, again_ms = NULL, revive_ms = NULL WHERE id = ?1";
                 self.run(sql, values![entry.id, page.depth, page.attempts, site, skip, turn])?;
                 self.freed.extend(entry.turn.map(|_| entry.site));
@@ -332,9 +332,8 @@ impl Books<'_, '_> {
             (Some(entry), None) => return Ok(entry),
             (Some(alternate), Some(_)) => {
                 self.leave(&alternate)?;
-                let sql =
-                    "UPDATE entries SET state = 'open', attempts = ?2, spared = 0, inline = ?3, primary_entry = NULL, rank = NULL
-                    WHERE id = ?1";
+                let sql = "UPDATE entries SET state = 'open', attempts = ?2, spared = 0, inline = ?3,
+                    primary_entry = NULL, rank = NULL WHERE id = ?1";
                 self.run(sql, values![alternate.id, image.attempts, image.inline.as_deref()])?;
                 Entry { state: State::Open, primary: None, ..alternate }
             }

@@ -77,8 +77,8 @@ impl Books<'_, '_> {
     fn redrive_entry(&mut self, id: i64) -> Result<(), Trouble> {
         let entry = self.entry(id)?;
         let next = step(Some(entry.state), Event::Redrive, format!("entry {id}"))?;
-        let sql = "UPDATE entries SET state = 'open', attempts = 0, spared = 0, due_ms = NULL, reason = NULL, detail = NULL, revive_ms = NULL
-            WHERE id = ?1";
+        let sql = "UPDATE entries SET state = 'open', attempts = 0, spared = 0, due_ms = NULL, reason = NULL,
+            detail = NULL, revive_ms = NULL WHERE id = ?1";
         self.run(sql, values![id])?;
         if let Some(next) = next {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };
@@ -94,8 +94,8 @@ impl Books<'_, '_> {
             let state = state.map(|word| word.0);
             let next = step(state, Event::Redrive, format!("picture {id}"))?.or(state).unwrap_or(State::Open);
             // Due at once, and still a scheduled retry: it goes straight to the detector.
-            let sql = "UPDATE pictures SET state = ?2, attempts = 0, spared = 0, due_ms = 0, reason = NULL, detail = NULL, revive_ms = NULL
-                WHERE id = ?1";
+            let sql = "UPDATE pictures SET state = ?2, attempts = 0, spared = 0, due_ms = 0, reason = NULL,
+                detail = NULL, revive_ms = NULL WHERE id = ?1";
             books.run(sql, values![id, Word(next)])
         })?;
         self.log(Line { kind: "redriven", picture: Some(id), ..Line::default() })

@@ -158,7 +158,7 @@ const CERTIFICATE: &str = "; name the certificate of its authority with sslrootc
 const EXPIRED: &str = "; renew the server's certificate";
 
 /// What to do where a server speaks no TLS.
-const NO_TLS: &str = "; let the server offer it (ssl = on; never on a socket of one machine), or say sslmode=prefer";
+const NO_TLS: &str = "; let the server offer it (ssl = on), or say sslmode=prefer";
 
 /// How the driver ends when the server asks for a password and none is given.
 const NO_PASSWORD: &str = "password missing";
@@ -207,6 +207,8 @@ fn advice(theirs: &DbError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -254,6 +256,22 @@ mod tests {
                 assert!(refused.contains("nothing for 200 ms (ledger.connect_timeout_ms)"), "{refused}");
             }
         }
+    }
+
+    #[test]
+    fn a_server_without_tls_is_refused_where_it_is_required() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let answering = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("is called");
+            client.read_exact(&mut [0; 8]).expect("is asked for TLS");
+            client.write_all(b"N").expect("says no");
+        });
+        let url = format!("postgres://u@127.0.0.1:{port}/db?sslmode=require");
+        let server = Server::new(Address::new(&url), &LedgerSettings::default()).expect("it is an address");
+        let refused = server.connect().err().expect("it would not be encrypted").to_string();
+        assert!(refused.contains("does not support TLS") && refused.contains("sslmode=prefer"), "{refused}");
+        answering.join().expect("answers");
     }
 
     #[test]

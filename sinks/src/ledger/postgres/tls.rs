@@ -2,7 +2,7 @@
 //!
 //! `sslmode=prefer`, which goes without saying, encrypts where the server can, `require` always; both take any certificate.
 //! `verify-full` encrypts and checks that the certificate names the host and comes from an authority that the system trusts, or
-//! from one in the file `sslrootcert`, which means `verify-full` by itself.
+//! from one in the file `sslrootcert`, which means `verify-full` by itself. Sockets of one machine are never encrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,13 +14,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::form_urlencoded;
 
 /// How a server is to be reached and known.
 #[derive(Clone)]
 pub(in crate::ledger) struct Route {
-    pub config: tokio_postgres::Config,
+    pub config: Config,
     pub tls: MakeRustlsConnect,
     /// How long it may take until a connection can be used.
     pub limit: Duration,
@@ -41,7 +43,10 @@ impl Route {
             return Err(malformed.to_owned());
         }
         let (rest, check) = split(&with_defaults(url, |name| std::env::var(name).ok()))?;
-        let config = rest.parse().map_err(|_| malformed.to_owned())?;
+        let mut config: Config = rest.parse().map_err(|_| malformed.to_owned())?;
+        if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
+            config.ssl_mode(SslMode::Disable);
+        }
         Ok(Self { config, tls: MakeRustlsConnect::new(check.client()?), limit })
     }
 }
@@ -95,7 +100,11 @@ fn split(url: &str) -> Result<(String, Check), String> {
     let mode = match (&check, mode) {
         (Check::None, mode) => mode,
         (_, None | Some("require")) => Some("require"),
-        (_, Some(mode)) => return Err(format!("sslmode={mode} would not always check what sslrootcert is for")),
+        (_, Some(mode)) => {
+            return Err(format!(
+                "sslmode={mode} does not always check what sslrootcert is for: say sslmode=verify-full"
+            ));
+        }
     };
     let mode = mode.map(|mode| format!("sslmode={mode}"));
     kept.extend(mode.as_deref());
