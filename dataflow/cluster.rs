@@ -1,4 +1,4 @@
-//! Clusters: several processes run one graph. Here they come together, agree, and watch each other.
+//! NearDuplicates: several processes run one graph. Here they come together, agree, and watch each other.
 //!
 //! Every process connects to every other, and they exchange what they believe about the cluster before anything starts:
 //! version, settings, state, number of processes and workers. Then the ledger's run is shared, everybody reads what the
@@ -11,8 +11,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use faceflow_core::bridge::{Alarm, Bridge};
-use faceflow_core::cluster::{Beat, ClusterSettings, Peers, READING};
+use faceflow_core::executor::Executor;
+use faceflow_core::peers::{ClusterSettings, Heartbeat, Peers, READING};
+use faceflow_core::timer::Timer;
 use faceflow_core::{Clock, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -100,7 +101,7 @@ pub enum ClusterError {
 
 /// What every process must agree on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct Agreement {
     /// The version of faceflow.
     pub version: String,
     /// Every process's address.
@@ -117,7 +118,7 @@ pub struct Terms {
     pub settings: BTreeMap<String, String>,
 }
 
-impl Terms {
+impl Agreement {
     /// The first thing in which two processes do not fit together: what it is, here and there.
     fn differ(&self, theirs: &Self) -> Option<(String, String, String)> {
         let command = |endless| if endless { "stream" } else { "run" }.to_owned();
@@ -144,11 +145,11 @@ impl Terms {
 #[derive(Serialize, Deserialize)]
 struct Hello {
     process: usize,
-    terms: Terms,
+    terms: Agreement,
 }
 
 /// Connections to all other processes, before the dataflow takes them over.
-pub struct Links {
+pub struct PeerConnections {
     /// Nobody else is this process as long as it runs.
     listener: TcpListener,
     membership: Membership,
@@ -156,11 +157,11 @@ pub struct Links {
     sockets: Vec<Option<Connection>>,
 }
 
-impl Links {
+impl PeerConnections {
     /// Connects to every process of the cluster, and sees that all agree on `terms`.
     pub async fn connect(
         membership: Membership,
-        terms: Terms,
+        terms: Agreement,
         settings: &ClusterSettings,
     ) -> Result<Self, ClusterError> {
         let Membership { process, addresses } = &membership;
@@ -267,12 +268,12 @@ pub type Started<T> = Result<WorkerGuards<T>, String>;
 /// Meets every other process: those before this one are called, those after it call.
 async fn meet(
     membership: &Membership,
-    terms: &Terms,
+    terms: &Agreement,
     listener: &TcpListener,
     sockets: &mut [Option<Connection>],
 ) -> Result<(), ClusterError> {
     let (before, after) = sockets.split_at_mut(membership.process);
-    let calls = async {
+    let actions = async {
         for (other, place) in before.iter_mut().enumerate() {
             *place = Some(call(membership, terms, other).await?);
         }
@@ -297,11 +298,11 @@ async fn meet(
         }
         Ok(())
     };
-    tokio::try_join!(calls, answers).map(drop)
+    tokio::try_join!(actions, answers).map(drop)
 }
 
 /// Calls a process until it answers.
-async fn call(membership: &Membership, terms: &Terms, other: usize) -> Result<Connection, ClusterError> {
+async fn call(membership: &Membership, terms: &Agreement, other: usize) -> Result<Connection, ClusterError> {
     loop {
         if let Ok(mut socket) = Connection::connect(&membership.addresses[other]).await {
             let hello = Hello { process: membership.process, terms: terms.clone() };
@@ -323,7 +324,7 @@ async fn call(membership: &Membership, terms: &Terms, other: usize) -> Result<Co
 }
 
 /// What a process says of itself; `None` for words that are none of ours. Another version may say it in other words.
-fn understood(ours: &Terms, said: Value) -> Result<Option<Hello>, ClusterError> {
+fn understood(ours: &Agreement, said: Value) -> Result<Option<Hello>, ClusterError> {
     let (process, version) = (said["process"].as_u64(), said["terms"]["version"].as_str().map(str::to_owned));
     match (serde_json::from_value(said), process, version) {
         (Ok(hello), ..) => Ok(Some(hello)),
@@ -338,7 +339,7 @@ fn understood(ours: &Terms, said: Value) -> Result<Option<Hello>, ClusterError> 
 }
 
 /// Whether two processes fit together.
-fn agree(ours: &Terms, hello: &Hello) -> Result<(), ClusterError> {
+fn agree(ours: &Agreement, hello: &Hello) -> Result<(), ClusterError> {
     match ours.differ(&hello.terms) {
         Some((what, ours, theirs)) => Err(ClusterError::Differs { process: hello.process, what, ours, theirs }),
         None => Ok(()),
@@ -430,30 +431,30 @@ impl Stream for Link {
 /// Builds the telling: each process's first worker says how it is, and every process hears it.
 pub fn heart(
     scope: Scope<'_, Time>,
-    bridge: &Bridge,
+    executor: &Executor,
     peers: &Arc<Peers>,
-    say: impl Fn() -> Beat + 'static,
+    say: impl Fn() -> Heartbeat + 'static,
     first: bool,
 ) {
-    let (bridge, heard) = (bridge.clone(), Arc::clone(peers));
-    let (clock, every, own) = (Arc::clone(&bridge.clock), peers.beat_ms(), Arc::clone(peers));
+    let (executor, events) = (executor.clone(), Arc::clone(peers));
+    let (clock, every, own) = (Arc::clone(&executor.clock), peers.beat_ms(), Arc::clone(peers));
     let beats = source(scope, "heart", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
-        let (mut alarm, mut due) = (Alarm::new(&bridge, operator), 0);
+        let (mut timer, mut due) = (Timer::new(&executor, operator), 0);
         let mut capability = first.then_some(capability);
         move |output| {
             let Some(capability) = capability.as_mut() else { return };
-            let now = bridge.clock.now();
+            let now = executor.clock.now();
             if now >= due {
                 capability.downgrade(&now.max(*capability.time()));
                 output.session(capability).give(say());
                 own.beat(now);
                 due = now + every;
             }
-            alarm.wake_at(due);
+            timer.wake_at(due);
         }
     });
-    beats.container::<Vec<Beat>>().broadcast().inspect(move |beat| heard.hear(beat, clock.now()));
+    beats.container::<Vec<Heartbeat>>().broadcast().inspect(move |beat| events.hear(beat, clock.now()));
 }
 
 #[cfg(test)]
@@ -462,8 +463,8 @@ mod tests {
 
     use super::*;
 
-    fn terms() -> Terms {
-        Terms {
+    fn terms() -> Agreement {
+        Agreement {
             version: "1.2.3".to_owned(),
             addresses: vec!["a:1".to_owned(), "b:2".to_owned()],
             workers: 2,

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use faceflow::core::detector::Picture;
-use faceflow::core::ledger::Broken;
+use faceflow::core::tally::Violation;
 use faceflow::sinks::ledger::{OpenError, Place, Reader};
 use faceflow::sinks::objects::Objects;
 
 use crate::cli::Common;
-use crate::commands::{DONE, FAILED, settings};
+use crate::exit_status::{DONE, FAILED};
+use crate::settings_layers::settings;
 
 /// Of what breaks a law of the ledger, so many are named.
 const KEYS_MAX: usize = 5;
@@ -54,7 +55,7 @@ fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<Strin
     ledger.check().map_err(|error| error.to_string())?;
     let broken = ledger.audit(KEYS_MAX).map_err(|error| error.to_string())?;
     if !broken.is_empty() {
-        let broken: Vec<String> = broken.iter().map(Broken::to_string).collect();
+        let broken: Vec<String> = broken.iter().map(Violation::to_string).collect();
         return Err(format!("{place}: {}", broken.join("; ")));
     }
     let (pages, images) = ledger.tally().map_err(|error| error.to_string())?;

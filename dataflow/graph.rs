@@ -5,109 +5,114 @@
 
 use std::sync::Arc;
 
-use faceflow_core::record::{Fate, Frame, Work};
-use faceflow_core::{Flow, Time};
-use faceflow_operators::admit::{Admit, Arrival};
-use faceflow_operators::aside::{Aside, Home};
-use faceflow_operators::cluster::{Call, Cluster, Heard};
+use faceflow_core::Time;
+use faceflow_core::record::{Disposition, Work};
+use faceflow_operators::append_facts::AppendFacts;
+use faceflow_operators::branch::{Branch, Branched};
+use faceflow_operators::decide_retry::{DecideRetry, lost_work, owe_full};
 use faceflow_operators::decode::Decode;
-use faceflow_operators::deliver::Deliver;
+use faceflow_operators::dedupe_exact::{DedupeExact, Seen};
+use faceflow_operators::dedupe_near::{DedupeAction, DedupeEvent, DedupeNear};
 use faceflow_operators::detect::Detect;
+use faceflow_operators::dispatch::Dispatch;
 use faceflow_operators::download::Downloads;
-use faceflow_operators::drain::Drain;
+use faceflow_operators::evict::Evict;
 use faceflow_operators::fetch::Fetch;
-use faceflow_operators::frontier::GiveOut;
-use faceflow_operators::intake::intake;
-use faceflow_operators::keep::Keep;
 use faceflow_operators::mine::Mine;
-use faceflow_operators::recall::Recall;
-use faceflow_operators::record::Recorded;
+use faceflow_operators::read_sources::read_sources;
+use faceflow_operators::rehydrate::Rehydrate;
 use faceflow_operators::route::Route;
-use faceflow_operators::schedule::{Schedule, lost_work, owe_full};
-use faceflow_operators::unique::{Unique, Verdict};
+use faceflow_operators::select_links::{Arrival, SelectLinks};
+use faceflow_operators::store_crops::StoreCrops;
+use faceflow_operators::store_original::StoreOriginal;
+use faceflow_operators::to_owner::ToOwner;
+use faceflow_operators::write_sinks::WriteSinks;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Concatenate, ConnectLoop, Feedback, Probe};
 use timely::dataflow::{ProbeHandle, Scope};
 
-use crate::parts::Parts;
+use crate::services::Services;
 
 /// Builds the pipeline on one worker. The probe sees everything settled before its frontier.
-pub fn build<'s>(scope: Scope<'s, Time>, parts: &Parts) -> ProbeHandle<Time> {
-    let Parts { bridge, ledger, darkroom, settings, live, .. } = parts;
+pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Time> {
+    let Services { executor, ledger, pixel_cache, settings, live, limits, .. } = services;
     let (index, peers) = (scope.worker().index(), scope.worker().peers());
-    let shelf = || parts.shelf.clone();
+    let store = || services.tenant_store.clone();
 
-    // What comes round again: what the ledger has learned, to the frontier; outcomes, to the clusters.
-    let (to_frontier, news) = scope.feedback(1);
-    let (to_clusters, outcomes) = scope.feedback(1);
+    // Two loops: what the ledger learns goes to the dispatcher, how detections end goes to the near-duplicates.
+    let (to_dispatcher, updates) = scope.feedback(1);
+    let (to_duplicates, outcomes) = scope.feedback(1);
 
-    // Everything that is open waits in the ledger; what is due there is given out, to whoever asks its host.
-    let work = news.give_out(parts.lender(index), bridge);
-    let (pages, images, due_frames) = work.route(Arc::clone(&parts.web), parts.processes, bridge);
+    // All open work waits in the ledger. What is due is dispatched to the process that owns the address of its host.
+    let work = updates.dispatch(services.dispatcher(index), executor);
+    let (pages, images, due_frames) = work.route(Arc::clone(&services.web), services.processes, executor);
 
-    // Pages: fetched from their host, mined for links and images; what they lead to is admitted, as new sites are.
-    let (fetched, unreachable) = pages.fetch(Arc::clone(&parts.web), bridge, parts.limits.fetch);
-    let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), bridge, parts.limits.cpu);
-    let arrivals = intake(scope, parts.intake(index), bridge).concat(visits.map(Arrival::Visit));
-    let (_, found) = arrivals
-        .admit(live.crawl.clone(), live.recrawl.clone(), Arc::clone(&bridge.clock))
-        .record(Arc::clone(ledger), bridge);
+    // Pages: fetched, mined for links and images. What they lead to is discovered, like what comes from the sources.
+    let (fetched, unreachable) = pages.fetch(Arc::clone(&services.web), executor, limits.fetch);
+    let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), executor, limits.cpu);
+    let arrivals = read_sources(scope, services.source_reader(index), executor).concat(visits.map(Arrival::Visit));
+    let (_, discovered) = arrivals
+        .select_links(live.crawl.clone(), live.recrawl.clone(), Arc::clone(&executor.clock))
+        .append_facts(Arc::clone(ledger), executor);
 
-    // Images: downloaded from their host, decoded once, kept before anything is said about them.
-    let web = Arc::clone(&parts.web);
-    let (downloads, missing) = images.download(web, Arc::clone(darkroom), bridge, parts.limits.download);
-    let (developed, spoiled) = downloads.decode(settings.image.clone(), Arc::clone(darkroom), bridge, parts.limits.cpu);
-    let (kept, unkept) = developed.keep(shelf(), Arc::clone(darkroom), bridge);
-    let (kept, settled) = kept.record(Arc::clone(ledger), bridge);
+    // Images: downloaded, decoded once, the original stored before the fact that says so.
+    let web = Arc::clone(&services.web);
+    let (downloads, missing) = images.download(web, Arc::clone(pixel_cache), executor, limits.download);
+    let (decoded, undecodable) =
+        downloads.decode(settings.image.clone(), Arc::clone(pixel_cache), executor, limits.cpu);
+    let (stored, unstored) = decoded.store_original(store(), Arc::clone(pixel_cache), executor);
+    let (stored, downloaded) = stored.append_facts(Arc::clone(ledger), executor);
 
-    // Pictures: each content once, near-duplicates clustered by hash, one of each cluster chosen.
-    let verdicts = kept.map(|kept| kept.frame).unique(parts.earlier.contents_of(index, peers));
-    let (firsts, copies) = verdicts.ok_err(|verdict| match verdict {
-        Verdict::First(frame) => Ok(frame),
-        Verdict::Copy(frame) => Err(frame),
+    // Pictures: each content once; of near-duplicates one is detected, and its faces are given to the others.
+    let seen = stored.map(|stored| stored.frame).dedupe_exact(services.known.contents_of(index, peers));
+    let (new, copies) = seen.ok_err(|seen| match seen {
+        Seen::First(frame) => Ok(frame),
+        Seen::Before(frame) => Err(frame),
     });
-    let heard = firsts.map(Heard::Frame).concat(outcomes);
-    let calls = heard.cluster(settings.dedupe.clone(), parts.earlier.pictures_of(index), bridge);
-    let (frames, rulings): (Flow<'s, Result<Frame, Frame>>, _) = calls.ok_err(|call| match call {
-        Call::Ruled(ruling) => Err(ruling),
-        Call::Detect(frame) => Ok(Ok(frame)),
-        Call::Aside(frame) => Ok(Err(frame)),
+    let actions = new.map(DedupeEvent::Frame).concat(outcomes).dedupe_near(
+        settings.dedupe.clone(),
+        services.known.pictures_of(index),
+        executor,
+    );
+    let (chosen, duplicates, assignments) = actions.branch("dedupe actions", |action| match action {
+        DedupeAction::Detect(frame) => Branched::A(frame),
+        DedupeAction::Evict(frame) => Branched::B(frame),
+        DedupeAction::Assign(assignment) => Branched::C(assignment),
     });
-    let (chosen, duplicates) = frames.ok_err(|frame| frame);
-    copies.concat(duplicates).home().aside(Arc::clone(darkroom));
-    let (rulings, _) = rulings.record(Arc::clone(ledger), bridge);
+    copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
+    let (assignments, _) = assignments.append_facts(Arc::clone(ledger), executor);
 
-    // Faces: pixels where they were decoded, batches by shape, crops to the store, sinks, then the fact.
-    let wanted = chosen.home().concat(due_frames);
-    let (frames, unread) = wanted.recall(shelf(), Arc::clone(darkroom), settings.image.clone(), bridge);
-    let (detected, unseen) = frames.detect(parts.looker.clone(), Arc::clone(darkroom), bridge);
-    let (delivered, undelivered) = detected.deliver(shelf(), settings.deliver.clone(), Arc::clone(darkroom), bridge);
-    let delivered = parts.sinks.iter().fold(delivered, |delivered, sink| delivered.drain(Arc::clone(sink), bridge));
-    let (delivered, answered) = delivered.record(Arc::clone(ledger), bridge);
+    // Faces: pixels where they are cached, batches by shape, crops to the store, custom sinks, then the fact.
+    let wanted = chosen.to_owner().concat(due_frames);
+    let (frames, unread) = wanted.rehydrate(store(), Arc::clone(pixel_cache), settings.image.clone(), executor);
+    let (detected, undetected) = frames.detect(services.detector_pool.clone(), Arc::clone(pixel_cache), executor);
+    let (cropped, uncropped) =
+        detected.store_crops(store(), settings.deliver.clone(), Arc::clone(pixel_cache), executor);
+    let written = services.sinks.iter().fold(cropped, |flow, sink| flow.write_to(Arc::clone(sink), executor));
+    let (detected, answered) = written.append_facts(Arc::clone(ledger), executor);
 
-    // A degraded answer is kept, and its full detection still owed.
-    let (full, weak) =
-        delivered.ok_err(|delivered| if delivered.detection.degraded() { Err(delivered) } else { Ok(delivered) });
+    // A degraded answer is recorded, and its full detection still owed.
+    let (full, degraded) =
+        detected.ok_err(|detected| if detected.detection.degraded() { Err(detected) } else { Ok(detected) });
 
-    // Every loss: a fate, recorded. A retry waits in the ledger; the end of a picture concerns its cluster.
+    // Every loss gets a disposition, which is recorded: a retry waits in the ledger, the end of a picture goes to its group.
     let lost = scope.concatenate([
         unreachable.concat(unreadable).map(lost_work),
-        missing.concat(spoiled).concat(unkept).map(lost_work),
-        unread.concat(unseen).concat(undelivered).concat(weak.map(owe_full)).map(lost_work),
+        missing.concat(undecodable).concat(unstored).map(lost_work),
+        unread.concat(undetected).concat(uncropped).concat(degraded.map(owe_full)).map(lost_work),
     ]);
-    let fates = lost.schedule(live.retry.clone(), live.recrawl.clone(), Arc::clone(&bridge.clock));
-    let (fates, failed) = fates.record(Arc::clone(ledger), bridge);
-    scope.concatenate([found, settled, answered, failed]).connect_loop(to_frontier);
-    let ended = fates.flat_map(|fate| match fate {
-        Fate::Dead { work: Work::Frame(frame), .. } => Some(Heard::Dead(frame.content)),
-        Fate::Stands { work: Work::Frame(frame), .. } => Some(Heard::Done(frame.content)),
+    let dispositions = lost.decide_retry(live.retry.clone(), live.recrawl.clone(), Arc::clone(&executor.clock));
+    let (dispositions, failed) = dispositions.append_facts(Arc::clone(ledger), executor);
+    scope.concatenate([discovered, downloaded, answered, failed]).connect_loop(to_dispatcher);
+    let ended = dispositions.flat_map(|disposition| match disposition {
+        Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.content)),
+        Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => Some(DedupeEvent::Done(frame.content)),
         _ => None,
     });
-    let done = full.map(|delivered| Heard::Done(delivered.frame.content));
-    let outcomes = ended.concat(done);
-    let (probe, outcomes) = outcomes.probe();
-    rulings.probe_with(&probe);
-    outcomes.connect_loop(to_clusters);
+    let done = full.map(|detected| DedupeEvent::Done(detected.frame.content));
+    let (probe, outcomes) = ended.concat(done).probe();
+    assignments.probe_with(&probe);
+    outcomes.connect_loop(to_duplicates);
     probe
 }

@@ -1,44 +1,46 @@
-//! One batch or stream from settings to a finished store: opens the parts, runs the graph, writes the views.
+//! One batch or stream from settings to a finished store: opens the services, runs the graph, writes the views.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use faceflow_config::Settings;
-use faceflow_config::live::LiveSettings;
 use faceflow_config::load::leaves_of;
-use faceflow_core::Live;
-use faceflow_core::bridge::Bridge;
+use faceflow_config::reloadable::ReloadableSettings;
+use faceflow_core::Reloadable;
 use faceflow_core::clock::RuntimeClock;
-use faceflow_core::cluster::Peers;
 use faceflow_core::detector::{Detector, EngineInfo};
+use faceflow_core::executor::Executor;
 use faceflow_core::invariants::conserved;
-use faceflow_core::kill::kill_point;
-use faceflow_core::ledger::{Ledger, LedgerError, Tally};
-use faceflow_core::pulse::Pulse;
+use faceflow_core::kill_point::kill_point;
+use faceflow_core::ledger::{Ledger, LedgerError};
+use faceflow_core::metrics::Metrics;
+use faceflow_core::peers::Peers;
 use faceflow_core::record::ContentId;
+use faceflow_core::shutdown::Shutdown;
 use faceflow_core::sink::Sink;
 use faceflow_core::source::Source;
+use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
-use faceflow_operators::web::files::Files;
-use faceflow_operators::web::{Client, ClientError};
 use faceflow_sinks::ledger::{Durability, OpenError, Place, StateLedger};
 use faceflow_sinks::objects::{Objects, ObjectsError};
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::{SinkError, report, sidecar};
+use faceflow_web::files::Files;
+use faceflow_web::{Client, ClientError};
 
-use crate::cluster::{ClusterError, Links, Membership, Terms};
-use crate::metrics::Metrics;
-use crate::parts::{Outside, Parts, Share};
+use crate::cluster::{Agreement, ClusterError, Membership, PeerConnections};
+use crate::metrics_endpoint::MetricsEndpoint;
 use crate::reload::Reload;
-use crate::run::{Drive, Ending, RunError, broken_laws, run};
+use crate::run::{RunError, RunOptions, RunOutcome, broken_laws, run};
+use crate::services::{Backends, Services, WorkerShare};
 
 /// Settings that are not said to other processes as they are.
 const SECRET: [&str; 1] = ["submit.token"];
 /// Nor are longer ones, in bytes.
 const SHOWN_MAX: usize = 60;
 
-/// How long calls that are still running at the end may take to return before they are left behind.
+/// How long actions that are still running at the end may take to return before they are left behind.
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// Which detector a job uses.
@@ -54,7 +56,7 @@ pub struct Job {
     /// Every setting.
     pub settings: Settings,
     /// Where metrics are told while it runs.
-    pub metrics: Option<Metrics>,
+    pub metrics_endpoint: Option<MetricsEndpoint>,
     /// How settings are read again while it runs; without it, they stay.
     pub reload: Option<Reload>,
     /// Folder of the ledger, or the `postgres://` URL of a database.
@@ -72,18 +74,20 @@ pub struct Job {
     /// Where detections go besides the store.
     pub sinks: Vec<Box<dyn Sink>>,
     /// Workers and patience.
-    pub drive: Drive,
+    pub options: RunOptions,
     /// Which process of a cluster this is, if it is one.
     pub cluster: Option<Membership>,
-    /// Progress to read, and the way to ask for a stop.
-    pub pulse: Pulse,
+    /// Counters to read.
+    pub metrics: Metrics,
+    /// The way to ask for a drain or stop.
+    pub shutdown: Shutdown,
 }
 
 /// What a batch came to.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// How it ended.
-    pub ending: Ending,
+    pub outcome: RunOutcome,
     /// Pages by state.
     pub pages: Tally,
     /// Images by state.
@@ -137,7 +141,7 @@ impl Job {
     pub fn new(state: &str, out: &str) -> Self {
         Self {
             settings: Settings::default(),
-            metrics: None,
+            metrics_endpoint: None,
             reload: None,
             state: state.to_owned(),
             out: out.to_owned(),
@@ -146,9 +150,10 @@ impl Job {
             sources: vec![],
             folders: vec![],
             sinks: vec![],
-            drive: Drive::default(),
+            options: RunOptions::default(),
             cluster: None,
-            pulse: Pulse::default(),
+            metrics: Metrics::default(),
+            shutdown: Shutdown::default(),
         }
     }
 
@@ -157,7 +162,7 @@ impl Job {
         self.cluster.as_ref().is_none_or(|membership| membership.process == 0)
     }
 
-    /// Runs it: to the end, to the end of its patience, or until its pulse says stop.
+    /// Runs it: to the end, to the end of its patience, or until it is told to stop.
     pub fn run(self) -> Result<Summary, JobError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
         let summary = self.run_on(&runtime);
@@ -167,31 +172,35 @@ impl Job {
     }
 
     fn run_on(mut self, runtime: &tokio::runtime::Runtime) -> Result<Summary, JobError> {
-        let live = LiveSettings::from(&self.settings);
+        let live = ReloadableSettings::from(&self.settings);
         if let Some(reload) = self.reload.take() {
             let changes = self.cluster.is_none().then(|| live.clone());
             reload.follow(runtime.handle(), self.settings.clone(), changes);
         }
         let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
-        let bridge = Bridge::new(runtime.handle().clone(), clock, self.pulse.clone());
+        let executor = Executor::new(runtime.handle().clone(), clock, (self.metrics.clone(), self.shutdown.clone()));
         // What a mistake in the command line breaks comes first, so that a mistake leaves nothing behind.
         let detector = match &self.engine {
             Engine::Own(detector) => Arc::clone(detector),
             Engine::Named(name) => faceflow_engine::open(name, &self.settings.detect)?,
         };
-        let web = Client::new(live.fetch.clone(), Arc::clone(&bridge.clock))?;
+        let web = Client::new(live.fetch.clone(), Arc::clone(&executor.clock))?;
         let web = Arc::new(Files::new(web, self.folders.clone()));
-        let mut links = match self.cluster.clone() {
+        let mut connections = match self.cluster.clone() {
             Some(membership) => {
                 let settings = &self.settings.cluster;
-                Some(runtime.block_on(Links::connect(membership, self.terms(&detector.info()), settings))?)
+                Some(runtime.block_on(PeerConnections::connect(
+                    membership,
+                    self.agreement(&detector.info()),
+                    settings,
+                ))?)
             }
             None => None,
         };
         let first = self.is_first();
-        let ledger = Arc::new(self.open_ledger(runtime, links.as_mut())?);
-        if let Some(metrics) = self.metrics.take() {
-            metrics.tell(&bridge, Arc::clone(&ledger) as _);
+        let ledger = Arc::new(self.open_ledger(runtime, connections.as_mut())?);
+        if let Some(endpoint) = self.metrics_endpoint.take() {
+            endpoint.serve(&executor, Arc::clone(&ledger) as _);
         }
         let store = Arc::new(match self.settings.ledger.durability {
             Durability::Process => Objects::open(&self.out)?,
@@ -206,7 +215,7 @@ impl Job {
                 source.remember(sites);
             }
         }
-        let outside = Outside {
+        let backends = Backends {
             web,
             store: Arc::clone(&store) as _,
             ledger: Arc::clone(&ledger) as _,
@@ -216,29 +225,30 @@ impl Job {
         };
         let views = Views { ledger: Arc::clone(&ledger), store, settings: live.report.clone() };
         let settings = self.settings.cluster.clone();
-        let share = self.cluster.as_ref().map(|membership| Share {
+        let share = self.cluster.as_ref().map(|membership| WorkerShare {
             process: membership.process,
             processes: membership.addresses.len(),
-            workers: self.drive.workers.max(1),
+            workers: self.options.workers.max(1),
         });
-        let again = self.drive.endless && self.settings.recrawl.enabled;
-        let mut parts = Parts::of_process(&self.tenant, self.settings, outside, (bridge, share.unwrap_or_default()))?;
-        (parts.again, parts.live) = (again, live);
-        if let Some(links) = &mut links {
+        let again = self.options.endless && self.settings.recrawl.enabled;
+        let mut services =
+            Services::of_process(&self.tenant, self.settings, backends, (executor, share.unwrap_or_default()))?;
+        (services.again, services.live) = (again, live);
+        if let Some(connections) = &mut connections {
             // Whoever began before the others have read the ledger would write what they take for known.
-            runtime.block_on(links.barrier())?;
+            runtime.block_on(connections.barrier())?;
         }
-        let links = links.zip(self.cluster).map(|(links, Membership { process, addresses })| {
-            (links, Arc::new(Peers::new(process, addresses, settings, parts.bridge.clock.now())))
+        let connections = connections.zip(self.cluster).map(|(connections, Membership { process, addresses })| {
+            (connections, Arc::new(Peers::new(process, addresses, settings, services.executor.clock.now())))
         });
-        let refresh = (first && self.drive.endless).then(|| runtime.spawn(views.clone().refresh()));
-        let ending = run(&parts, self.drive, links);
+        let refresh = (first && self.options.endless).then(|| runtime.spawn(views.clone().refresh()));
+        let outcome = run(&services, self.options, connections);
         if let Some(refresh) = refresh {
             refresh.abort();
             // It ended by itself only if it panicked; either way the views are written anew below.
             let _ = runtime.block_on(refresh);
         }
-        let ending = ending?;
+        let outcome = outcome?;
         kill_point("run.ended");
         let report = match first {
             true => runtime.block_on(views.write()).map_err(|error| JobError::Views(error.to_string()))?,
@@ -251,19 +261,19 @@ impl Job {
             return Err(RunError::Failed(format!("conservation is violated: {why}{broken}")).into());
         }
         let faces = ledger.reader().face_count()?;
-        Ok(Summary { ending, pages, images, faces, report })
+        Ok(Summary { outcome, pages, images, faces, report })
     }
 }
 
 impl Job {
     /// What the processes of a cluster must agree on.
-    fn terms(&self, engine: &EngineInfo) -> Terms {
+    fn agreement(&self, engine: &EngineInfo) -> Agreement {
         let digest = |text: String| ContentId::of(text.as_bytes()).to_string()[..16].to_owned();
-        Terms {
+        Agreement {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.cluster.as_ref().map(|membership| membership.addresses.clone()).unwrap_or_default(),
-            workers: self.drive.workers.max(1),
-            endless: self.drive.endless,
+            workers: self.options.workers.max(1),
+            endless: self.options.endless,
             places: format!("{} {} {}", Place::new(&self.state), self.out, self.tenant),
             model: digest(engine.model_sha256.clone()),
             settings: leaves_of(&self.settings)
@@ -281,16 +291,16 @@ impl Job {
     fn open_ledger(
         &self,
         runtime: &tokio::runtime::Runtime,
-        links: Option<&mut Links>,
+        connections: Option<&mut PeerConnections>,
     ) -> Result<StateLedger, JobError> {
         let (place, settings) = (Place::new(&self.state), &self.settings.ledger);
-        let Some(links) = links else { return Ok(StateLedger::open(place, &self.tenant, settings)?) };
+        let Some(connections) = connections else { return Ok(StateLedger::open(place, &self.tenant, settings)?) };
         if self.is_first() {
             let ledger = StateLedger::open(place, &self.tenant, settings)?;
-            runtime.block_on(links.share(ledger.run()))?;
+            runtime.block_on(connections.share(ledger.run()))?;
             return Ok(ledger);
         }
-        match runtime.block_on(links.share(None::<i64>))? {
+        match runtime.block_on(connections.share(None::<i64>))? {
             Some(run) => Ok(StateLedger::join(run, place, &self.tenant, settings)?),
             None => Err(JobError::Lonely),
         }
@@ -302,7 +312,7 @@ impl Job {
 struct Views {
     ledger: Arc<StateLedger>,
     store: Arc<Objects>,
-    settings: Live<ReportSettings>,
+    settings: Reloadable<ReportSettings>,
 }
 
 impl Views {

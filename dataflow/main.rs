@@ -2,8 +2,13 @@
 
 mod cli;
 mod commands;
+mod crawl_commands;
 mod doctor;
+mod exit_status;
 mod progress;
+mod query_commands;
+mod settings_layers;
+mod signals;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,7 +19,8 @@ use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Log};
-use crate::commands::{DONE, FAILED, USAGE, Usage, dispatch};
+use crate::commands::dispatch;
+use crate::exit_status::{DONE, FAILED, USAGE, Usage};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use faceflow::core::pulse::{Pulse, Stage};
+use faceflow::core::metrics::{Metrics, StageMetrics};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Bars that follow a pulse until they are dropped.
+/// Bars that follow the metrics until they are dropped.
 pub struct Progress {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -18,11 +18,11 @@ pub struct Progress {
 
 impl Progress {
     /// Starts drawing to stderr, if that is a terminal.
-    pub fn start(pulse: Pulse, bars: &MultiProgress) -> Self {
+    pub fn start(metrics: Metrics, bars: &MultiProgress) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let (bars, stop) = (bars.clone(), Arc::clone(&ended));
         let thread = std::thread::spawn(move || {
-            let lines = Lines::new(&pulse, &bars);
+            let lines = Lines::new(&metrics, &bars);
             while !stop.load(Relaxed) {
                 lines.draw();
                 std::thread::park_timeout(TICK);
@@ -45,29 +45,29 @@ impl Drop for Progress {
 }
 
 struct Lines {
-    pulse: Pulse,
-    pages: (Arc<Stage>, ProgressBar),
-    images: (Arc<Stage>, ProgressBar),
-    pictures: (Arc<Stage>, ProgressBar),
+    metrics: Metrics,
+    pages: (Arc<StageMetrics>, ProgressBar),
+    images: (Arc<StageMetrics>, ProgressBar),
+    pictures: (Arc<StageMetrics>, ProgressBar),
 }
 
 impl Lines {
-    fn new(pulse: &Pulse, bars: &MultiProgress) -> Self {
+    fn new(metrics: &Metrics, bars: &MultiProgress) -> Self {
         let bar = |name: &'static str, template: &str| {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bars.add(ProgressBar::new(0).with_style(style).with_prefix(name))
         };
         const SETTLED: &str = "{prefix:>9} [{bar:30}] {pos}/{len} {per_sec} ETA {eta} {msg}";
         Self {
-            pages: (pulse.stage("fetch"), bar("pages", SETTLED)),
-            images: (pulse.stage("download"), bar("images", SETTLED)),
-            pictures: (pulse.stage("detect"), bar("pictures", "{prefix:>9} {pos} {per_sec} {msg}")),
-            pulse: pulse.clone(),
+            pages: (metrics.stage("fetch"), bar("pages", SETTLED)),
+            images: (metrics.stage("download"), bar("images", SETTLED)),
+            pictures: (metrics.stage("detect"), bar("pictures", "{prefix:>9} {pos} {per_sec} {msg}")),
+            metrics: metrics.clone(),
         }
     }
 
     fn draw(&self) {
-        let (pages, images) = self.pulse.tallies();
+        let (pages, images) = self.metrics.tallies();
         for ((stage, bar), tally) in [(&self.pages, pages), (&self.images, images)] {
             bar.set_length(tally.discovered);
             bar.set_position(tally.discovered - tally.open.min(tally.discovered));
@@ -79,6 +79,6 @@ impl Lines {
     }
 }
 
-fn under_way(stage: &Stage) -> String {
-    format!("({} under way, {} failed tries)", stage.flying.load(Relaxed), stage.lost.load(Relaxed))
+fn under_way(stage: &StageMetrics) -> String {
+    format!("({} under way, {} failed tries)", stage.in_flight.load(Relaxed), stage.lost.load(Relaxed))
 }

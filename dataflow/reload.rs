@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faceflow_config::live::LiveSettings;
+use faceflow_config::reloadable::ReloadableSettings;
 use faceflow_config::{Settings, SettingsError};
 use faceflow_core::Time;
 use faceflow_sources::watch::Rested;
@@ -39,7 +39,7 @@ impl Reload {
 
     /// From here on SIGHUP and changes of the file bring `live`, which has `settings` now, up to date, as long as `runtime`
     /// lives. Without `live` nothing can change, and whoever asks is told so.
-    pub fn follow(self, runtime: &Handle, settings: Settings, live: Option<LiveSettings>) {
+    pub fn follow(self, runtime: &Handle, settings: Settings, live: Option<ReloadableSettings>) {
         let _inside = runtime.enter();
         let hangups = signal(SignalKind::hangup());
         let hangups =
@@ -55,7 +55,7 @@ struct Desk {
     read: Arc<Read>,
     /// What is in force.
     settings: Settings,
-    live: Option<LiveSettings>,
+    live: Option<ReloadableSettings>,
     missing: bool,
     began: Instant,
 }

@@ -9,18 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use faceflow_core::Time;
-use faceflow_core::bridge::panicked;
-use faceflow_core::cluster::{Beat, Peers};
+use faceflow_core::blocking::panicked;
+use faceflow_core::executor::Executor;
 use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::Ledger;
-use faceflow_core::pulse::{Mode, Pulse};
+use faceflow_core::peers::{Heartbeat, Peers};
+use faceflow_core::shutdown::{Mode, Shutdown};
 use timely::communication::WorkerGuards;
 use timely::dataflow::ProbeHandle;
 use timely::worker::Worker;
 
-use crate::cluster::{self, Links};
+use crate::cluster::{self, PeerConnections};
 use crate::graph;
-use crate::parts::Parts;
+use crate::services::Services;
 
 /// How long a worker sleeps at most when nothing wakes it.
 const NAP: Duration = Duration::from_millis(20);
@@ -34,7 +35,7 @@ const KEYS_MAX: usize = 5;
 
 /// How a run is driven.
 #[derive(Clone, Copy, Debug)]
-pub struct Drive {
+pub struct RunOptions {
     /// Worker threads of this process.
     pub workers: usize,
     /// Once only retries due later than this from now remain, the run ends, in milliseconds.
@@ -45,7 +46,7 @@ pub struct Drive {
     pub grace_ms: u64,
 }
 
-impl Default for Drive {
+impl Default for RunOptions {
     fn default() -> Self {
         Self { workers: 1, patience_ms: 600_000, endless: false, grace_ms: 30_000 }
     }
@@ -53,7 +54,7 @@ impl Default for Drive {
 
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ending {
+pub struct RunOutcome {
     /// The user asked to stop.
     pub interrupted: bool,
     /// Entries of the sources that were no sites.
@@ -73,45 +74,49 @@ pub enum RunError {
     Failed(String),
 }
 
-/// Runs the pipeline until everything is settled, patience ends, or the pulse says stop; in a cluster, over `links`.
-pub fn run(parts: &Parts, drive: Drive, links: Option<(Links, Arc<Peers>)>) -> Result<Ending, RunError> {
-    let peers = links.as_ref().map(|(_, peers)| Arc::clone(peers));
-    let watch = Arc::new(Watch::new(drive, peers));
-    let workers = drive.workers.max(1);
-    let (shared, seen, (tell, left)) = (parts.clone(), Arc::clone(&watch), mpsc::channel());
+/// Runs the pipeline until everything is settled, patience ends, or the process is told to stop; in a cluster, over `connections`.
+pub fn run(
+    services: &Services,
+    options: RunOptions,
+    connections: Option<(PeerConnections, Arc<Peers>)>,
+) -> Result<RunOutcome, RunError> {
+    let peers = connections.as_ref().map(|(_, peers)| Arc::clone(peers));
+    let watch = Arc::new(Watch::new(options, peers));
+    let workers = options.workers.max(1);
+    let (shared, seen, (tell, left)) = (services.clone(), Arc::clone(&watch), mpsc::channel());
     let job = move |worker: &mut Worker| {
         work(worker, &shared, &seen);
         // Whoever listens waits for every worker.
         tell.send(()).ok();
     };
-    let guards = match links {
+    let guards = match connections {
         None => timely::execute(timely::Config::process(workers), job),
-        Some((links, peers)) => links.execute(workers, (peers, Arc::clone(&parts.bridge.clock)), job),
+        Some((connections, peers)) => connections.execute(workers, (peers, Arc::clone(&services.executor.clock)), job),
     };
     let guards = guards.map_err(RunError::Start)?;
     left.iter().take(workers).for_each(drop);
     if watch.peers.is_some() {
-        part(guards, parts.bridge.pulse.failure().is_some());
+        part(guards, services.executor.shutdown.failure().is_some());
     } else {
         for ended in guards.join() {
             ended.map_err(|panic| RunError::Failed(format!("a worker panicked: {panic}")))?;
         }
     }
-    if let Some(failure) = parts.bridge.pulse.failure() {
-        let broken = if watch.violated.load(Relaxed) { broken_laws(parts.ledger.as_ref()) } else { String::new() };
-        let asleep = watch.peers.as_ref().and_then(|peers| peers.asleep(parts.bridge.clock.now()));
+    if let Some(failure) = services.executor.shutdown.failure() {
+        let broken = if watch.violated.load(Relaxed) { broken_laws(services.ledger.as_ref()) } else { String::new() };
+        let asleep = watch.peers.as_ref().and_then(|peers| peers.asleep(services.executor.clock.now()));
         let asleep = asleep.filter(|asleep| !failure.starts_with(asleep)).map(|asleep| asleep + "; ");
         return Err(RunError::Failed(asleep.unwrap_or_default() + &failure + &broken));
     }
-    for sink in &parts.sinks {
+    for sink in &services.sinks {
         // Waits for a write that is still under way, then tells the sink that it was the last of this run.
         let flushed = sink.lock().unwrap_or_else(PoisonError::into_inner).flush(Time::MAX);
         flushed.map_err(|fault| RunError::Failed(format!("a sink failed: {fault}")))?;
     }
     let next_due = Some(watch.next_due.load(Relaxed)).filter(|due| *due > 0);
-    Ok(Ending {
-        interrupted: parts.bridge.pulse.mode() != Mode::Running && next_due.is_none(),
-        bad_input: parts.bridge.pulse.stage("bad input").lost.load(Relaxed),
+    Ok(RunOutcome {
+        interrupted: services.executor.shutdown.mode() != Mode::Running && next_due.is_none(),
+        bad_input: services.executor.metrics.stage("bad input").lost.load(Relaxed),
         next_due,
     })
 }
@@ -135,7 +140,7 @@ fn part(guards: WorkerGuards<()>, failed: bool) {
 
 /// What the workers of the process share about the end.
 struct Watch {
-    drive: Drive,
+    options: RunOptions,
     peers: Option<Arc<Peers>>,
     idle: AtomicBool,
     next_due: AtomicU64,
@@ -154,9 +159,9 @@ struct Drain {
 }
 
 impl Watch {
-    fn new(drive: Drive, peers: Option<Arc<Peers>>) -> Self {
+    fn new(options: RunOptions, peers: Option<Arc<Peers>>) -> Self {
         Self {
-            drive,
+            options,
             peers,
             idle: AtomicBool::new(false),
             next_due: AtomicU64::new(0),
@@ -170,40 +175,40 @@ impl Watch {
 
 /// Works until the end. A panic is a failure of the process that ends all its workers: one that is gone would keep the
 /// others waiting for ever.
-fn work(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
-    let worked = catch_unwind(AssertUnwindSafe(|| step(worker, parts, watch)));
+fn work(worker: &mut Worker, services: &Services, watch: &Arc<Watch>) {
+    let worked = catch_unwind(AssertUnwindSafe(|| step(worker, services, watch)));
     if let Err(panic) = worked {
-        parts.bridge.pulse.fail(format!("a worker panicked: {}", panicked(panic.as_ref()).detail));
+        services.executor.shutdown.fail(format!("a worker panicked: {}", panicked(panic.as_ref()).detail));
     }
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
     }
 }
 
-fn step(worker: &mut Worker, parts: &Parts, watch: &Arc<Watch>) {
+fn step(worker: &mut Worker, services: &Services, watch: &Arc<Watch>) {
     // Of this process.
-    let first = worker.index().is_multiple_of(watch.drive.workers.max(1));
+    let first = worker.index().is_multiple_of(watch.options.workers.max(1));
     if let Some(peers) = &watch.peers {
-        let (telling, pulse) = (Arc::clone(watch), parts.bridge.pulse.clone());
+        let (telling, shutdown) = (Arc::clone(watch), services.executor.shutdown.clone());
         let process = peers.process();
-        let say = move || telling.beat(process, &pulse);
-        worker.dataflow(|scope| cluster::heart(scope, &parts.bridge, peers, say, first));
+        let say = move || telling.heartbeat(process, &shutdown);
+        worker.dataflow(|scope| cluster::heart(scope, &services.executor, peers, say, first));
     }
-    let probe = worker.dataflow(|scope| graph::build(scope, parts));
+    let probe = worker.dataflow(|scope| graph::build(scope, services));
     let mut frontier = 0;
-    while !probe.done() && parts.bridge.pulse.mode() != Mode::Stopped {
+    while !probe.done() && services.executor.shutdown.mode() != Mode::Stopped {
         worker.step_or_park(Some(NAP));
         let ahead = first_time(&probe);
         if ahead != frontier && first {
-            parts.bridge.pulse.reach(ahead);
+            services.executor.metrics.set_frontier(ahead);
         }
         if ahead != frontier && worker.index() == 0 {
-            check_conservation(parts, watch);
+            check_conservation(services, watch);
         }
         frontier = ahead;
-        watch.listen(parts);
-        watch.patience(parts, frontier);
-        watch.drained(parts);
+        watch.listen(services);
+        watch.patience(services, frontier);
+        watch.drained(services);
     }
 }
 
@@ -213,15 +218,15 @@ fn first_time(probe: &ProbeHandle<Time>) -> Time {
 
 impl Watch {
     /// Ends the run when everything that remains is due too late.
-    fn patience(&self, parts: &Parts, frontier: Time) {
-        let limit = parts.bridge.clock.now().saturating_add(self.drive.patience_ms);
-        if self.drive.endless || frontier == Time::MAX || frontier <= limit {
+    fn patience(&self, services: &Services, frontier: Time) {
+        let limit = services.executor.clock.now().saturating_add(self.options.patience_ms);
+        if self.options.endless || frontier == Time::MAX || frontier <= limit {
             return;
         }
         match &self.peers {
             None => {
                 self.next_due.store(frontier, Relaxed);
-                parts.bridge.pulse.stop();
+                services.executor.shutdown.stop();
             }
             // Clocks differ, so one process says it for all, itself included.
             Some(peers) if peers.process() == 0 => self.next_due.store(frontier, Relaxed),
@@ -230,38 +235,38 @@ impl Watch {
     }
 
     /// What this process tells the others.
-    fn beat(&self, process: usize, pulse: &Pulse) -> Beat {
+    fn heartbeat(&self, process: usize, shutdown: &Shutdown) -> Heartbeat {
         let leaves_until = Some(self.next_due.load(Relaxed)).filter(|due| *due > 0);
-        Beat { process, mode: pulse.mode(), idle: self.idle.load(Relaxed), leaves_until }
+        Heartbeat { process, mode: shutdown.mode(), idle: self.idle.load(Relaxed), leaves_until }
     }
 
     /// Does what the other processes are about, and ends the run if one is missing.
-    fn listen(&self, parts: &Parts) {
+    fn listen(&self, services: &Services) {
         let Some(peers) = &self.peers else { return };
-        let pulse = &parts.bridge.pulse;
-        if let Some(missing) = peers.missing(parts.bridge.clock.now()) {
-            pulse.fail(missing);
+        let shutdown = &services.executor.shutdown;
+        if let Some(missing) = peers.missing(services.executor.clock.now()) {
+            shutdown.fail(missing);
         }
         match peers.wish() {
             (_, Some(due)) => {
                 self.next_due.store(due, Relaxed);
-                pulse.stop();
+                shutdown.stop();
             }
             (Mode::Running, None) => {}
-            (_, None) => pulse.drain(),
+            (_, None) => shutdown.drain(),
         }
     }
 
     /// Ends a drain when nothing is under way any more, or its grace is over.
-    fn drained(&self, parts: &Parts) {
-        let pulse = &parts.bridge.pulse;
-        if pulse.mode() != Mode::Draining {
+    fn drained(&self, services: &Services) {
+        let Executor { metrics, shutdown, .. } = &services.executor;
+        if shutdown.mode() != Mode::Draining {
             return;
         }
-        let now = parts.bridge.clock.now();
+        let now = services.executor.clock.now();
         let mut drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner);
         let drain = drain.get_or_insert(Drain { since: now, busy: now });
-        if pulse.flying() > 0 {
+        if metrics.in_flight() > 0 {
             drain.busy = now;
         }
         // Between two stages a record is under way nowhere, for a step or two; between two processes, for a beat or two.
@@ -269,31 +274,32 @@ impl Watch {
         let idle = now > drain.busy + 3 * NAP.as_millis() as Time + between;
         self.idle.store(idle, Relaxed);
         let all_idle = idle && self.peers.as_ref().is_none_or(|peers| peers.others_are_idle());
-        if all_idle || now > drain.since + self.drive.grace_ms {
-            pulse.stop();
+        if all_idle || now > drain.since + self.options.grace_ms {
+            shutdown.stop();
         }
     }
 }
 
 /// Checks, as the frontier moves, that nothing discovered is unaccounted for; one check at a time, with pauses.
-fn check_conservation(parts: &Parts, watch: &Watch) {
-    let now = parts.bridge.clock.now();
+fn check_conservation(services: &Services, watch: &Watch) {
+    let now = services.executor.clock.now();
     if now < watch.check_at.load(Relaxed) || watch.checking.swap(true, Relaxed) {
         return;
     }
     watch.check_at.store(now + CHECK_EVERY_MS, Relaxed);
-    let (ledger, pulse) = (Arc::clone(&parts.ledger), parts.bridge.pulse.clone());
+    let Executor { metrics, shutdown, .. } = services.executor.clone();
+    let ledger = Arc::clone(&services.ledger);
     let (checking, violated) = (Arc::clone(&watch.checking), Arc::clone(&watch.violated));
-    parts.bridge.runtime.spawn_blocking(move || {
+    services.executor.runtime.spawn_blocking(move || {
         match ledger.tally() {
             Ok((pages, images)) => {
-                pulse.count((pages, images));
+                metrics.set_tallies((pages, images));
                 if let Err(why) = conserved(&pages).and(conserved(&images)) {
                     violated.store(true, Relaxed);
-                    pulse.fail(format!("conservation is violated: {why}"));
+                    shutdown.fail(format!("conservation is violated: {why}"));
                 }
             }
-            Err(error) => pulse.fail(error.to_string()),
+            Err(error) => shutdown.fail(error.to_string()),
         }
         checking.store(false, Relaxed);
     });

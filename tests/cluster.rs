@@ -1,4 +1,4 @@
-//! Clusters: two and three processes on one machine do what one does, stop when one of them is killed or hangs, and refuse to
+//! NearDuplicates: two and three processes on one machine do what one does, stop when one of them is killed or hangs, and refuse to
 //! start when they do not fit together.
 
 mod support;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use faceflow::core::kill::VARIABLE;
+use faceflow::core::kill_point::VARIABLE;
 use serde_json::Value;
 use support::Recorded;
 use tempfile::{TempDir, tempdir};
@@ -184,7 +184,7 @@ fn a_process_that_is_killed_or_hangs_ends_the_others_and_a_restart_of_another_sh
             let awake = hit.finish();
             let said = awake.code() == Some(1) && awake.stderr.contains("this process did not run for");
             assert!(
-                said && !awake.stderr.contains("was not heard of"),
+                said && !awake.stderr.contains("was not events of"),
                 "{what}: it was asleep itself: {}",
                 awake.stderr
             );

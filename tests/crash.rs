@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::kill::{POINTS, VARIABLE};
+use faceflow::core::kill_point::{POINTS, VARIABLE};
 use faceflow::core::record::ContentId;
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Time};
@@ -172,9 +172,9 @@ fn killed_at_every_durable_step_and_resumed_the_results_are_those_of_an_undistur
 }
 
 /// An engine with a bug in the part that runs on the worker threads.
-struct Broken;
+struct Violation;
 
-impl Detector for Broken {
+impl Detector for Violation {
     fn info(&self) -> EngineInfo {
         EngineInfo { engine: "broken".into(), model: "none".into(), model_sha256: String::new() }
     }
@@ -197,8 +197,8 @@ fn a_panic_on_one_of_two_workers_ends_the_run_and_says_why() {
     let gallery = Plan { sites: 2, pages_per_site: 3, images: 9, ..Plan::default() }.serve();
     let folder = tempdir().expect("a folder");
     let mut job = support::job(folder.path(), &gallery.starts(), &[]);
-    job.engine = Engine::Own(Arc::new(Broken));
-    job.drive.workers = 2;
+    job.engine = Engine::Own(Arc::new(Violation));
+    job.options.workers = 2;
     let error = job.run().expect_err("fails").to_string();
     assert!(error.contains("a worker panicked") && error.contains("a bug in the engine"), "{error}");
     support::finish(support::job(folder.path(), &gallery.starts(), &[]));
@@ -237,12 +237,12 @@ fn an_interrupt_drains_and_the_same_command_goes_on() {
 }
 
 /// Takes what it is given, or nothing.
-struct Shelf(Arc<Mutex<Vec<ContentId>>>, bool);
+struct TenantStore(Arc<Mutex<Vec<ContentId>>>, bool);
 
-impl Sink for Shelf {
+impl Sink for TenantStore {
     fn write(&mut self, _: Time, batch: &[Detection]) -> Result<(), Fault> {
         if self.1 {
-            return Err(Fault::transient(Class::Store, "sink", "the shelf is full"));
+            return Err(Fault::transient(Class::Store, "sink", "the tenant_store is full"));
         }
         self.0.lock().expect("not poisoned").extend(batch.iter().map(Detection::picture));
         Ok(())
@@ -260,11 +260,11 @@ fn a_detection_that_its_sink_did_not_take_is_owed() {
     let taken = Arc::new(Mutex::new(Vec::new()));
     let job = |full: bool| {
         let mut job = support::job(folder.path(), &gallery.starts(), &[]);
-        job.sinks = vec![Box::new(Shelf(Arc::clone(&taken), full))];
+        job.sinks = vec![Box::new(TenantStore(Arc::clone(&taken), full))];
         job
     };
     let error = job(true).run().expect_err("fails").to_string();
-    assert!(error.contains("the shelf is full"), "{error}");
+    assert!(error.contains("the tenant_store is full"), "{error}");
     assert!(support::lines(folder.path(), Kind::Images).iter().all(|line| line["status"] != "done"));
     support::finish(job(false));
     let lines = support::lines(folder.path(), Kind::Images);

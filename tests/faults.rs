@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use faceflow::core::kill::VARIABLE;
+use faceflow::core::kill_point::VARIABLE;
 use serde_json::Value;
 use tempfile::tempdir;
 use world::postgres::Server;

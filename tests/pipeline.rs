@@ -17,7 +17,7 @@ fn crawl(gallery: &Gallery, workers: usize, assignments: &[&str]) -> (Vec<Value>
     let folder = tempdir().expect("a folder");
     gallery.world.log().clear();
     let mut job = job(folder.path(), &gallery.starts(), assignments);
-    job.drive.workers = workers;
+    job.options.workers = workers;
     let summary = finish(job);
     assert_eq!((summary.pages.open, summary.images.open, summary.images.dead), (0, 0, 0));
     (lines(folder.path(), Kind::Images), lines(folder.path(), Kind::Pages))
@@ -214,6 +214,6 @@ fn a_retry_that_is_hours_away_does_not_end_a_run_whose_work_goes_on() {
     slow.put("/a.jpg", Answer::ok("image/jpeg", world::jpeg(&picture(6, 200, 150), 90)).delayed(600));
     let folder = tempdir().expect("a folder");
     let summary = finish(job(folder.path(), &[busy.url("/"), slow.url("/")], &[]));
-    assert!(summary.ending.next_due.is_some(), "the retry is left: {:?}", summary.ending);
+    assert!(summary.outcome.next_due.is_some(), "the retry is left: {:?}", summary.outcome);
     assert_eq!((summary.pages.done, summary.pages.open, summary.images.done), (2, 1, 1));
 }

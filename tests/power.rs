@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use disk::{Dice, Journal, tree};
-use faceflow::core::kill::VARIABLE;
+use faceflow::core::kill_point::VARIABLE;
 use faceflow::core::record::ContentId;
 use faceflow::sinks::ledger::Reader;
 use faceflow::sinks::results::Kind;

@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::record::Reading;
+use faceflow::core::executor::Executor;
+use faceflow::core::record::PageVersion;
 use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::graph;
-use faceflow::operators::web::{Response, Want, Web};
-use faceflow::parts::{Outside, Parts};
+use faceflow::services::{Backends, Services};
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
+use faceflow::web::{Response, Want, Web};
 use support::{Markers, Still, lines, settings};
 use tempfile::tempdir;
 use url::Url;
@@ -50,7 +50,7 @@ type Requests = Arc<Mutex<Vec<(Time, String, bool)>>>;
 struct Changing {
     script: Script,
     requests: Requests,
-    bridge: Bridge,
+    executor: Executor,
     mortal: Mortal,
 }
 
@@ -59,16 +59,16 @@ struct Changing {
 struct Mortal {
     until: Time,
     dead: Arc<AtomicBool>,
-    bridge: Bridge,
+    executor: Executor,
 }
 
 impl Mortal {
     /// Whether it is dead by now.
     fn is_dead(&self) -> bool {
-        if self.bridge.clock.now() - EPOCH >= self.until {
+        if self.executor.clock.now() - EPOCH >= self.until {
             self.dead.store(true, Relaxed);
-            self.bridge.pulse.stop();
-            self.bridge.nudge();
+            self.executor.shutdown.stop();
+            self.executor.wake_driver();
         }
         self.dead.load(Relaxed)
     }
@@ -76,7 +76,7 @@ impl Mortal {
 
 impl Changing {
     fn now(&self) -> Time {
-        self.bridge.clock.now() - EPOCH
+        self.executor.clock.now() - EPOCH
     }
 
     fn note(&self, url: &Url, same: bool) {
@@ -134,7 +134,7 @@ impl Web for Changing {
         Box::pin(async move { answer })
     }
 
-    fn get_again(&self, url: &Url, last: &Reading) -> Future<Result<Option<Response>, Fault>> {
+    fn get_again(&self, url: &Url, last: &PageVersion) -> Future<Result<Option<Response>, Fault>> {
         if self.mortal.is_dead() {
             return Box::pin(std::future::pending());
         }
@@ -173,7 +173,7 @@ impl Detector for Engine {
         if self.mortal.is_dead() {
             return Err(Fault::transient(Class::Engine, "engine_error", "nobody hears of it"));
         }
-        let now = self.mortal.bridge.clock.now() - EPOCH;
+        let now = self.mortal.executor.clock.now() - EPOCH;
         self.requests.lock().expect("not poisoned").push((now, "detect".to_owned(), false));
         if now < self.from {
             return Err(Fault::transient(Class::Engine, "engine_error", "the engine is down"));
@@ -186,7 +186,7 @@ impl Detector for Engine {
 fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &Requests) -> Time {
     let (state, requests) = (folder.join("state"), Arc::clone(requests));
     let store = folder.join("out").display().to_string();
-    let end = simulate_from(EPOCH + from, until + 1_000_000_000, move |scope, bridge| {
+    let end = simulate_from(EPOCH + from, until + 1_000_000_000, move |scope, executor| {
         let settings = settings(&[
             "recrawl.interval_ms=1000000",
             "recrawl.interval_min_ms=100000",
@@ -196,20 +196,20 @@ fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &R
             "retry.detect.attempts_max=1",
             "dedupe.settle_ms=0",
         ]);
-        let mortal = Mortal { until, dead: Arc::default(), bridge: bridge.clone() };
+        let mortal = Mortal { until, dead: Arc::default(), executor: executor.clone() };
         let dead = Arc::clone(&mortal.dead);
         let engine = Engine { from: script.engine_from, requests: Arc::clone(&requests), mortal: mortal.clone() };
-        let outside = Outside {
-            web: Arc::new(Changing { script, requests, bridge: bridge.clone(), mortal }),
+        let backends = Backends {
+            web: Arc::new(Changing { script, requests, executor: executor.clone(), mortal }),
             store: Arc::new(Objects::open(&store).expect("a store")),
             ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"), dead)),
             detector: Arc::new(engine),
             sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
             sinks: vec![],
         };
-        let mut parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
-        parts.again = true;
-        graph::build(scope, &parts)
+        let mut services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        services.again = true;
+        graph::build(scope, &services)
     });
     end - EPOCH
 }

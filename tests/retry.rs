@@ -12,12 +12,12 @@ use faceflow::core::sink::Store;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
-use faceflow::operators::web::{Response, Want, Web};
-use faceflow::parts::{Outside, Parts};
+use faceflow::services::{Backends, Services};
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
+use faceflow::web::{Response, Want, Web};
 use support::{Nowhere, Still, line_of, lines, markers, settings};
 use tempfile::tempdir;
 use url::Url;
@@ -110,14 +110,14 @@ fn run_into(
     let times = Times::default();
     let (seen, state) = (Arc::clone(&times), folder.join("state"));
     let script = Mutex::new(script);
-    simulate(48 * 3_600_000, move |scope, bridge| {
-        let clock = || Arc::clone(&bridge.clock);
+    simulate(48 * 3_600_000, move |scope, executor| {
+        let clock = || Arc::clone(&executor.clock);
         let start = Url::parse("http://a.example/").expect("a URL");
         let mut settings = settings(assignments);
         settings.retry.web.jitter = 0.0;
         settings.dedupe.settle_ms = 0;
         settings.detect.linger_ms = 0;
-        let outside = Outside {
+        let backends = Backends {
             web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
             store,
             ledger: Arc::new(Still(
@@ -132,8 +132,8 @@ fn run_into(
             sources: vec![Box::new(List::new([start]))],
             sinks: vec![],
         };
-        let parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
-        graph::build(scope, &parts)
+        let services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        graph::build(scope, &services)
     });
     times.lock().expect("not poisoned").clone()
 }

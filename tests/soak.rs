@@ -12,16 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::record::Reading;
+use faceflow::core::executor::Executor;
+use faceflow::core::record::PageVersion;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Fault, Future};
 use faceflow::graph;
-use faceflow::operators::web::{Response, Want, Web};
-use faceflow::parts::{Outside, Parts};
+use faceflow::services::{Backends, Services};
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sources::list::List;
+use faceflow::web::{Response, Want, Web};
 use support::{Nowhere, Still, markers, settings};
 use tempfile::tempdir;
 use url::Url;
@@ -98,12 +98,12 @@ impl End {
 
 struct WideWeb {
     wide: Arc<Wide>,
-    bridge: Bridge,
+    executor: Executor,
 }
 
 impl Web for WideWeb {
     fn get(&self, url: &Url, _: Want) -> Future<Result<Response, Fault>> {
-        let (wide, url, bridge) = (Arc::clone(&self.wide), url.clone(), self.bridge.clone());
+        let (wide, url, executor) = (Arc::clone(&self.wide), url.clone(), self.executor.clone());
         Box::pin(async move {
             let host = url.host_str().unwrap_or_default().to_owned();
             if host == "stuck.example" {
@@ -120,13 +120,13 @@ impl Web for WideWeb {
                 None => {
                     let n = url.path().strip_prefix("/page/").map_or(0, number);
                     if wide.end.queues() {
-                        wide.note(SHOWN, &bridge);
+                        wide.note(SHOWN, &executor);
                     }
                     ("text/html", wide.page(&host, n).into())
                 }
                 Some(name) => {
                     let (page, i) = name.split_once('-').unwrap_or_default();
-                    let counted = if wide.end == End::Settled { wide.note(1, &bridge) } else { 0 };
+                    let counted = if wide.end == End::Settled { wide.note(1, &executor) } else { 0 };
                     let n = counted + number(page) + number(i);
                     match n % 200 {
                         7 => return Err(Fault::permanent(Class::Refused, "http_404", "not there")),
@@ -141,8 +141,8 @@ impl Web for WideWeb {
     }
 
     /// One page in ten has changed; some are down.
-    fn get_again(&self, url: &Url, _: &Reading) -> Future<Result<Option<Response>, Fault>> {
-        let (visits, got) = (self.wide.note(1, &self.bridge), self.get(url, Want::Page));
+    fn get_again(&self, url: &Url, _: &PageVersion) -> Future<Result<Option<Response>, Fault>> {
+        let (visits, got) = (self.wide.note(1, &self.executor), self.get(url, Want::Page));
         Box::pin(async move {
             match visits % 100 {
                 50 => Err(Fault::transient(Class::Busy, "http_503", "not now")),
@@ -155,7 +155,7 @@ impl Web for WideWeb {
 
 impl Wide {
     /// Counts images; a hundred times in all, memory is looked at. The end comes when all of a stuck web is queued.
-    fn note(&self, images: usize, bridge: &Bridge) -> usize {
+    fn note(&self, images: usize, executor: &Executor) -> usize {
         let asked = self.asked.fetch_add(images, Relaxed) + images;
         let (most, step) = match self.end {
             End::Settled => (usize::MAX, self.urls / 100),
@@ -166,8 +166,8 @@ impl Wide {
             self.memory.lock().expect("not poisoned").push((asked, resident()));
         }
         if asked >= most {
-            bridge.pulse.stop();
-            bridge.nudge();
+            executor.shutdown.stop();
+            executor.wake_driver();
         }
         asked
     }
@@ -205,14 +205,14 @@ fn resident() -> u64 {
 fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
     let (wide, state) = (Arc::new(wide), folder.join("state"));
     let (web, again, slow) = (Arc::clone(&wide), matches!(wide.end, End::LookedAgain(_)), wide.end == End::Slow);
-    let end = simulate(400 * 24 * 3_600_000, move |scope, bridge| {
+    let end = simulate(400 * 24 * 3_600_000, move |scope, executor| {
         let mut settings = settings(&[SETTINGS.as_slice(), &HOURLY].concat());
-        // More pictures to a batch than can be in flight: it is never full, and looked at when it has waited.
+        // More pictures to a batch than can be in in_flight: it is never full, and looked at when it has waited.
         let (batch, linger_ms) = if slow { (1_000, 500) } else { (8, settings.detect.linger_ms) };
         settings.detect.linger_ms = linger_ms;
         let starts = (0..HOSTS).map(|n| Url::parse(&format!("http://h{n}.example/")).expect("a URL"));
-        let outside = Outside {
-            web: Arc::new(WideWeb { wide: web, bridge: bridge.clone() }),
+        let backends = Backends {
+            web: Arc::new(WideWeb { wide: web, executor: executor.clone() }),
             store: Arc::new(Nowhere),
             ledger: Arc::new(Still(
                 StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
@@ -222,9 +222,9 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
             sources: vec![Box::new(List::new(starts))],
             sinks: vec![],
         };
-        let mut parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
-        parts.again = again;
-        graph::build(scope, &parts)
+        let mut services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        services.again = again;
+        graph::build(scope, &services)
     });
     let memory = wide.memory.lock().expect("not poisoned").clone();
     (memory, end)

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use faceflow::core::kill::{INBOX_POINTS, VARIABLE};
+use faceflow::core::kill_point::{INBOX_POINTS, VARIABLE};
 use serde_json::Value;
 use tempfile::tempdir;
 use world::postgres::Server;

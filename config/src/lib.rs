@@ -4,21 +4,21 @@
 //! It promises that a mistake is named with its key, its origin, its value and what is allowed instead.
 
 pub mod check;
-pub mod live;
 pub mod load;
+pub mod reloadable;
 
-use faceflow_core::cluster::ClusterSettings;
+use faceflow_core::peers::ClusterSettings;
 use faceflow_core::retry::RetrySettings;
+use faceflow_duplicates::settings::DedupeSettings;
 use faceflow_engine::DetectSettings;
-use faceflow_operators::admit::CrawlSettings;
-use faceflow_operators::clusters::DedupeSettings;
-use faceflow_operators::html::MineSettings;
-use faceflow_operators::pixels::{DeliverSettings, ImageSettings};
+use faceflow_mine::html::MineSettings;
 use faceflow_operators::recrawl::RecrawlSettings;
-use faceflow_operators::web::FetchSettings;
+use faceflow_operators::select_links::CrawlSettings;
+use faceflow_pixels::{DeliverSettings, ImageSettings};
 use faceflow_sinks::ledger::LedgerSettings;
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sources::submit::SubmitSettings;
+use faceflow_web::FetchSettings;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Layers, SettingsError};

@@ -1,87 +1,91 @@
 //! `decode`: bytes to pixels, once per image.
 //!
-//! Runs on blocking threads. The pixels hang in the darkroom; what travels on is their description: size, digest and
+//! Runs on blocking threads. The pixels hang in the pixel_cache; what travels on is their description: size, digest and
 //! perceptual hash. Promise: no allocation before the limits are checked, and every image comes out again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use faceflow_core::bridge::{Bridge, Cross, Limits, blocking};
+use faceflow_core::blocking::blocking;
 use faceflow_core::detector::Picture;
-use faceflow_core::record::{Content, ContentId, Frame, Image, Kept};
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::record::{Content, ContentId, Frame, Image, StoredImage};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 
-use crate::darkroom::{Darkroom, Place};
 use crate::download::Download;
-use crate::pixels::{self, ImageSettings};
+use crate::pixel_cache::{CacheSlot, PixelCache};
+use faceflow_pixels::ImageSettings;
 
 /// A decoded image with the bytes that are still to be kept. Stays on its worker.
 #[derive(Clone, Debug)]
-pub struct Developed {
+pub struct DecodedImage {
     /// What will be recorded once the bytes are kept.
-    pub kept: Kept,
+    pub kept: StoredImage,
     /// The original bytes.
     pub body: Bytes,
 }
 
 /// Decodes images.
 pub trait Decode<'s> {
-    /// Decodes each download within `settings` and hangs its pixels in `darkroom`.
+    /// Decodes each download within `settings` and hangs its pixels in `pixel_cache`.
     fn decode(
         self,
         settings: ImageSettings,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Developed>, Flow<'s, Lost<Image>>);
+    ) -> (Flow<'s, DecodedImage>, Flow<'s, Lost<Image>>);
 }
 
 impl<'s> Decode<'s> for Flow<'s, Download> {
     fn decode(
         self,
         settings: ImageSettings,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Developed>, Flow<'s, Lost<Image>>) {
-        let home = self.scope().worker().index();
+    ) -> (Flow<'s, DecodedImage>, Flow<'s, Lost<Image>>) {
+        let owner = self.scope().worker().index();
         let job = move |download: Download| {
-            let (darkroom, settings) = (Arc::clone(&darkroom), settings.clone());
+            let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());
             async move {
-                let Download { image, final_url, headers, body, place } = download;
-                let (content, ticket) = develop(body.clone(), settings, darkroom, place).await?;
+                let Download { image, final_url, headers, body, slot } = download;
+                let (content, pixels) = decode_picture(body.clone(), settings, pixel_cache, slot).await?;
                 let frame =
-                    Frame { content, home, ticket: Some(ticket), attempts: 0, spared: 0, weak: false, scale: None };
-                Ok(Developed { kept: Kept { image, final_url, headers, frame }, body })
+                    Frame { content, owner, pixels: Some(pixels), attempts: 0, spared: 0, weak: false, scale: None };
+                Ok(DecodedImage { kept: StoredImage { image, final_url, headers, frame }, body })
             }
         };
-        let (developed, lost) = self.cross(Pipeline, "decode", bridge, (limits, |_| 0, job)).ok_err(|answer| answer);
-        (developed, lost.map(|lost| Lost { record: lost.record.image, fault: lost.fault }))
+        let (decoded, lost) =
+            self.map_async(Pipeline, "decode", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        (decoded, lost.map(|lost| Lost { record: lost.record.image, fault: lost.fault }))
     }
 }
 
-/// Decodes bytes into the darkroom: the description of the picture, and its ticket.
-pub async fn develop(
+/// Decodes bytes into the pixel_cache: the description of the picture, and its pixels.
+pub async fn decode_picture(
     body: Bytes,
     settings: ImageSettings,
-    darkroom: Arc<Darkroom>,
-    place: Arc<Place>,
+    pixel_cache: Arc<PixelCache>,
+    slot: Arc<CacheSlot>,
 ) -> Result<(Content, u64), Fault> {
-    let header = pixels::peek(&body, &settings)?;
-    let memory = darkroom.reserve(header.memory_bytes).await;
+    let header = faceflow_pixels::peek(&body, &settings)?;
+    let memory = pixel_cache.reserve(header.memory_bytes).await;
     blocking(move || {
         let (content, picture) = describe(&body, &settings)?;
-        Ok((content, darkroom.hang(picture, (place, memory))))
+        Ok((content, pixel_cache.insert(picture, (slot, memory))))
     })
     .await
 }
 
 /// Decodes bytes and describes the picture they are.
 pub fn describe(body: &[u8], settings: &ImageSettings) -> Result<(Content, Picture), Fault> {
-    let decoded = pixels::decode(body, settings)?;
+    let decoded = faceflow_pixels::decode(body, settings)?;
     let picture = decoded.picture;
     let content = Content {
         id: ContentId::of(body),
@@ -89,7 +93,7 @@ pub fn describe(body: &[u8], settings: &ImageSettings) -> Result<(Content, Pictu
         format: decoded.format.to_owned(),
         width: picture.width,
         height: picture.height,
-        phash: pixels::phash(&picture),
+        phash: faceflow_pixels::phash(&picture),
     };
     Ok((content, picture))
 }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use faceflow_core::bridge::{Alarm, Bridge, Flight, blocking};
+use faceflow_core::blocking::blocking;
 use faceflow_core::detector::{Answer, Detection, Detector, Picture, Shape};
-use faceflow_core::pulse::Pulse;
-use faceflow_core::record::{Delivered, Frame};
+use faceflow_core::executor::Executor;
+use faceflow_core::in_flight::InFlight;
+use faceflow_core::record::{DetectedFrame, Frame};
+use faceflow_core::shutdown::Shutdown;
+use faceflow_core::timer::Timer;
 use faceflow_core::{Class, Fault, Flow, Future, Lost, Time};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -19,44 +22,48 @@ use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::operator::Operator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::darkroom::Darkroom;
+use crate::pixel_cache::PixelCache;
 
 /// The engine as the operator uses it. Clones share it.
 #[derive(Clone)]
-pub struct Looker {
+pub struct DetectorPool {
     /// The engine.
     pub detector: Arc<dyn Detector>,
     /// Batches looked at at once in this process.
-    pub slots: Arc<Slots>,
+    pub permits: Arc<DetectorPermits>,
     /// How long one batch may take, in milliseconds.
     pub timeout_ms: u64,
     /// How long an incomplete batch waits for company, in milliseconds.
     pub linger_ms: u64,
     /// Hears of an engine that hangs.
-    pub pulse: Pulse,
+    pub shutdown: Shutdown,
 }
 
 /// Calls of the engine that may run at once, and how many of them have outlived their deadline.
 #[derive(Debug)]
-pub struct Slots {
+pub struct DetectorPermits {
     free: Arc<Semaphore>,
     count: usize,
     overdue: AtomicUsize,
 }
 
-impl Slots {
-    /// `count` slots, all free.
+impl DetectorPermits {
+    /// `count` permits, all free.
     pub fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), count, overdue: AtomicUsize::new(0) }
     }
 
     /// Waits for a slot. `None` if for all of `patience` every slot was held by a call past its deadline.
-    async fn take(self: &Arc<Self>, patience: Duration) -> Option<Arc<Slot>> {
+    async fn take(self: &Arc<Self>, patience: Duration) -> Option<Arc<DetectorPermit>> {
         loop {
             match tokio::time::timeout(patience, Arc::clone(&self.free).acquire_owned()).await {
                 Ok(permit) => {
                     let _permit = permit.expect("the semaphore is never closed");
-                    return Some(Arc::new(Slot { _permit, overdue: AtomicBool::new(false), of: Arc::clone(self) }));
+                    return Some(Arc::new(DetectorPermit {
+                        _permit,
+                        overdue: AtomicBool::new(false),
+                        of: Arc::clone(self),
+                    }));
                 }
                 Err(_) if self.overdue.load(Relaxed) >= self.count => return None,
                 Err(_) => {}
@@ -66,13 +73,13 @@ impl Slots {
 }
 
 /// One call of the engine, until it has really ended.
-struct Slot {
+struct DetectorPermit {
     _permit: OwnedSemaphorePermit,
     overdue: AtomicBool,
-    of: Arc<Slots>,
+    of: Arc<DetectorPermits>,
 }
 
-impl Slot {
+impl DetectorPermit {
     fn is_overdue(&self) {
         if !self.overdue.swap(true, Relaxed) {
             self.of.overdue.fetch_add(1, Relaxed);
@@ -80,7 +87,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for DetectorPermit {
     fn drop(&mut self) {
         self.of.overdue.fetch_sub(usize::from(self.overdue.load(Relaxed)), Relaxed);
     }
@@ -88,13 +95,13 @@ impl Drop for Slot {
 
 /// Detects faces.
 pub trait Detect<'s> {
-    /// Looks at each frame's picture in `darkroom`. The pixels of a lost frame are taken down.
+    /// Looks at each frame's picture in `pixel_cache`. The pixels of a lost frame are taken down.
     fn detect(
         self,
-        looker: Looker,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
-    ) -> (Flow<'s, Delivered>, Flow<'s, Lost<Frame>>);
+        pool: DetectorPool,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>);
 }
 
 type Held = (Capability<Time>, Frame);
@@ -103,28 +110,28 @@ type Looked = Vec<Result<Answer, Fault>>;
 impl<'s> Detect<'s> for Flow<'s, Frame> {
     fn detect(
         self,
-        looker: Looker,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
-    ) -> (Flow<'s, Delivered>, Flow<'s, Lost<Frame>>) {
-        let (scope, bridge) = (self.scope(), bridge.clone());
-        let looked: Flow<'s, Result<Delivered, Lost<Frame>>> = self.unary(Pipeline, "detect", move |_, info| {
+        pool: DetectorPool,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>) {
+        let (scope, executor) = (self.scope(), executor.clone());
+        let looked: Flow<'s, Result<DetectedFrame, Lost<Frame>>> = self.unary(Pipeline, "detect", move |_, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
-            let mut flight = Flight::<Vec<Held>, Looked>::new(&bridge, "detect", Arc::clone(&operator));
-            let stage = bridge.pulse.stage("detect");
-            let mut alarm = Alarm::new(&bridge, operator);
+            let mut in_flight = InFlight::<Vec<Held>, Looked>::new(&executor, "detect", Arc::clone(&operator));
+            let stage = executor.metrics.stage("detect");
+            let mut timer = Timer::new(&executor, operator);
             let mut forming: BTreeMap<Shape, (Time, Vec<Held>)> = BTreeMap::new();
-            let batch_max = looker.detector.batch_max().max(1);
+            let batch_max = pool.detector.batch_max().max(1);
             move |input, output| {
-                let now = bridge.clock.now();
+                let now = executor.clock.now();
                 let mut full = Vec::new();
                 input.for_each_time(|time, data| {
                     for frame in data.flat_map(|batch| batch.drain(..)) {
-                        let shape = looker.detector.shape(frame.content.width, frame.content.height);
-                        let (_, batch) = forming.entry(shape).or_insert_with(|| (now + looker.linger_ms, Vec::new()));
+                        let shape = pool.detector.shape(frame.content.width, frame.content.height);
+                        let (_, batch) = forming.entry(shape).or_insert_with(|| (now + pool.linger_ms, Vec::new()));
                         batch.push((time.retain(output.output_index()), frame));
                         // A frame whose batch still forms is under way: a drain waits for it.
-                        stage.flying.fetch_add(1, Relaxed);
+                        stage.in_flight.fetch_add(1, Relaxed);
                         if batch.len() >= batch_max {
                             full.extend(forming.remove(&shape).map(|(_, batch)| batch));
                         }
@@ -132,18 +139,19 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
                 });
                 full.extend(forming.extract_if(.., |_, (until, _)| *until <= now).map(|(_, (_, batch))| batch));
                 for batch in full {
-                    let pictures = batch.iter().map(|(_, frame)| frame.ticket.and_then(|t| darkroom.look(t))).collect();
+                    let pictures =
+                        batch.iter().map(|(_, frame)| frame.pixels.and_then(|t| pixel_cache.get(t))).collect();
                     let weight = batch.len();
-                    stage.flying.fetch_sub(weight, Relaxed);
-                    flight.start(batch, weight, look(looker.clone(), pictures));
+                    stage.in_flight.fetch_sub(weight, Relaxed);
+                    in_flight.start(batch, weight, look(pool.clone(), pictures));
                 }
-                while let Some((batch, answers)) = flight.land() {
+                while let Some((batch, answers)) = in_flight.next_done() {
                     for (answer, (capability, frame)) in share(answers, &batch).into_iter().zip(batch) {
-                        output.session(&capability).give(conclude(answer, frame, &looker, &darkroom));
+                        output.session(&capability).give(conclude(answer, frame, &pool, &pixel_cache));
                     }
                 }
                 if let Some(until) = forming.values().map(|(until, _)| *until).min() {
-                    alarm.wake_at(until);
+                    timer.wake_at(until);
                 }
             }
         });
@@ -162,27 +170,27 @@ fn share(answers: Result<Looked, Fault>, batch: &[Held]) -> Looked {
 fn conclude(
     answer: Result<Answer, Fault>,
     mut frame: Frame,
-    looker: &Looker,
-    darkroom: &Darkroom,
-) -> Result<Delivered, Lost<Frame>> {
+    pool: &DetectorPool,
+    pixel_cache: &PixelCache,
+) -> Result<DetectedFrame, Lost<Frame>> {
     match answer {
         Ok(answer) => {
             let size = (frame.content.width, frame.content.height);
-            let detection = Detection::new(frame.content.id, size, answer, looker.detector.info());
-            Ok(Delivered { frame, detection })
+            let detection = Detection::new(frame.content.id, size, answer, pool.detector.info());
+            Ok(DetectedFrame { frame, detection })
         }
         Err(fault) => {
-            darkroom.clear(frame.ticket.take());
-            frame.scale = Some(looker.detector.scale(frame.content.width, frame.content.height));
+            pixel_cache.remove(frame.pixels.take());
+            frame.scale = Some(pool.detector.scale(frame.content.width, frame.content.height));
             Err(Lost { record: frame, fault })
         }
     }
 }
 
 /// Looks at pictures; a missing one is its frame's fault alone.
-async fn look(looker: Looker, pictures: Vec<Option<Picture>>) -> Result<Looked, Fault> {
+async fn look(pool: DetectorPool, pictures: Vec<Option<Picture>>) -> Result<Looked, Fault> {
     let present: Vec<Picture> = pictures.iter().flatten().cloned().collect();
-    let mut answers = halving(looker, present).await.into_iter();
+    let mut answers = halving(pool, present).await.into_iter();
     let missing =
         || Err(Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early"));
     let answer = |picture: Option<Picture>| match picture {
@@ -193,19 +201,19 @@ async fn look(looker: Looker, pictures: Vec<Option<Picture>>) -> Result<Looked, 
 }
 
 /// Looks at a batch, and at its halves when it fails as a whole, until a failing picture is alone.
-fn halving(looker: Looker, mut batch: Vec<Picture>) -> Future<Looked> {
+fn halving(pool: DetectorPool, mut batch: Vec<Picture>) -> Future<Looked> {
     Box::pin(async move {
         if batch.is_empty() {
             return vec![];
         }
-        match attempt(&looker, batch.clone()).await {
+        match attempt(&pool, batch.clone()).await {
             Ok(answers) => answers,
             Err(fault) if batch.len() == 1 => vec![Err(fault)],
             Err(fault) => {
                 tracing::warn!(%fault, pictures = batch.len(), "a batch failed; looking at its halves");
                 let second = batch.split_off(batch.len() / 2);
-                let mut answers = halving(looker.clone(), batch).await;
-                answers.extend(halving(looker, second).await);
+                let mut answers = halving(pool.clone(), batch).await;
+                answers.extend(halving(pool, second).await);
                 answers
             }
         }
@@ -213,27 +221,27 @@ fn halving(looker: Looker, mut batch: Vec<Picture>) -> Future<Looked> {
 }
 
 /// One call of the engine, within its deadline, with as many answers as pictures.
-async fn attempt(looker: &Looker, batch: Vec<Picture>) -> Result<Looked, Fault> {
-    let deadline = Duration::from_millis(looker.timeout_ms);
-    let Some(slot) = looker.slots.take(deadline).await else {
-        looker.pulse.fail(format!(
-            "the engine hangs: each of its {} calls has been running for more than {} ms (detect.timeout_ms); run the \
+async fn attempt(pool: &DetectorPool, batch: Vec<Picture>) -> Result<Looked, Fault> {
+    let deadline = Duration::from_millis(pool.timeout_ms);
+    let Some(slot) = pool.permits.take(deadline).await else {
+        pool.shutdown.fail(format!(
+            "the engine hangs: each of its {} actions has been running for more than {} ms (detect.timeout_ms); run the \
              same command again to go on",
-            looker.slots.count, looker.timeout_ms
+            pool.permits.count, pool.timeout_ms
         ));
         return std::future::pending().await;
     };
-    let (detector, count) = (Arc::clone(&looker.detector), batch.len());
+    let (detector, count) = (Arc::clone(&pool.detector), batch.len());
     let held = Arc::clone(&slot);
     let call = blocking(move || {
         // The slot is free only when the call has really ended, not when its deadline has passed.
         let _held = held;
         detector.detect(&batch)
     });
-    let deadline = Duration::from_millis(looker.timeout_ms);
+    let deadline = Duration::from_millis(pool.timeout_ms);
     let answers = tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
         slot.is_overdue();
-        let detail = format!("no answer for {count} pictures within {} ms (detect.timeout_ms)", looker.timeout_ms);
+        let detail = format!("no answer for {count} pictures within {} ms (detect.timeout_ms)", pool.timeout_ms);
         Err(Fault::transient(Class::Timeout, "engine_timeout", detail))
     })?;
     if answers.len() == count {
@@ -247,8 +255,8 @@ async fn attempt(looker: &Looker, batch: Vec<Picture>) -> Result<Looked, Fault> 
 mod tests {
     use std::sync::Mutex;
 
-    use faceflow_core::bridge::Bridge;
     use faceflow_core::detector::{EngineInfo, Face};
+    use faceflow_core::executor::Executor;
     use faceflow_core::record::{Content, ContentId, Phash};
     use faceflow_core::testing::simulate;
     use timely::dataflow::operators::vec::Map;
@@ -291,7 +299,7 @@ mod tests {
         let phash = Phash { bits: 0, distinctive: false };
         let id = ContentId([n; 32]);
         let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, phash };
-        Frame { content, home: 0, ticket: None, attempts: 0, spared: 0, weak: false, scale: None }
+        Frame { content, owner: 0, pixels: None, attempts: 0, spared: 0, weak: false, scale: None }
     }
 
     /// Width and faces, or the reason of the loss.
@@ -302,9 +310,9 @@ mod tests {
     fn outcome(widths: &'static [u32]) -> (Vec<Line>, Vec<usize>) {
         let (log, batches) = (Log::default(), Arc::new(Mutex::new(Vec::new())));
         let touchy = Touchy { batches: Arc::clone(&batches) };
-        let room = Arc::new(Darkroom::new(100, 1 << 30));
-        let (seen, hanging) = (Arc::clone(&log), Arc::clone(&room));
-        simulate(100_000, move |scope, bridge| build(scope, bridge, (widths, touchy, hanging, seen)));
+        let room = Arc::new(PixelCache::new(100, 1 << 30));
+        let (seen, cached) = (Arc::clone(&log), Arc::clone(&room));
+        simulate(100_000, move |scope, executor| build(scope, executor, (widths, touchy, cached, seen)));
         let mut log = std::mem::take(&mut *log.lock().expect("not poisoned"));
         log.sort();
         let batches = batches.lock().expect("not poisoned").clone();
@@ -313,20 +321,20 @@ mod tests {
         (log, batches)
     }
 
-    type Set = (&'static [u32], Touchy, Arc<Darkroom>, Log);
+    type Set = (&'static [u32], Touchy, Arc<PixelCache>, Log);
 
-    fn build<'s>(scope: Scope<'s, Time>, bridge: &Bridge, (widths, touchy, room, log): Set) -> ProbeHandle<Time> {
+    fn build<'s>(scope: Scope<'s, Time>, executor: &Executor, (widths, touchy, room, log): Set) -> ProbeHandle<Time> {
         let hang = |(n, width): (usize, &u32)| {
             let picture = Picture { width: *width, height: 1, rgb: vec![0; *width as usize * 3].into() };
             let rights =
-                futures::executor::block_on(async { (room.place().await, room.reserve(u64::from(*width) * 3).await) });
-            Frame { ticket: Some(room.hang(picture, rights)), ..frame(*width, n as u8) }
+                futures::executor::block_on(async { (room.slot().await, room.reserve(u64::from(*width) * 3).await) });
+            Frame { pixels: Some(room.insert(picture, rights)), ..frame(*width, n as u8) }
         };
         let frames: Vec<Frame> = widths.iter().enumerate().map(hang).collect();
-        let slots = Arc::new(Slots::new(1));
-        let pulse = bridge.pulse.clone();
-        let looker = Looker { detector: Arc::new(touchy), slots, timeout_ms: 5_000, linger_ms: 20, pulse };
-        let (done, lost) = frames.to_stream(scope).container::<Vec<_>>().detect(looker, room, bridge);
+        let permits = Arc::new(DetectorPermits::new(1));
+        let shutdown = executor.shutdown.clone();
+        let pool = DetectorPool { detector: Arc::new(touchy), permits, timeout_ms: 5_000, linger_ms: 20, shutdown };
+        let (done, lost) = frames.to_stream(scope).container::<Vec<_>>().detect(pool, room, executor);
         let done = done.map(|done| (done.frame.content.width, Ok(done.detection.faces().len())));
         let lost = lost.map(|lost| (lost.record.content.width, Err(lost.fault.reason)));
         let all = done.concat(lost).map(move |line| log.lock().expect("not poisoned").push(line));
@@ -379,21 +387,27 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_hangs_is_a_timeout_keeps_its_slot_and_fails_the_process_when_it_has_them_all() {
         let (over, wait) = std::sync::mpsc::channel();
-        let (slots, pulse) = (Arc::new(Slots::new(1)), Pulse::default());
+        let (permits, shutdown) = (Arc::new(DetectorPermits::new(1)), Shutdown::default());
         let detector = Arc::new(Stuck(Mutex::new(wait)));
-        let looker = Looker { detector, slots: Arc::clone(&slots), timeout_ms: 30, linger_ms: 0, pulse: pulse.clone() };
+        let pool = DetectorPool {
+            detector,
+            permits: Arc::clone(&permits),
+            timeout_ms: 30,
+            linger_ms: 0,
+            shutdown: shutdown.clone(),
+        };
         let picture = || vec![Picture { width: 1, height: 1, rgb: vec![0; 3].into() }];
-        let answers = halving(looker.clone(), picture()).await;
+        let answers = halving(pool.clone(), picture()).await;
         let reasons: Vec<_> = answers.into_iter().map(|answer| answer.expect_err("no answer").reason).collect();
-        assert_eq!((reasons, slots.free.available_permits()), (vec!["engine_timeout".to_owned()], 0));
-        assert_eq!(pulse.failure(), None, "one timeout is a loss to retry");
+        assert_eq!((reasons, permits.free.available_permits()), (vec!["engine_timeout".to_owned()], 0));
+        assert_eq!(shutdown.failure(), None, "one timeout is a loss to retry");
 
-        let next = halving(looker, picture());
+        let next = halving(pool, picture());
         assert!(tokio::time::timeout(Duration::from_millis(300), next).await.is_err(), "nothing is told a lie");
-        assert!(pulse.failure().is_some_and(|why| why.contains("the engine hangs")), "{:?}", pulse.failure());
+        assert!(shutdown.failure().is_some_and(|why| why.contains("the engine hangs")), "{:?}", shutdown.failure());
         drop(over);
-        let back = slots.take(Duration::from_secs(60)).await;
+        let back = permits.take(Duration::from_secs(60)).await;
         assert!(back.is_some(), "the engine returned and gave its slot back");
-        assert_eq!(slots.overdue.load(Relaxed), 0);
+        assert_eq!(permits.overdue.load(Relaxed), 0);
     }
 }

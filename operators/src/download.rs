@@ -1,21 +1,23 @@
 //! `download`: images to bytes.
 //!
 //! Images come to the worker that asks their host ([`route`](crate::route)), like pages. A download keeps its slot until there is
-//! a place in the darkroom for its picture, so a slow detector slows the download instead of filling memory. Promise: every image
+//! a place in the pixel_cache for its picture, so a slow detector slows the download instead of filling memory. Promise: every image
 //! comes out again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use faceflow_core::bridge::{Bridge, Cross, Limits};
-use faceflow_core::record::{Image, lane};
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::record::{Image, queue_of};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use url::Url;
 
-use crate::darkroom::{Darkroom, Place};
-use crate::web::{Want, Web};
+use crate::pixel_cache::{CacheSlot, PixelCache};
+use faceflow_web::{Want, Web};
 
 /// An image with its bytes. Stays on its worker.
 #[derive(Clone, Debug)]
@@ -28,18 +30,18 @@ pub struct Download {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
-    /// The picture's place in the darkroom, for whoever develops it.
-    pub place: Arc<Place>,
+    /// The slot of its picture in the cache.
+    pub slot: Arc<CacheSlot>,
 }
 
 /// Downloads images.
 pub trait Downloads<'s> {
-    /// Sends each image's request through `web`, at most `limits` at once, and waits until `darkroom` has room.
+    /// Sends each image's request through `web`, at most `limits` at once, and waits until `pixel_cache` has room.
     fn download(
         self,
         web: Arc<dyn Web>,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>);
 }
@@ -48,12 +50,12 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
     fn download(
         self,
         web: Arc<dyn Web>,
-        darkroom: Arc<Darkroom>,
-        bridge: &Bridge,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>) {
         let job = move |image: Image| {
-            let (web, darkroom) = (Arc::clone(&web), Arc::clone(&darkroom));
+            let (web, pixel_cache) = (Arc::clone(&web), Arc::clone(&pixel_cache));
             async move {
                 let (final_url, headers, body) = match image.inline.clone() {
                     Some(body) => (image.url.clone(), vec![], body),
@@ -62,9 +64,10 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
                         (response.final_url, response.headers, response.body)
                     }
                 };
-                Ok(Download { image, final_url, headers, body, place: darkroom.place().await })
+                Ok(Download { image, final_url, headers, body, slot: pixel_cache.slot().await })
             }
         };
-        self.cross(Pipeline, "download", bridge, (limits, |image| lane(&image.url), job)).ok_err(|answer| answer)
+        self.map_async(Pipeline, "download", executor, (limits, |image| queue_of(&image.url), job))
+            .ok_err(|answer| answer)
     }
 }

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use faceflow_core::bridge::{Bridge, Cross, Limits};
-use faceflow_core::record::{Page, lane};
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::record::{Page, queue_of};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 
-use crate::web::{Response, Want, Web};
+use faceflow_web::{Response, Want, Web};
 
 /// A page with the response it got. Stays on its worker.
 #[derive(Clone, Debug)]
@@ -25,11 +27,17 @@ pub struct Fetched {
 /// Fetches pages.
 pub trait Fetch<'s> {
     /// Sends each page's request through `web`, at most `limits` at once.
-    fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>);
+    fn fetch(self, web: Arc<dyn Web>, executor: &Executor, limits: Limits)
+    -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>);
 }
 
 impl<'s> Fetch<'s> for Flow<'s, Page> {
-    fn fetch(self, web: Arc<dyn Web>, bridge: &Bridge, limits: Limits) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
+    fn fetch(
+        self,
+        web: Arc<dyn Web>,
+        executor: &Executor,
+        limits: Limits,
+    ) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
         let job = move |page: Page| {
             let web = Arc::clone(&web);
             async move {
@@ -40,6 +48,6 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
                 Ok(Fetched { page, response: response.map(Arc::new) })
             }
         };
-        self.cross(Pipeline, "fetch", bridge, (limits, |page| lane(&page.url), job)).ok_err(|answer| answer)
+        self.map_async(Pipeline, "fetch", executor, (limits, |page| queue_of(&page.url), job)).ok_err(|answer| answer)
     }
 }

@@ -1,31 +1,26 @@
 //! The operators of the pipeline: one file per operator, each an extension trait on exactly one flow, so that a wrong
-//! chain does not compile. Beside them the parts they run: the web client, the HTML miner, sitemaps and
-//! feeds, pixels and clusters.
+//! chain does not compile. What they run (web client, miner, pixels, duplicates, engines) lies in crates of its own below.
 
-pub mod address;
-pub mod clusters;
-pub mod darkroom;
-pub mod html;
-pub mod listing;
-pub mod pixels;
-pub mod recrawl;
-pub mod web;
-
-pub mod admit;
-pub mod aside;
-pub mod cluster;
+pub mod append_facts;
+pub mod branch;
+pub mod decide_retry;
 pub mod decode;
-pub mod deliver;
+pub mod dedupe_exact;
+pub mod dedupe_near;
 pub mod detect;
+pub mod dispatch;
 pub mod download;
-pub mod drain;
+pub mod evict;
 pub mod fetch;
-pub mod frontier;
-pub mod intake;
-pub mod keep;
 pub mod mine;
-pub mod recall;
-pub mod record;
+pub mod pixel_cache;
+pub mod read_sources;
+pub mod recrawl;
+pub mod rehydrate;
 pub mod route;
-pub mod schedule;
-pub mod unique;
+pub mod select_links;
+pub mod store_crops;
+pub mod store_original;
+pub mod tenant_store;
+pub mod to_owner;
+pub mod write_sinks;

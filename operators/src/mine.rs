@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use faceflow_core::bridge::{Bridge, Cross, Limits, blocking};
+use faceflow_core::blocking::blocking;
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
 use faceflow_core::record::{Image, Page, PageKind, Visit};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
@@ -12,9 +15,9 @@ use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 
 use crate::fetch::Fetched;
-use crate::html::{self, MineSettings};
-use crate::listing;
-use crate::web::{FetchSettings, OptOuts};
+use faceflow_mine::html::{self, MineSettings};
+use faceflow_mine::listing;
+use faceflow_web::{FetchSettings, OptOuts};
 
 /// Reads pages.
 pub trait Mine<'s> {
@@ -23,7 +26,7 @@ pub trait Mine<'s> {
         self,
         settings: MineSettings,
         fetch: FetchSettings,
-        bridge: &Bridge,
+        executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Visit>, Flow<'s, Lost<Page>>);
 }
@@ -33,7 +36,7 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
         self,
         settings: MineSettings,
         fetch: FetchSettings,
-        bridge: &Bridge,
+        executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Visit>, Flow<'s, Lost<Page>>) {
         let settings = Arc::new((settings, OptOuts::new(&fetch)));
@@ -41,7 +44,7 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
             let settings = Arc::clone(&settings);
             async move { blocking(move || read(fetched, &settings.0, &settings.1)).await }
         };
-        let (visits, lost) = self.cross(Pipeline, "mine", bridge, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (visits, lost) = self.map_async(Pipeline, "mine", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
         (visits, lost.map(|lost| Lost { record: lost.record.page, fault: lost.fault }))
     }
 }
@@ -104,7 +107,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::web::{FetchSettings, Response};
+    use faceflow_web::{FetchSettings, Response};
 
     fn visit(content_type: &str, body: &'static str) -> Result<Visit, Fault> {
         let url = Url::parse("https://site.example/x.xml").expect("a URL");

@@ -4,7 +4,7 @@
 //! The rates are those of the adaptive schedule of Apache Nutch (`AdaptiveFetchSchedule`): an interval grows by 40 % or shrinks
 //! by 20 %, within bounds.
 
-use faceflow_core::record::{ContentId, Page, Reading, Visit, Work};
+use faceflow_core::record::{ContentId, Page, PageVersion, Visit, Work};
 use faceflow_core::{Class, Fault, Time};
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ impl RecrawlSettings {
     }
 
     /// What a page was at this visit, and when it is due again after `now`.
-    pub fn reading(&self, visit: &Visit, now: Time) -> (Reading, Time) {
+    pub fn reading(&self, visit: &Visit, now: Time) -> (PageVersion, Time) {
         let last = visit.page.last.as_ref();
         let digest = match last.filter(|_| visit.is_unchanged()) {
             Some(last) => last.digest,
@@ -77,7 +77,7 @@ impl RecrawlSettings {
             None => self.interval_ms,
         };
         // A server that says "not changed" need not repeat its validators.
-        let kept = |new: &Option<String>, old: fn(&Reading) -> &Option<String>| {
+        let kept = |new: &Option<String>, old: fn(&PageVersion) -> &Option<String>| {
             new.clone()
                 .filter(|new| new.len() <= VALIDATOR_MAX)
                 .or_else(|| last.filter(|_| visit.is_unchanged()).and_then(|last| old(last).clone()))
@@ -88,7 +88,7 @@ impl RecrawlSettings {
             Some(last) => last.url.clone(),
             None => Some(visit.final_url.clone()),
         };
-        (Reading { url, etag, last_modified, digest, interval_ms }, now + interval_ms)
+        (PageVersion { url, etag, last_modified, digest, interval_ms }, now + interval_ms)
     }
 
     /// When a page is due again that could not be read this time; `None` for one that was never read.
@@ -136,7 +136,7 @@ mod tests {
         Fault::permanent(class, "no", "")
     }
 
-    fn visit(last: Option<Reading>, http_status: u16, links: &[&str], etag: Option<&str>) -> Visit {
+    fn visit(last: Option<PageVersion>, http_status: u16, links: &[&str], etag: Option<&str>) -> Visit {
         let url = Url::parse("http://a.example/").expect("a URL");
         let links = links.iter().map(|link| url.join(link).expect("a URL")).collect();
         let (page, etag) = (Page { last, ..Page::start(url.clone()) }, etag.map(str::to_owned));

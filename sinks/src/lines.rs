@@ -3,9 +3,9 @@
 //! Field order is the contract's. A line is made from one entry at a time, so a million of them take no memory.
 
 use faceflow_core::detector::{Detection, Face};
-use faceflow_core::layout::{crop_key, face_id, image_key};
-use faceflow_core::ledger::State;
+use faceflow_core::object_key::{crop_key, face_id, image_key};
 use faceflow_core::record::{Content, ContentId};
+use faceflow_core::transition::State;
 use serde::Serialize;
 
 use crate::ledger::database::{Moment, Row, values};

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow_core::bridge::blocking;
-use faceflow_core::disk::sync_entries;
-use faceflow_core::kill::kill_point;
+use faceflow_core::blocking::blocking;
+use faceflow_core::fsync::sync_entries;
+use faceflow_core::kill_point::kill_point;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault, Future};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};

@@ -6,8 +6,8 @@
 mod gather;
 mod html;
 
-use faceflow_core::kill::kill_point;
-use faceflow_core::layout::thumb_key;
+use faceflow_core::kill_point::kill_point;
+use faceflow_core::object_key::thumb_key;
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use faceflow_core::bridge::blocking;
-use faceflow_core::layout::meta_key;
+use faceflow_core::blocking::blocking;
+use faceflow_core::object_key::meta_key;
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault};

@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow::core::bridge::Bridge;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
-use faceflow::core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow::core::record::{ContentId, Fate, Work};
+use faceflow::core::executor::Executor;
+use faceflow::core::fact::Fact;
+use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
+use faceflow::core::record::{ContentId, Disposition, Work};
 use faceflow::core::sink::{Sink, Store};
+use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
-use faceflow::operators::web::{Response, Want, Web};
 use faceflow::sinks::ledger::StateLedger;
+use faceflow::web::{Response, Want, Web};
 use url::Url;
 
 use crate::script::{Mood, Place, World, dice, lock};
@@ -28,7 +30,7 @@ pub const BROKEN: &str = "the connection broke";
 /// A life of the process.
 pub struct Life {
     pub world: Arc<World>,
-    pub bridge: Bridge,
+    pub executor: Executor,
     /// The step at which it ends; 0 for a natural end.
     kill_at: u64,
     /// Whether it is not killed then, but its ledger fails from then on.
@@ -44,16 +46,16 @@ pub struct Life {
 
 impl Life {
     /// A life in `world` that begins now.
-    pub fn new(world: Arc<World>, bridge: &Bridge, (kill_at, ledger_fails): (u64, bool)) -> Self {
+    pub fn new(world: Arc<World>, executor: &Executor, (kill_at, ledger_fails): (u64, bool)) -> Self {
         Self {
             world,
-            bridge: bridge.clone(),
+            executor: executor.clone(),
             kill_at,
             ledger_fails,
             steps: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             history: Mutex::default(),
-            began: bridge.clock.now(),
+            began: executor.clock.now(),
             wrong: Mutex::default(),
         }
     }
@@ -70,11 +72,11 @@ impl Life {
 
     /// A moment at which the process may die. It never comes back from it then.
     async fn step(&self, what: &str) {
-        (what, self.bridge.clock.now()).hash(&mut *lock(&self.history));
+        (what, self.executor.clock.now()).hash(&mut *lock(&self.history));
         if self.steps.fetch_add(1, Relaxed) + 1 == self.kill_at && !self.ledger_fails {
             self.dead.store(true, Relaxed);
-            self.bridge.pulse.stop();
-            self.bridge.nudge();
+            self.executor.shutdown.stop();
+            self.executor.wake_driver();
         }
         if self.dead.load(Relaxed) {
             std::future::pending().await
@@ -91,7 +93,7 @@ impl Life {
 
     /// Asks for a URL; whether that try fails.
     fn ask(&self, url: &str) -> (usize, bool) {
-        let now = self.bridge.clock.now();
+        let now = self.executor.clock.now();
         if let Some(due) = lock(&self.world.dues).remove(url)
             && now != due.max(self.began)
         {
@@ -128,7 +130,10 @@ impl Web for ScriptedWeb {
             let (times, fails) = life.ask(url.as_str());
             life.pause(url.as_str(), times).await;
             life.step(&format!("answer {url}")).await;
-            if fails && life.world.web(url.as_str()) == Mood::Broken && dice((life.world.seed, url.as_str())) % 2 == 0 {
+            if fails
+                && life.world.web(url.as_str()) == Mood::Violation
+                && dice((life.world.seed, url.as_str())) % 2 == 0
+            {
                 return Err(Fault::permanent(Class::Refused, "http_404", "scripted"));
             }
             if fails {
@@ -195,7 +200,7 @@ impl Detector for ScriptedEngine {
         let life = &self.0;
         for picture in batch {
             let name = dice(&picture.rgb[..]);
-            (name, life.bridge.clock.now()).hash(&mut *lock(&life.history));
+            (name, life.executor.clock.now()).hash(&mut *lock(&life.history));
             let mut failures = lock(&life.world.engine_failures);
             let failures = failures.entry(name).or_default();
             if life.world.engine(name).fails(*failures) {
@@ -236,7 +241,7 @@ pub struct ScriptedLedger {
 }
 
 impl Ledger for ScriptedLedger {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
         let (life, ledger, turn) = (Arc::clone(&self.life), Arc::clone(&self.ledger), Arc::clone(&self.turn));
         Box::pin(async move {
             let mut turn = turn.lock().await;
@@ -247,8 +252,12 @@ impl Ledger for ScriptedLedger {
                 life.pause("fact", *turn).await;
             }
             let due = match &fact {
-                Fact::Fate(Fate::Retry { work: Work::Page(page), due, .. }) => Some((page.url.to_string(), *due)),
-                Fact::Fate(Fate::Retry { work: Work::Image(image), due, .. }) => Some((image.url.to_string(), *due)),
+                Fact::Failed(Disposition::Retry { work: Work::Page(page), due, .. }) => {
+                    Some((page.url.to_string(), *due))
+                }
+                Fact::Failed(Disposition::Retry { work: Work::Image(image), due, .. }) => {
+                    Some((image.url.to_string(), *due))
+                }
                 _ => None,
             };
             // The connection breaks before the fact is there, or before the answer is.
@@ -261,17 +270,17 @@ impl Ledger for ScriptedLedger {
             if life.ledger_is_down() {
                 return Err(broken());
             }
-            let now = life.bridge.clock.now();
+            let now = life.executor.clock.now();
             lock(&life.world.dues).extend(due.map(|(url, due)| (url, due.max(now))));
             written
         })
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         self.ledger.lanes(again, each)
     }
 
-    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         self.ledger.claim(now, asks)
     }
 
@@ -283,7 +292,7 @@ impl Ledger for ScriptedLedger {
         self.ledger.tally()
     }
 
-    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+    fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         self.ledger.audit(keys_max)
     }
 }

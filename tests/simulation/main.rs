@@ -22,7 +22,7 @@ use faceflow::core::ledger::Ledger;
 use faceflow::core::record::ContentId;
 use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::graph;
-use faceflow::parts::{Outside, Parts};
+use faceflow::services::{Backends, Services};
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
@@ -48,7 +48,7 @@ const SETTINGS: [&str; 6] = [
 fn live(world: &Arc<World>, folder: &Path, epoch: Time, death: (u64, bool)) -> (u64, bool, u64, Time) {
     let lived = Arc::new(Mutex::new(None));
     let (told, state, world) = (Arc::clone(&lived), folder.join("state"), Arc::clone(world));
-    let end = simulate_from(epoch, LIMIT_MS, move |scope, bridge| {
+    let end = simulate_from(epoch, LIMIT_MS, move |scope, executor| {
         let settings = support::settings(&SETTINGS);
         let ledger = Arc::new(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"));
         let (pages, images) = ledger.tally().expect("a tally");
@@ -58,9 +58,9 @@ fn live(world: &Arc<World>, folder: &Path, epoch: Time, death: (u64, bool)) -> (
             assert_eq!(ledger.audit(5), Ok(vec![]), "after a restart");
         }
         let sources = List::new(world.starts.iter().cloned());
-        let life = Arc::new(Life::new(world, bridge, death));
+        let life = Arc::new(Life::new(world, executor, death));
         *lock(&told) = Some(Arc::clone(&life));
-        let outside = Outside {
+        let backends = Backends {
             web: Arc::new(ScriptedWeb(Arc::clone(&life))),
             store: Arc::new(ScriptedStore(Arc::clone(&life))),
             ledger: Arc::new(ScriptedLedger { life: Arc::clone(&life), ledger, turn: Arc::default() }),
@@ -68,12 +68,12 @@ fn live(world: &Arc<World>, folder: &Path, epoch: Time, death: (u64, bool)) -> (
             sources: vec![Box::new(sources)],
             sinks: vec![Box::new(ScriptedSink { life: Arc::clone(&life), written: vec![] })],
         };
-        let parts = Parts::new("default", settings, outside, bridge.clone()).expect("parts");
-        graph::build(scope, &parts)
+        let services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        graph::build(scope, &services)
     });
     let life = lock(&lived).take().expect("it lived");
     let (steps, mut killed, history) = life.end();
-    if let Some(failure) = life.bridge.pulse.failure() {
+    if let Some(failure) = life.executor.shutdown.failure() {
         assert!(death.1 && failure.contains(BROKEN), "the process failed: {failure}");
         killed = true;
     }

@@ -26,14 +26,14 @@ pub enum Mood {
     /// It fails so many times first.
     Fails(u32),
     /// It fails for ever.
-    Broken,
+    Violation,
 }
 
 impl Mood {
     /// The mood of a thing: most work, some fail once or twice, and `broken` of a hundred fail for ever.
     fn of(thing: impl Hash, broken: u64) -> Self {
         match dice(thing) % 100 {
-            n if n < broken => Self::Broken,
+            n if n < broken => Self::Violation,
             n if n < broken + 12 => Self::Fails(1),
             n if n < broken + 18 => Self::Fails(2),
             _ => Self::Fails(0),
@@ -44,7 +44,7 @@ impl Mood {
     pub fn fails(self, failures: u32) -> bool {
         match self {
             Self::Fails(times) => failures < times,
-            Self::Broken => true,
+            Self::Violation => true,
         }
     }
 }

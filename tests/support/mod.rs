@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
-use faceflow::core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
+use faceflow::core::fact::Fact;
+use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
 use faceflow::core::sink::Store;
+use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
-use faceflow::operators::address::parse_site;
+use faceflow::mine::address::parse_site;
 use faceflow::sinks::ledger::{Reader, StateLedger};
 use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;
@@ -133,7 +135,7 @@ pub fn line_of<'a>(lines: &'a [Value], url: &str) -> &'a Value {
 pub struct Still(pub StateLedger, pub Arc<AtomicBool>);
 
 impl Ledger for Still {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
         if self.1.load(Relaxed) {
             return Box::pin(std::future::pending());
         }
@@ -141,11 +143,11 @@ impl Ledger for Still {
         Box::pin(async { futures::executor::block_on(written) })
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         self.0.lanes(again, each)
     }
 
-    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         self.0.claim(now, asks)
     }
 
@@ -157,7 +159,7 @@ impl Ledger for Still {
         self.0.tally()
     }
 
-    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+    fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         self.0.audit(keys_max)
     }
 }

@@ -26,7 +26,7 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Length {
     True,
-    Claimed(usize),
+    DispatchReply(usize),
     Chunked,
     Untold,
 }
@@ -129,7 +129,7 @@ impl Answer {
 
     /// A complete head that promises 1,000 bytes, then silence.
     pub fn idle_after_headers(content_type: &str) -> Self {
-        Self { length: Length::Claimed(1_000), delivery: Delivery::Never, ..Self::ok(content_type, Bytes::new()) }
+        Self { length: Length::DispatchReply(1_000), delivery: Delivery::Never, ..Self::ok(content_type, Bytes::new()) }
     }
 
     /// An honest answer with one header of so many bytes.
@@ -176,7 +176,7 @@ impl Answer {
     /// Declares another length than the body has. Where too much is promised, the connection is closed after the body.
     pub fn lie_length(self, bytes: usize) -> Self {
         let delivery = if bytes > self.body.len() { Delivery::Closing } else { self.delivery };
-        Self { length: Length::Claimed(bytes), delivery, ..self }
+        Self { length: Length::DispatchReply(bytes), delivery, ..self }
     }
 
     /// The bytes to send.
@@ -188,7 +188,7 @@ impl Answer {
         }
         match self.length {
             Length::True => line("Content-Length", &self.body.len().to_string()),
-            Length::Claimed(bytes) => line("Content-Length", &bytes.to_string()),
+            Length::DispatchReply(bytes) => line("Content-Length", &bytes.to_string()),
             Length::Chunked => line("Transfer-Encoding", "chunked"),
             Length::Untold => line("Connection", "close"),
         }

@@ -64,7 +64,7 @@ impl Log {
         self.0.began.elapsed().as_millis() as u64
     }
 
-    /// Notes a request to `host`; it is under way until the ticket is dropped.
+    /// Notes a request to `host`; it is under way until the pixels is dropped.
     pub(super) fn begin(&self, host: &str, mut request: Request) -> Ticket {
         request.started_ms = self.now_ms();
         let mut state = self.state();

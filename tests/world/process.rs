@@ -61,8 +61,8 @@ impl Faceflow {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {}: {error}", self.binary.display()));
         let said = Arc::new(Said::default());
-        listen(&said, child.stdout.take().expect("piped"), |heard| &mut heard.stdout);
-        listen(&said, child.stderr.take().expect("piped"), |heard| &mut heard.stderr);
+        listen(&said, child.stdout.take().expect("piped"), |events| &mut events.stdout);
+        listen(&said, child.stderr.take().expect("piped"), |events| &mut events.stderr);
         Running { child, said, deadline: self.deadline, command: arguments.join(" ") }
     }
 
@@ -108,12 +108,12 @@ pub struct Running {
 
 #[derive(Default)]
 struct Said {
-    heard: Mutex<Heard>,
+    events: Mutex<DedupeEvent>,
     more: Condvar,
 }
 
 #[derive(Default)]
-struct Heard {
+struct DedupeEvent {
     stdout: String,
     stderr: String,
     /// Streams that have ended.
@@ -121,24 +121,24 @@ struct Heard {
 }
 
 impl Said {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn events(&self) -> MutexGuard<'_, DedupeEvent> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes down what a stream says, line by line.
-fn listen(said: &Arc<Said>, stream: impl Read + Send + 'static, place: fn(&mut Heard) -> &mut String) {
+fn listen(said: &Arc<Said>, stream: impl Read + Send + 'static, place: fn(&mut DedupeEvent) -> &mut String) {
     let said = Arc::clone(said);
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
         // A stream that breaks has ended, too.
         while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            place(&mut said.heard()).push_str(&String::from_utf8_lossy(&line));
+            place(&mut said.events()).push_str(&String::from_utf8_lossy(&line));
             said.more.notify_all();
             line.clear();
         }
-        said.heard().ended += 1;
+        said.events().ended += 1;
         said.more.notify_all();
     });
 }
@@ -158,7 +158,7 @@ impl Running {
     /// Waits until standard error holds `text`; whether it came before the process ended.
     pub fn hears(&mut self, text: &str) -> bool {
         let said = Arc::clone(&self.said);
-        self.watch(|| said.heard().stderr.contains(text)).is_none()
+        self.watch(|| said.events().stderr.contains(text)).is_none()
     }
 
     /// Waits until `moment` has come; whether it did within `limit`, before the process ended.
@@ -175,7 +175,7 @@ impl Running {
 
     /// What it has said on standard error so far.
     pub fn stderr(&self) -> String {
-        self.said.heard().stderr.clone()
+        self.said.events().stderr.clone()
     }
 
     /// Kills it (SIGKILL) once `moment` has come, unless it ended before: then `Err` with its end.
@@ -191,8 +191,10 @@ impl Running {
     /// Kills it (SIGKILL) after so long, unless it ended before: then `Err` with its end.
     pub fn kill9_after(mut self, while_running: Duration) -> Result<Ended, Ended> {
         let said = Arc::clone(&self.said);
-        let silent = |heard: &mut Heard| heard.ended < 2;
-        drop(said.more.wait_timeout_while(said.heard(), while_running, silent).unwrap_or_else(PoisonError::into_inner));
+        let silent = |events: &mut DedupeEvent| events.ended < 2;
+        drop(
+            said.more.wait_timeout_while(said.events(), while_running, silent).unwrap_or_else(PoisonError::into_inner),
+        );
         self.kill9();
         let ended = self.finish();
         if ended.code().is_none() { Ok(ended) } else { Err(ended) }
@@ -202,11 +204,11 @@ impl Running {
     pub fn finish(mut self) -> Ended {
         let status = self.watch(|| false).expect("only an end stops this watch");
         let said = Arc::clone(&self.said);
-        let talking = |heard: &mut Heard| heard.ended < 2;
-        let waited = said.more.wait_timeout_while(said.heard(), self.deadline, talking);
-        let (mut heard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        let talking = |events: &mut DedupeEvent| events.ended < 2;
+        let waited = said.more.wait_timeout_while(said.events(), self.deadline, talking);
+        let (mut events, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(!waited.timed_out(), "faceflow {} has ended, but its output has not", self.command);
-        Ended { status, stdout: std::mem::take(&mut heard.stdout), stderr: std::mem::take(&mut heard.stderr) }
+        Ended { status, stdout: std::mem::take(&mut events.stdout), stderr: std::mem::take(&mut events.stderr) }
     }
 
     fn kill9(&mut self) {
@@ -228,7 +230,7 @@ impl Running {
                 return Some(status);
             }
             let said = Arc::clone(&self.said);
-            drop(said.more.wait_timeout(said.heard(), GLANCE).unwrap_or_else(PoisonError::into_inner));
+            drop(said.more.wait_timeout(said.events(), GLANCE).unwrap_or_else(PoisonError::into_inner));
             if began.elapsed() > self.deadline {
                 self.give_up();
             }
@@ -237,8 +239,8 @@ impl Running {
 
     fn give_up(&mut self) -> ! {
         self.kill9();
-        let heard = self.said.heard();
-        let tail: Vec<&str> = heard.stderr.lines().rev().take(40).collect();
+        let events = self.said.events();
+        let tail: Vec<&str> = events.stderr.lines().rev().take(40).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         panic!("faceflow {} did not end within {:?}; it said last:\n{}", self.command, self.deadline, tail.join("\n"));
     }

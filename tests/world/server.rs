@@ -187,9 +187,9 @@ impl Visit {
             let target = &request.url[self.site.origin().len()..];
             let (head_only, last) = (request.method == "HEAD", request.header("connection") == Some("close"));
             let answer = self.site.answer(target);
-            let ticket = self.log.begin(self.site.host(), request);
+            let pixels = self.log.begin(self.site.host(), request);
             let go_on = answer.send(&mut stream, head_only).await;
-            drop(ticket);
+            drop(pixels);
             if !go_on? || last {
                 break;
             }

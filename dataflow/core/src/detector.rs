@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
-use crate::record::ContentId;
+use crate::record::key::ContentId;
 
 /// Decoded pixels: RGB, 8 bits a channel, rows from the top, orientation applied.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! The promises that tests, simulation and debug assertions all check from here.
 
-use crate::ledger::Tally;
+use crate::tally::Tally;
 
 /// Conservation: everything discovered is done, a duplicate, rejected, dead or open. Says what is off otherwise.
 pub fn conserved(tally: &Tally) -> Result<(), String> {

@@ -1,31 +1,40 @@
-//! What every part of faceflow agrees on: records, faults, time, the bridge to tokio, and the traits behind
+//! What every part of faceflow agrees on: records, faults, time, the way to tokio, and the traits behind
 //! which sources, engines, sinks and the ledger live.
 //!
 //! This crate knows no network, no SQL, no image codec, no inference runtime and no command line. The other crates
 //! know this one and not each other, so the compiler keeps the arrows of the workspace straight.
 
-pub mod bridge;
+pub mod blocking;
 pub mod clock;
-pub mod cluster;
 pub mod detector;
-pub mod disk;
+pub mod executor;
+pub mod fact;
+pub mod fair_queue;
 pub mod fault;
+pub mod fsync;
+pub mod in_flight;
 pub mod invariants;
-pub mod kill;
-pub mod layout;
+pub mod kill_point;
 pub mod ledger;
-pub mod live;
-pub mod pulse;
+pub mod map_async;
+pub mod metrics;
+pub mod object_key;
+pub mod peers;
 pub mod record;
+pub mod reloadable;
 pub mod retry;
+pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod tally;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timer;
+pub mod transition;
 
 pub use clock::{Clock, Time};
 pub use fault::{Class, Fault, Lost};
-pub use live::Live;
+pub use reloadable::Reloadable;
 
 /// A stream of records in the graph: a timely stream whose timestamps are due times.
 pub type Flow<'s, D> = timely::dataflow::StreamVec<'s, Time, D>;

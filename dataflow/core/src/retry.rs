@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
 use crate::fault::{Class, Lost};
-use crate::record::{Fate, Frame, Work};
+use crate::record::{Disposition, Frame, Work};
 
 /// The longest delay after a failure of the object store, in milliseconds.
 const STORE_CAP_MS: u64 = 3_600_000;
@@ -132,10 +132,10 @@ impl RetrySettings {
     }
 
     /// Decides what becomes of a failure that happened now.
-    pub fn decide(&self, lost: Lost<Work>, now: Time) -> Fate {
+    pub fn decide(&self, lost: Lost<Work>, now: Time) -> Disposition {
         let Lost { record: work, fault } = lost;
         if fault.permanent && !matches!(work, Work::Frame(_)) {
-            return Fate::Rejected { work, fault, again: None };
+            return Disposition::Rejected { work, fault, again: None };
         }
         let mut policy = self.policy(&work);
         let mut work = work.failed_once_more();
@@ -147,13 +147,13 @@ impl RetrySettings {
         }
         if fault.permanent || failures >= policy.attempts_max {
             return match work {
-                Work::Frame(Frame { weak: true, .. }) => Fate::Stands { work, fault },
-                _ => Fate::Dead { work, fault, again: None },
+                Work::Frame(Frame { weak: true, .. }) => Disposition::DegradedAccepted { work, fault },
+                _ => Disposition::Dead { work, fault, again: None },
             };
         }
         let asked = fault.retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);
         let delay = policy.delay_ms(failures, self.dice(&work)).max(asked).max(1);
-        Fate::Retry { work, fault, due: now + delay }
+        Disposition::Retry { work, fault, due: now + delay }
     }
 
     /// A number that depends on the seed, the work and its attempt alone (SplitMix64).
@@ -200,8 +200,8 @@ mod tests {
     fn the_last_attempt_is_the_last() {
         let busy = Fault::transient(Class::Busy, "http_503", "");
         let settings = RetrySettings::default();
-        assert!(matches!(settings.decide(Lost { record: page(3), fault: busy.clone() }, 0), Fate::Retry { .. }));
-        assert!(matches!(settings.decide(Lost { record: page(4), fault: busy }, 0), Fate::Dead { .. }));
+        assert!(matches!(settings.decide(Lost { record: page(3), fault: busy.clone() }, 0), Disposition::Retry { .. }));
+        assert!(matches!(settings.decide(Lost { record: page(4), fault: busy }, 0), Disposition::Dead { .. }));
     }
 
     #[test]
@@ -209,8 +209,8 @@ mod tests {
         let settings = RetrySettings::default();
         let full = || Fault::transient(Class::Store, "store", "full");
         let decided = |record, fault| match settings.decide(Lost { record, fault }, 0) {
-            Fate::Retry { work, due, .. } => Ok((work, due)),
-            Fate::Dead { work, .. } => Err(work.attempts()),
+            Disposition::Retry { work, due, .. } => Ok((work, due)),
+            Disposition::Dead { work, .. } => Err(work.attempts()),
             other => panic!("{other:?}"),
         };
         let url = url::Url::parse("http://a.example/").expect("a URL");
@@ -240,7 +240,7 @@ mod tests {
         let due = |asked| match settings
             .decide(Lost { record: page(0), fault: Fault::transient(Class::Busy, "http_429", "").after(asked) }, 100)
         {
-            Fate::Retry { due, .. } => due,
+            Disposition::Retry { due, .. } => due,
             other => panic!("{other:?}"),
         };
         assert_eq!((due(0), due(10_000), due(u64::MAX)), (2_100, 10_100, 86_400_100));

@@ -9,9 +9,11 @@ use std::time::Duration;
 use timely::dataflow::{ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{Bridge, work_in_place};
+use crate::blocking::work_in_place;
 use crate::clock::{Clock, RuntimeClock, Time};
-use crate::pulse::{Mode, Pulse};
+use crate::executor::Executor;
+use crate::metrics::Metrics;
+use crate::shutdown::{Mode, Shutdown};
 
 /// Where virtual time starts.
 pub const EPOCH: Time = 1_000_000;
@@ -19,36 +21,41 @@ pub const EPOCH: Time = 1_000_000;
 /// [`simulate_from`] the [`EPOCH`].
 pub fn simulate<B>(limit_ms: u64, build: B) -> Time
 where
-    B: for<'s> FnOnce(Scope<'s, Time>, &Bridge) -> ProbeHandle<Time> + Send + Sync + 'static,
+    B: for<'s> FnOnce(Scope<'s, Time>, &Executor) -> ProbeHandle<Time> + Send + Sync + 'static,
 {
     simulate_from(EPOCH, limit_ms, build)
 }
 
 /// Builds a dataflow on one worker with a virtual clock that begins at `epoch`, and steps it until its probe is done or the
-/// pulse says stop. Everything happens on this thread, so the same program gives the same history. Returns the virtual time
+/// process is stopped. Everything happens on this thread, so the same program gives the same history. Returns the virtual time
 /// at the end.
 ///
 /// # Panics
 /// If nothing is settled within `limit_ms` of virtual time.
 pub fn simulate_from<B>(epoch: Time, limit_ms: u64, build: B) -> Time
 where
-    B: for<'s> FnOnce(Scope<'s, Time>, &Bridge) -> ProbeHandle<Time> + Send + Sync + 'static,
+    B: for<'s> FnOnce(Scope<'s, Time>, &Executor) -> ProbeHandle<Time> + Send + Sync + 'static,
 {
     work_in_place();
     timely::execute::execute_directly(move |worker| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O always starts");
         let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), epoch));
-        let bridge = Bridge::new(runtime.handle().clone(), Arc::clone(&clock), Pulse::default());
-        let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, &bridge));
+        let executor =
+            Executor::new(runtime.handle().clone(), Arc::clone(&clock), (Metrics::default(), Shutdown::default()));
+        let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, &executor));
         loop {
             settle(worker);
-            if probe.done() || bridge.pulse.mode() == Mode::Stopped {
+            if probe.done() || executor.shutdown.mode() == Mode::Stopped {
                 break;
             }
             let left = Duration::from_millis((epoch + limit_ms).saturating_sub(clock.now()));
-            let woken = runtime.block_on(async { tokio::time::timeout(left, bridge.woken()).await });
-            assert!(woken.is_ok(), "not settled within {limit_ms} virtual ms; failure: {:?}", bridge.pulse.failure());
+            let woken = runtime.block_on(async { tokio::time::timeout(left, executor.woken()).await });
+            assert!(
+                woken.is_ok(),
+                "not settled within {limit_ms} virtual ms; failure: {:?}",
+                executor.shutdown.failure()
+            );
         }
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);

@@ -6,8 +6,8 @@
 
 use std::collections::HashSet;
 
-use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Admitted, Bounds, FRAMES, Image, Key, Lane, Page, Visit, lane};
+use faceflow_core::record::{Bounds, DETECTION_QUEUE, Discovery, Image, Key, Page, QueueId, Visit, queue_of};
+use faceflow_core::transition::{Event, State};
 
 use super::books::{Books, Entry, Line, step, try_step};
 use super::database::values;
@@ -29,7 +29,7 @@ struct Budget {
 }
 
 impl Books<'_, '_> {
-    pub fn admitted(&mut self, admitted: &Admitted) -> Result<(), Trouble> {
+    pub fn admitted(&mut self, admitted: &Discovery) -> Result<(), Trouble> {
         for site in &admitted.removed {
             self.remove_site(*site)?;
         }
@@ -53,7 +53,7 @@ impl Books<'_, '_> {
     }
 
     /// Takes up what was found, by the page and site `by` or by a source.
-    fn take_up(&mut self, found: &Admitted, by: Option<(i64, i64)>) -> Result<(), Trouble> {
+    fn take_up(&mut self, found: &Discovery, by: Option<(i64, i64)>) -> Result<(), Trouble> {
         if let Some((_, site)) = by
             && self.is_removed(site)?
         {
@@ -162,8 +162,8 @@ impl Books<'_, '_> {
     }
 
     /// Keeps what a page leads to until its turn.
-    fn wait_for_turn(&mut self, found: &Admitted, read: &Read, turn: i64) -> Result<(), Trouble> {
-        let found = Admitted { visit: None, ..found.clone() };
+    fn wait_for_turn(&mut self, found: &Discovery, read: &Read, turn: i64) -> Result<(), Trouble> {
+        let found = Discovery { visit: None, ..found.clone() };
         let body = serde_json::to_string(&found)
             .map_err(|error| Trouble::Damaged(format!("what page {} leads to: {error}", read.page)))?;
         let sql = "INSERT INTO early (site, turn, page, body) VALUES (?1, ?2, ?3, ?4)";
@@ -191,7 +191,7 @@ impl Books<'_, '_> {
     }
 
     /// Settles the page that was read.
-    fn visited(&mut self, visit: &Visit, found: &Admitted) -> Result<Read, Trouble> {
+    fn visited(&mut self, visit: &Visit, found: &Discovery) -> Result<Read, Trouble> {
         let page = &visit.page;
         let entry = self.find(page.key())?;
         let next = try_step(entry, Event::Settle, &page.url);
@@ -223,7 +223,7 @@ impl Books<'_, '_> {
     }
 
     /// Notes another visit to a page that is settled.
-    fn look_again(&mut self, entry: &Entry, visit: &Visit, found: &Admitted) -> Result<(), Trouble> {
+    fn look_again(&mut self, entry: &Entry, visit: &Visit, found: &Discovery) -> Result<(), Trouble> {
         if !visit.is_unchanged() {
             let shown: HashSet<Key> = found.images.iter().map(Image::key).collect();
             let final_url = (visit.final_url != visit.page.url).then(|| visit.final_url.as_str());
@@ -236,7 +236,7 @@ impl Books<'_, '_> {
     }
 
     /// Notes what a page was, and when it is due again, unless its site is no longer wanted.
-    fn due_again(&mut self, entry: &Entry, found: &Admitted) -> Result<(), Trouble> {
+    fn due_again(&mut self, entry: &Entry, found: &Discovery) -> Result<(), Trouble> {
         let Some((reading, due)) = &found.again else { return Ok(()) };
         let reading = serde_json::to_string(reading)
             .map_err(|error| Trouble::Damaged(format!("the reading of page {}: {error}", entry.id)))?;
@@ -272,9 +272,9 @@ impl Books<'_, '_> {
         let lanes =
             "SELECT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
             UNION SELECT lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
-        self.open(FRAMES, 0, true);
+        self.open(DETECTION_QUEUE, 0, true);
         for lane in self.moment.list(lanes, values![site], |row| row.get::<i64>(0))? {
-            self.open(lane as Lane, 0, true);
+            self.open(lane as QueueId, 0, true);
         }
         let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,
             revive_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END
@@ -299,7 +299,7 @@ impl Books<'_, '_> {
         if known.is_none() && pages as u64 >= bounds.pages_max {
             return Ok(());
         }
-        let (lane, skip) = (lane(&page.url), join_keys(&page.skip));
+        let (lane, skip) = (queue_of(&page.url), join_keys(&page.skip));
         let skip = skip.as_deref();
         let id = match known {
             Some(entry) => {
@@ -338,7 +338,7 @@ impl Books<'_, '_> {
                 Entry { state: State::Open, primary: None, ..alternate }
             }
             (None, _) => {
-                let (site, lane) = (self.site(image.site.as_str())?, lane(&image.url));
+                let (site, lane) = (self.site(image.site.as_str())?, queue_of(&image.url));
                 let sql = "INSERT INTO entries (tenant, key, kind, state, attempts, site, url, inline, lane, version)
                     VALUES (?1, ?2, 'image', 'open', ?3, ?4, ?5, ?6, ?7, ?8)";
                 let (key, url, inline) = (image.key(), image.url.as_str(), image.inline.as_deref());

@@ -5,8 +5,8 @@
 //! addresses are tried, and whom the others stand behind, depends on the offers and on what fails, not on the order of events;
 //! and no alternate ever stands behind an image that has failed.
 
-use faceflow_core::ledger::{Event, State};
-use faceflow_core::record::{Image, Key, lane};
+use faceflow_core::record::{Image, Key, queue_of};
+use faceflow_core::transition::{Event, State};
 use url::Url;
 
 use super::Status;
@@ -56,7 +56,7 @@ impl Books<'_, '_> {
         let site = self.site(image.site.as_str())?;
         let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank, lane)
             VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6, ?7)";
-        let (key, lane) = (Key::image(url), lane(url));
+        let (key, lane) = (Key::image(url), queue_of(url));
         let values = values![self.tenant, key, site, url.as_str(), primary.id, rank, lane as i64];
         let id = self.moment.insert(sql, values)?;
         self.tallies.discover(EntryKind::Image);

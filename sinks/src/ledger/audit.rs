@@ -3,8 +3,10 @@
 //! A schema can check a row; these are the laws that hold between rows after every fact. Promise: a healthy ledger breaks none,
 //! and what breaks one is named.
 
-use faceflow_core::ledger::{Broken, LedgerError, State, Tally};
+use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::ContentId;
+use faceflow_core::tally::{Tally, Violation};
+use faceflow_core::transition::State;
 
 use super::Status;
 use super::database::{Moment, Row, values};
@@ -73,7 +75,7 @@ const LAWS: [Law; 12] = [
     },
     Law {
         says: "what is open waits in a lane that is given out",
-        // Lane 0 is that of pictures.
+        // QueueId 0 is that of pictures.
         broken: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.lane = 0",
     },
     Law {
@@ -104,26 +106,26 @@ const COUNTS: &str = "pages and images are counted by what they are";
 impl Reader {
     /// The laws of the books that do not hold, each with at most `keys_max` of what breaks it. It reads everything, so it is
     /// slow for a large ledger.
-    pub fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+    pub fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         self.read(|moment| {
             let server = matches!(moment, Moment::Postgres(_));
             let mut broken = Vec::new();
             for law in LAWS.iter().chain(Some(&HELD).filter(|_| server)) {
                 let sql = format!("{} LIMIT ?2", law.broken);
                 let found = moment.list(&sql, values![self.tenant_id(), keys_max as i64 + 1], key_at)?;
-                broken.extend(Broken::of(law.says, found, keys_max));
+                broken.extend(Violation::of(law.says, found, keys_max));
             }
             let pages = moment
                 .one(PAGES_COUNTED, values![self.tenant_id()], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
             let pages = pages.filter(|(counted, there)| counted != there);
             let pages = pages.map(|(counted, there)| format!("{counted} counted, {there} there"));
-            broken.extend(Broken::of(PAGES, pages.into_iter().collect(), keys_max));
+            broken.extend(Violation::of(PAGES, pages.into_iter().collect(), keys_max));
             let (kept, counted) = (Tallies::load(moment, self.tenant_id())?, recount(moment, self.tenant_id())?);
             let differing = [("pages", kept.pages, counted.pages), ("images", kept.images, counted.images)];
             let differing = differing.into_iter().filter(|(_, kept, counted)| kept != counted);
             let differing =
                 differing.map(|(kind, kept, counted)| format!("{kind} are kept as {kept}, and there are {counted}"));
-            broken.extend(Broken::of(COUNTS, differing.collect(), keys_max));
+            broken.extend(Violation::of(COUNTS, differing.collect(), keys_max));
             Ok(broken)
         })
     }

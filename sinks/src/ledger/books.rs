@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use faceflow_core::ledger::{Event, Fact, Opened, State, transition};
-use faceflow_core::record::{ContentId, Key, Lane};
+use faceflow_core::fact::Fact;
+use faceflow_core::ledger::QueueUpdate;
+use faceflow_core::record::{ContentId, Key, QueueId};
+use faceflow_core::transition::{Event, State, transition};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
 
@@ -29,7 +31,7 @@ pub(super) struct Books<'b, 'c> {
     /// The site asked for last: facts come in runs of one site.
     pub last_site: Option<(String, i64)>,
     /// What the fact opened: by lane and whether it is to look again, when the first of it is due.
-    pub opened: BTreeMap<(Lane, bool), Time>,
+    pub opened: BTreeMap<(QueueId, bool), Time>,
     /// Sites of which a page has given up its turn.
     pub freed: Vec<i64>,
 }
@@ -47,7 +49,7 @@ pub(super) struct Entry {
     /// The run that has it, while it is open.
     pub run: Option<i64>,
     pub site: i64,
-    pub lane: Lane,
+    pub lane: QueueId,
     /// Of a page that was not tried yet.
     pub turn: Option<i64>,
     /// Whether it came to a bad end and is tried nevertheless.
@@ -56,7 +58,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// One that nothing is known of yet.
-    pub fn new(key: Key, state: State, (site, lane): (i64, Lane)) -> Self {
+    pub fn new(key: Key, state: State, (site, lane): (i64, QueueId)) -> Self {
         Self {
             id: 0,
             key,
@@ -109,20 +111,20 @@ const PICTURE: &str = "SELECT id, state, coalesce(representative, id) = id, urls
 
 impl Books<'_, '_> {
     /// Writes a fact. Returns what is open now because of it.
-    pub fn write(&mut self, fact: &Fact) -> Result<Vec<Opened>, Trouble> {
+    pub fn write(&mut self, fact: &Fact) -> Result<Vec<QueueUpdate>, Trouble> {
         match fact {
-            Fact::Admitted(admitted) => self.admitted(admitted),
-            Fact::Fate(fate) => self.fate(fate),
-            Fact::Kept(kept) => self.kept(kept),
-            Fact::Delivered(delivered) => self.delivered(delivered),
-            Fact::Ruled(ruling) => self.ruled(ruling),
+            Fact::Discovered(admitted) => self.admitted(admitted),
+            Fact::Failed(fate) => self.fate(fate),
+            Fact::Stored(kept) => self.kept(kept),
+            Fact::Detected(delivered) => self.delivered(delivered),
+            Fact::Assigned(ruling) => self.ruled(ruling),
         }?;
         let opened = std::mem::take(&mut self.opened).into_iter();
-        Ok(opened.map(|((lane, again), due)| Opened { lane, due, again }).collect())
+        Ok(opened.map(|((lane, again), due)| QueueUpdate { lane, due, again }).collect())
     }
 
     /// Notes that something waits in a lane from now on, to be done or to be looked at again.
-    pub fn open(&mut self, lane: Lane, due: Time, again: bool) {
+    pub fn open(&mut self, lane: QueueId, due: Time, again: bool) {
         let first = self.opened.entry((lane, again)).or_insert(due);
         *first = due.min(*first);
     }
@@ -223,7 +225,7 @@ fn entry_at(row: &Row<'_>) -> Result<Entry, Trouble> {
         primary: row.get(5)?,
         run: row.get(6)?,
         site: row.get(7)?,
-        lane: row.get::<i64>(8)? as Lane,
+        lane: row.get::<i64>(8)? as QueueId,
         turn: row.get(9)?,
         revives: row.get(10)?,
     })

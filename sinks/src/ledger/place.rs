@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use faceflow_core::disk::sync_entries;
+use faceflow_core::fsync::sync_entries;
 
 use super::database::Connection;
 use super::lock::{StateLock, unwritable};

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
-use faceflow_core::ledger::{Ask, Claimed, KnownPicture, LedgerError, Opened, Tally};
-use faceflow_core::record::{FRAMES, Frame, Image, Key, Lane, Page, Work};
+use faceflow_core::ledger::{DispatchReply, DispatchRequest, KnownPicture, LedgerError, QueueUpdate};
+use faceflow_core::record::{DETECTION_QUEUE, Frame, Image, Key, Page, QueueId, Work};
+use faceflow_core::tally::Tally;
 
 use super::alternates::first_page;
 use super::database::{Connection, Moment, Row, values};
@@ -133,7 +134,7 @@ impl Reader {
     }
 
     /// Calls `each` with every lane that has open work, and if `again`, with those of settled pages to be looked at again.
-    pub fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+    pub fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         let open = ("state = 'open'", "CAST(0 AS BIGINT)");
         let later = (
             "again_ms IS NOT NULL",
@@ -157,12 +158,12 @@ impl Reader {
             let again = waiting != open.0;
             self.for_each(&sql, |row| {
                 let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
-                each(Opened { lane: row.get::<i64>(0)? as Lane, due, again });
+                each(QueueUpdate { lane: row.get::<i64>(0)? as QueueId, due, again });
                 Ok(())
             })?;
         }
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
-            each(Opened { lane: FRAMES, due: 0, again: false });
+            each(QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: false });
             Ok(())
         })?;
         let sql = "SELECT min(revive_ms) FROM pictures
@@ -172,7 +173,7 @@ impl Reader {
         }
         self.for_each(sql, |row| {
             if let Some(due) = row.get::<Option<i64>>(0)? {
-                each(Opened { lane: FRAMES, due: due as Time, again: true });
+                each(QueueUpdate { lane: DETECTION_QUEUE, due: due as Time, again: true });
             }
             Ok(())
         })
@@ -195,14 +196,14 @@ impl Reader {
         &self,
         (ours, patience_ms): (Option<i64>, Option<u64>),
         now: Time,
-        asks: &[Ask],
-    ) -> Result<Vec<Claimed>, LedgerError> {
+        asks: &[DispatchRequest],
+    ) -> Result<Vec<DispatchReply>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|moment| {
             follow_indexes(moment)?;
-            let claim = |ask: &Ask| {
+            let claim = |ask: &DispatchRequest| {
                 let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
-                if ask.lane == FRAMES {
+                if ask.lane == DETECTION_QUEUE {
                     claim.from(&Queue::frames(ours), &["due_ms"])?;
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
@@ -212,7 +213,7 @@ impl Reader {
                     None => {}
                     Some(patience_ms) => claim.leave_to_another(patience_ms as i64)?,
                 }
-                Ok(Claimed { lane: ask.lane, work: claim.work, next: claim.next })
+                Ok(DispatchReply { lane: ask.lane, work: claim.work, next: claim.next })
             };
             asks.iter().map(claim).collect()
         })
@@ -372,7 +373,7 @@ struct Claim<'a, 'm> {
     moment: &'a Moment<'m>,
     tenant: i64,
     now: i64,
-    ask: &'a Ask,
+    ask: &'a DispatchRequest,
     work: Vec<Work>,
     next: Option<Time>,
 }
@@ -380,7 +381,7 @@ struct Claim<'a, 'm> {
 impl Claim<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), Trouble> {
-        if self.ask.lane == FRAMES {
+        if self.ask.lane == DETECTION_QUEUE {
             return self.from(&Queue::revived_frames(), &["revive_ms"]);
         }
         self.from(&Queue::again(), &["again_ms"])?;
@@ -391,7 +392,7 @@ impl Claim<'_, '_> {
     /// somebody notices.
     fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), Trouble> {
         let until = self.now.saturating_add(patience_ms);
-        if self.ask.lane == FRAMES {
+        if self.ask.lane == DETECTION_QUEUE {
             self.wait_until(Some(until));
             return Ok(());
         }
@@ -450,9 +451,9 @@ fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
 fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
-    let home = content.id.route() as usize;
+    let owner = content.id.route() as usize;
     let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
-    Ok(Frame { content, home, ticket: None, attempts: row.get(0)?, spared: row.get(11)?, weak: row.get(9)?, scale })
+    Ok(Frame { content, owner, pixels: None, attempts: row.get(0)?, spared: row.get(11)?, weak: row.get(9)?, scale })
 }
 
 /// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts.

@@ -1,7 +1,7 @@
 //! `faceflow retry`: dead and waiting work is due at once, with its attempts counted anew.
 
-use faceflow_core::ledger::{Event, State};
 use faceflow_core::record::Key;
+use faceflow_core::transition::{Event, State};
 use url::Url;
 
 use super::books::{Books, Line, step};

@@ -1,7 +1,8 @@
 //! How keys, states and records are written in columns, and read back.
 
-use faceflow_core::ledger::{IllegalTransition, LedgerError, State};
+use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::{Content, Key, Phash};
+use faceflow_core::transition::{IllegalTransition, State};
 use url::Url;
 
 use super::database::{Cell, Column, Row, Value};

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use faceflow_core::kill::kill_point;
+use faceflow_core::kill_point::kill_point;
 use rusqlite::{Connection, OpenFlags};
 
 use super::lock::StateLock;

@@ -1,7 +1,10 @@
 //! What becomes of work: retries, ends, kept bytes, delivered faces, and who stands for whom.
 
-use faceflow_core::ledger::{Event, IllegalTransition, State};
-use faceflow_core::record::{Content, ContentId, Delivered, FRAMES, Fate, Frame, Kept, Lane, Ruling, Work};
+use faceflow_core::record::{
+    Content, ContentId, DETECTION_QUEUE, DetectedFrame, Disposition, DuplicateAssignment, Frame, QueueId, StoredImage,
+    Work,
+};
+use faceflow_core::transition::{Event, IllegalTransition, State};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
 
@@ -26,18 +29,18 @@ impl End<'_> {
 }
 
 impl Books<'_, '_> {
-    pub fn fate(&mut self, fate: &Fate) -> Result<(), Trouble> {
+    pub fn fate(&mut self, fate: &Disposition) -> Result<(), Trouble> {
         let (work, end) = match fate {
-            Fate::Retry { work, fault, due } => {
+            Disposition::Retry { work, fault, due } => {
                 (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due), again: None })
             }
-            Fate::Rejected { work, fault, again } => {
+            Disposition::Rejected { work, fault, again } => {
                 (work, End { event: Event::Reject, kind: "rejected", fault, due: None, again: *again })
             }
-            Fate::Dead { work, fault, again } => {
+            Disposition::Dead { work, fault, again } => {
                 (work, End { event: Event::Die, kind: "dead", fault, due: None, again: *again })
             }
-            Fate::Stands { work, fault } => {
+            Disposition::DegradedAccepted { work, fault } => {
                 (work, End { event: Event::Settle, kind: "delivered", fault, due: None, again: None })
             }
         };
@@ -98,7 +101,7 @@ impl Books<'_, '_> {
     }
 
     /// Notes when what failed is due again, or is tried although it ended.
-    fn due(&mut self, lane: Lane, due: Option<Time>, again: Option<Time>) {
+    fn due(&mut self, lane: QueueId, due: Option<Time>, again: Option<Time>) {
         let (due, again) = (due.map(|due| (due, false)), again.map(|again| (again, true)));
         for (due, again) in due.into_iter().chain(again) {
             self.open(lane, due, again);
@@ -125,7 +128,7 @@ impl Books<'_, '_> {
             let (attempts, reason) = (frame.attempts, &end.fault.reason);
             books.run(sql, values![picture.id, Word(next), attempts, due, reason, detail, again, scale, frame.spared])
         })?;
-        self.due(FRAMES, end.due, end.again);
+        self.due(DETECTION_QUEUE, end.due, end.again);
         self.log(Line {
             kind: end.kind,
             picture: Some(picture.id),
@@ -134,7 +137,7 @@ impl Books<'_, '_> {
         })
     }
 
-    pub fn kept(&mut self, kept: &Kept) -> Result<(), Trouble> {
+    pub fn kept(&mut self, kept: &StoredImage) -> Result<(), Trouble> {
         let image = &kept.image;
         let entry = self.find(image.key())?;
         let next = try_step(entry, Event::Settle, &image.url)?;
@@ -173,7 +176,7 @@ impl Books<'_, '_> {
     }
 
     /// A degraded answer is kept, and the full one is still owed.
-    pub fn delivered(&mut self, delivered: &Delivered) -> Result<(), Trouble> {
+    pub fn delivered(&mut self, delivered: &DetectedFrame) -> Result<(), Trouble> {
         let (frame, detection) = (&delivered.frame, &delivered.detection);
         let id = detection.picture();
         let picture = self.find_picture(id)?;
@@ -203,7 +206,7 @@ impl Books<'_, '_> {
         self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() })
     }
 
-    pub fn ruled(&mut self, ruling: &Ruling) -> Result<(), Trouble> {
+    pub fn ruled(&mut self, ruling: &DuplicateAssignment) -> Result<(), Trouble> {
         let picture = self.known_picture(ruling.picture)?;
         let representative = self.known_picture(ruling.representative)?;
         if representative.id != picture.id && representative.state != State::Settled {

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use faceflow_core::ledger::{Ask, Broken, Claimed, Fact, KnownPicture, Ledger, LedgerError, Opened, Tally};
-use faceflow_core::record::FRAMES;
+use faceflow_core::fact::Fact;
+use faceflow_core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
+use faceflow_core::record::DETECTION_QUEUE;
+use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
 use tokio::sync::oneshot;
@@ -108,15 +110,15 @@ impl StateLedger {
 
     /// Takes over what others have left while this run looks again, and tells every lane that has something, for the news of
     /// other runs do not reach it. Does so once in a lease.
-    fn look_around(&self, now: Time, claimed: &mut Vec<Claimed>) -> Result<(), LedgerError> {
+    fn look_around(&self, now: Time, claimed: &mut Vec<DispatchReply>) -> Result<(), LedgerError> {
         if now < self.look_around_at.load(Relaxed) {
             return Ok(());
         }
         self.look_around_at.store(now.saturating_add(self.reader.settings().lease_ms), Relaxed);
         self.take_over(true)?;
         self.reader.lanes(true, &mut |opened| {
-            let Opened { lane, due, .. } = opened;
-            claimed.push(Claimed { lane, work: vec![], next: Some(due) });
+            let QueueUpdate { lane, due, .. } = opened;
+            claimed.push(DispatchReply { lane, work: vec![], next: Some(due) });
         })
     }
 
@@ -146,7 +148,7 @@ impl Drop for StateLedger {
 }
 
 impl Ledger for StateLedger {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<Opened>, LedgerError>> {
+    fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
         let outcome = self.ask(Task::Append(Box::new(fact)));
         Box::pin(async move {
             match outcome.await? {
@@ -156,26 +158,26 @@ impl Ledger for StateLedger {
         })
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(Opened)) -> Result<(), LedgerError> {
+    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         if again && self.run.is_some() {
             block_on(self.ask(Task::LookAgain))?;
             // With the lane of pictures it is asked what the other runs do.
-            each(Opened { lane: FRAMES, due: 0, again });
+            each(QueueUpdate { lane: DETECTION_QUEUE, due: 0, again });
         }
         self.reader.lanes(again, each)
     }
 
     /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
     /// over what ended runs have left; the lane of pictures is asked for that, once in a lease.
-    fn claim(&self, now: Time, asks: &[Ask]) -> Result<Vec<Claimed>, LedgerError> {
+    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
         let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
-        if again.is_some() && looks && asks.iter().any(|ask| ask.lane == FRAMES) {
+        if again.is_some() && looks && asks.iter().any(|ask| ask.lane == DETECTION_QUEUE) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);
-            claimed.push(Claimed { lane: FRAMES, work: vec![], next: Some(next) });
+            claimed.push(DispatchReply { lane: DETECTION_QUEUE, work: vec![], next: Some(next) });
         }
         Ok(claimed)
     }
@@ -191,7 +193,7 @@ impl Ledger for StateLedger {
         self.reader.tally()
     }
 
-    fn audit(&self, keys_max: usize) -> Result<Vec<Broken>, LedgerError> {
+    fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         self.reader.audit(keys_max)
     }
 }

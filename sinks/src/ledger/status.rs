@@ -1,6 +1,6 @@
 //! What users see: the one definition of an entry's status, used by the tally, the results, the sidecars and the report.
 
-use faceflow_core::ledger::State;
+use faceflow_core::transition::State;
 use serde::Serialize;
 
 /// What became of a page or image, as users see it.

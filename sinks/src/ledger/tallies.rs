@@ -1,6 +1,6 @@
 //! Counts by status, kept with every fact so that reading them costs nothing.
 
-use faceflow_core::ledger::Tally;
+use faceflow_core::tally::Tally;
 
 use super::database::{Moment, values};
 use super::rows::{EntryKind, Trouble};

@@ -15,12 +15,14 @@ mod postgres;
 mod shared;
 
 use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
+use faceflow_core::fact::Fact;
 use faceflow_core::invariants::conserved;
-use faceflow_core::ledger::{Ask, Claimed, Fact, Ledger, LedgerError, Opened, Tally};
+use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::record::{
-    Admitted, Bounds, Content, ContentId, Delivered, Fate, Frame, Image, Kept, Page, PageKind, Phash, Ruling, Visit,
-    Work, lane,
+    Bounds, Content, ContentId, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image, Page,
+    PageKind, Phash, StoredImage, Visit, Work, queue_of,
 };
+use faceflow_core::tally::Tally;
 use faceflow_core::{Class, Fault};
 use serde_json::Value;
 use url::Url;
@@ -62,7 +64,7 @@ pub fn content(name: &str) -> Content {
 }
 
 pub fn frame(name: &str) -> Frame {
-    Frame { content: content(name), home: 0, ticket: Some(3), attempts: 0, spared: 0, weak: false, scale: None }
+    Frame { content: content(name), owner: 0, pixels: Some(3), attempts: 0, spared: 0, weak: false, scale: None }
 }
 
 pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
@@ -80,7 +82,7 @@ pub const BOUNDS: Bounds = Bounds { pages_max: 1_000_000, images_max: 1_000_000,
 
 /// These were found by a source.
 pub fn admitted(pages: Vec<Page>) -> Fact {
-    Fact::Admitted(Admitted { pages, ..Admitted::nothing(BOUNDS) })
+    Fact::Discovered(Discovery { pages, ..Discovery::nothing(BOUNDS) })
 }
 
 pub fn start() -> Fact {
@@ -102,8 +104,8 @@ pub fn visit(page: Page, links: Vec<Url>) -> Visit {
 }
 
 /// Something is open in the lane of `path`.
-pub fn opened(path: &str, due: u64) -> Opened {
-    Opened { lane: lane(&url(path)), due, again: false }
+pub fn opened(path: &str, due: u64) -> QueueUpdate {
+    QueueUpdate { lane: queue_of(&url(path)), due, again: false }
 }
 
 /// The page was read and leads to these.
@@ -113,12 +115,12 @@ pub fn read(page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
 
 pub fn read_within(bounds: Bounds, page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
     let links = pages.iter().map(|page| page.url.clone()).collect();
-    Fact::Admitted(Admitted { visit: Some(visit(page, links)), pages, images, ..Admitted::nothing(bounds) })
+    Fact::Discovered(Discovery { visit: Some(visit(page, links)), pages, images, ..Discovery::nothing(bounds) })
 }
 
 pub fn kept(image: Image, name: &str) -> Fact {
     let headers = vec![("etag".to_owned(), format!("\"{name}\""))];
-    Fact::Kept(Kept { final_url: image.url.clone(), image, headers, frame: frame(name) })
+    Fact::Stored(StoredImage { final_url: image.url.clone(), image, headers, frame: frame(name) })
 }
 
 pub fn delivered(name: &str, faces: usize) -> Fact {
@@ -131,12 +133,12 @@ pub fn delivered_at(scale: f32, name: &str, faces: usize) -> Fact {
     let full = detection(content.id, (content.width, content.height), faces);
     let answer = Answer { faces: full.faces().to_vec(), scale, degraded: scale < 1.0 };
     let detection = Detection::new(content.id, full.size(), answer, full.engine().clone());
-    Fact::Delivered(Delivered { frame: frame(name), detection })
+    Fact::Detected(DetectedFrame { frame: frame(name), detection })
 }
 
 pub fn ruled(picture: &str, representative: &str, distance: u32) -> Fact {
     let (picture, representative) = (content(picture).id, content(representative).id);
-    Fact::Ruled(Ruling { picture, representative, distance })
+    Fact::Assigned(DuplicateAssignment { picture, representative, distance })
 }
 
 pub fn fault(reason: &str) -> Fault {
@@ -144,11 +146,11 @@ pub fn fault(reason: &str) -> Fault {
 }
 
 pub fn retry(work: impl Into<Work>, due: u64) -> Fact {
-    Fact::Fate(Fate::Retry { work: work.into().failed_once_more(), fault: fault("http_503"), due })
+    Fact::Failed(Disposition::Retry { work: work.into().failed_once_more(), fault: fault("http_503"), due })
 }
 
 pub fn rejected(work: impl Into<Work>) -> Fact {
-    Fact::Fate(Fate::Rejected {
+    Fact::Failed(Disposition::Rejected {
         work: work.into(),
         fault: Fault::permanent(Class::Refused, "http_404", "not there"),
         again: None,
@@ -156,14 +158,18 @@ pub fn rejected(work: impl Into<Work>) -> Fact {
 }
 
 pub fn dead(work: impl Into<Work>) -> Fact {
-    Fact::Fate(Fate::Dead { work: work.into().failed_once_more(), fault: fault("http_503"), again: None })
+    Fact::Failed(Disposition::Dead { work: work.into().failed_once_more(), fault: fault("http_503"), again: None })
 }
 
 /// The end of something that a stream tries nevertheless.
 pub fn with_a_chance(fact: Fact, at: u64) -> Fact {
     match fact {
-        Fact::Fate(Fate::Dead { work, fault, .. }) => Fact::Fate(Fate::Dead { work, fault, again: Some(at) }),
-        Fact::Fate(Fate::Rejected { work, fault, .. }) => Fact::Fate(Fate::Rejected { work, fault, again: Some(at) }),
+        Fact::Failed(Disposition::Dead { work, fault, .. }) => {
+            Fact::Failed(Disposition::Dead { work, fault, again: Some(at) })
+        }
+        Fact::Failed(Disposition::Rejected { work, fault, .. }) => {
+            Fact::Failed(Disposition::Rejected { work, fault, again: Some(at) })
+        }
         other => panic!("{other:?} is no end"),
     }
 }
@@ -207,12 +213,12 @@ impl Rig {
         self.ledger().reader()
     }
 
-    pub fn try_tell(&self, fact: Fact) -> Result<Vec<Opened>, LedgerError> {
+    pub fn try_tell(&self, fact: Fact) -> Result<Vec<QueueUpdate>, LedgerError> {
         wait(self.ledger().append(fact))
     }
 
     /// Appends a legal fact; everything must add up afterwards. Returns what it opened.
-    pub fn tell(&self, fact: Fact) -> Vec<Opened> {
+    pub fn tell(&self, fact: Fact) -> Vec<QueueUpdate> {
         let opened = self.try_tell(fact.clone()).unwrap_or_else(|error| panic!("{error} after {fact:?}"));
         self.check();
         opened
@@ -269,8 +275,8 @@ pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {
             now = next.max(now);
-            let ask = Ask { lane, max: 7, held: held.clone(), again: false };
-            let Claimed { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
+            let ask = DispatchRequest { lane, max: 7, held: held.clone(), again: false };
+            let DispatchReply { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
             held.extend(work.iter().map(Work::key));
             owed.extend(work.into_iter().map(|work| (now, work)));
             due = next;

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
-use faceflow_core::kill::kill_point;
-use faceflow_core::ledger::{Fact, LedgerError, Opened};
+use faceflow_core::fact::Fact;
+use faceflow_core::kill_point::kill_point;
+use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use tokio::sync::oneshot;
 
 use super::OpenError;
@@ -38,7 +39,7 @@ pub(super) enum Task {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Opened(Vec<Opened>),
+    Opened(Vec<QueueUpdate>),
     Driven(u64),
     Noted,
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use faceflow_core::ledger::{LedgerError, Tally};
+use faceflow_core::ledger::LedgerError;
+use faceflow_core::tally::Tally;
 
 use super::ReportSettings;
 use crate::explain::as_text;

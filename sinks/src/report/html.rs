@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use faceflow_core::ledger::Tally;
+use faceflow_core::tally::Tally;
 use url::Url;
 
 use super::gather::{Card, Failure, Found, Group};

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use faceflow_core::Fault;
+use faceflow_core::fact::Fact;
 use faceflow_core::fault::Class;
-use faceflow_core::layout::thumb_key;
-use faceflow_core::ledger::Fact;
-use faceflow_core::record::{Fate, Image, Work};
+use faceflow_core::object_key::thumb_key;
+use faceflow_core::record::{Disposition, Image, Work};
 use url::Url;
 
 use super::html::{escape, link};
@@ -62,7 +62,7 @@ fn faces_duplicates_totals_and_failures_are_shown() {
 }
 
 fn cards_key() -> String {
-    faceflow_core::layout::image_key("default", &content("one"))
+    faceflow_core::object_key::image_key("default", &content("one"))
 }
 
 fn limits_hold() {
@@ -89,7 +89,7 @@ fn hostile_text_stays_text() {
     let rig = Rig::showing(vec![hostile.clone(), scripted.clone()]);
     rig.tell_all([kept(scripted, "one"), delivered("one", 1)]);
     let fault = Fault::permanent(Class::Refused, "<i>reason", "</span><img src=x onerror=alert(1)>\u{202e}");
-    rig.tell(Fact::Fate(Fate::Rejected { work: Work::Image(hostile), fault, again: None }));
+    rig.tell(Fact::Failed(Disposition::Rejected { work: Work::Image(hostile), fault, again: None }));
     let page = report(&rig, &Objects::open("memory://").expect("opens"), &ReportSettings::default());
     for bad in ["<script", "<img src=x", "<i>reason", "('<b>", "(&#39;<b>", "href=\"javascript", "\u{202e}"] {
         assert!(!page.contains(bad), "{bad}");

@@ -3,9 +3,9 @@
 use super::*;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, rejected, retry, ruled};
-use faceflow_core::layout::{crop_key, image_key};
-use faceflow_core::ledger::Fact;
-use faceflow_core::record::{Image, Kept};
+use faceflow_core::fact::Fact;
+use faceflow_core::object_key::{crop_key, image_key};
+use faceflow_core::record::{Image, StoredImage};
 
 both![
     images_are_as_the_contract_says,
@@ -22,10 +22,12 @@ fn text(rig: &Rig, kind: Kind, format: Format) -> String {
 
 /// A picture of twice the size in one direction, for whom `one` stands.
 fn larger() -> Fact {
-    let Fact::Kept(kept) = kept(Image { attempts: 1, ..image("/c,\"d\"") }, "two") else { unreachable!("it is kept") };
+    let Fact::Stored(kept) = kept(Image { attempts: 1, ..image("/c,\"d\"") }, "two") else {
+        unreachable!("it is kept")
+    };
     let mut frame = kept.frame.clone();
     (frame.content.width, frame.content.height) = (80, 30);
-    Fact::Kept(Kept { frame, ..kept })
+    Fact::Stored(StoredImage { frame, ..kept })
 }
 
 fn world() -> Rig {

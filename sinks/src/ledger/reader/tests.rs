@@ -1,7 +1,8 @@
 //! What a claim costs does not grow with what waits: its statements go through an index, in the order of the index.
 
-use faceflow_core::ledger::{Fact, Ledger};
-use faceflow_core::record::{Admitted, Reading, Work, lane};
+use faceflow_core::fact::Fact;
+use faceflow_core::ledger::Ledger;
+use faceflow_core::record::{Discovery, PageVersion, Work, queue_of};
 use futures::future::join_all;
 
 use super::*;
@@ -29,9 +30,9 @@ fn crawled() -> Rig {
         let images: Vec<Image> = (0..PER_HOST).map(of_host).collect();
         let mut facts = vec![admitted(vec![start.clone()]), read(start, pages.clone(), images.clone())];
         facts.extend((0..).zip(pages).map(|(n, page)| {
-            let reading = Reading { url: None, etag: None, last_modified: None, digest: n, interval_ms: 1 };
+            let reading = PageVersion { url: None, etag: None, last_modified: None, digest: n, interval_ms: 1 };
             let (visit, again) = (Some(visit(page, vec![])), Some((reading, n)));
-            Fact::Admitted(Admitted { visit, again, ..Admitted::nothing(BOUNDS) })
+            Fact::Discovered(Discovery { visit, again, ..Discovery::nothing(BOUNDS) })
         }));
         for (n, image) in (0..).zip(images) {
             let name = format!("{host} {n}");
@@ -80,15 +81,15 @@ fn claims_follow_their_indexes_and_never_sort() {
     if shared {
         rig.home.sql("ANALYZE sites, pictures, detections, entries, runs");
     }
-    let host = lane(&url("http://7.example/")) as i64;
+    let host = queue_of(&url("http://7.example/")) as i64;
     // A file has one run, which has everything.
     for ours in if shared { vec![None, Some(1)] } else { vec![None] } {
         let queues = [
             (Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
             (Queue::again(), "entries_again", host, &["again_ms"]),
             (Queue::revived(), "entries_revive", host, &["revive_ms"]),
-            (Queue::frames(ours), "pictures_waiting", FRAMES as i64, &["due_ms"]),
-            (Queue::revived_frames(), "pictures_revive", FRAMES as i64, &["revive_ms"]),
+            (Queue::frames(ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
+            (Queue::revived_frames(), "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
         ];
         for (queue, index, lane, dues) in queues {
             let claims = dues.iter().flat_map(|due| {

@@ -1,6 +1,6 @@
 //! Random facts, legal and illegal, in a small world: whatever is told, everything adds up, and what is refused leaves no trace.
 
-use faceflow_core::record::{FRAMES, Lane, lane};
+use faceflow_core::record::{DETECTION_QUEUE, QueueId, queue_of};
 
 use super::*;
 use crate::ledger::Selection;
@@ -65,11 +65,11 @@ impl Dice {
     }
 }
 
-fn lane_of(work: &Work) -> Lane {
+fn lane_of(work: &Work) -> QueueId {
     match work {
-        Work::Page(page) => lane(&page.url),
-        Work::Image(image) => lane(&image.url),
-        Work::Frame(_) => FRAMES,
+        Work::Page(page) => queue_of(&page.url),
+        Work::Image(image) => queue_of(&image.url),
+        Work::Frame(_) => DETECTION_QUEUE,
     }
 }
 
@@ -93,7 +93,7 @@ fn everything_adds_up_after_any_facts() {
             match rig.try_tell(fact.clone()) {
                 Ok(opened) => {
                     let owed = owed(rig.ledger());
-                    let is_owed = |opened: &Opened| {
+                    let is_owed = |opened: &QueueUpdate| {
                         owed.iter().any(|(due, work)| (*due, lane_of(work)) == (opened.due, opened.lane))
                     };
                     assert!(opened.iter().all(is_owed), "seed {seed} step {step}: {opened:?} of {owed:?}");

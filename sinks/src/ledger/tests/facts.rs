@@ -1,7 +1,8 @@
 //! Every fact, every status, and what is refused.
 
-use faceflow_core::ledger::{KnownPicture, State};
-use faceflow_core::record::{Bounds, FRAMES, Key, Reading, lane};
+use faceflow_core::ledger::KnownPicture;
+use faceflow_core::record::{Bounds, DETECTION_QUEUE, Key, PageVersion, queue_of};
+use faceflow_core::transition::State;
 
 use super::*;
 use crate::ledger::Selection;
@@ -169,7 +170,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
 fn rejections_use_up_no_tries() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+    let ask = [DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true }];
     let mut works = vec![Work::Page(page("/gone", 1)), Work::Image(image("/a"))];
     for times in 1..=3 {
         for work in works {
@@ -182,7 +183,7 @@ fn rejections_use_up_no_tries() {
     // One that is down now has all its chances.
     let down = works.remove(0).failed_once_more();
     assert_eq!((down.attempts(), down.attempts_counted()), (4, 1));
-    rig.tell(Fact::Fate(Fate::Retry { work: down.clone(), fault: fault("http_503"), due: 9 }));
+    rig.tell(Fact::Failed(Disposition::Retry { work: down.clone(), fault: fault("http_503"), due: 9 }));
     assert!(owed(rig.ledger()).contains(&(9, down)));
 }
 
@@ -191,14 +192,14 @@ fn what_the_store_failed_is_counted_apart() {
     let Work::Image(spared) = Work::Image(image("/a")).failed_once_more().failed_once_more().spared() else {
         unreachable!("it is an image")
     };
-    rig.tell(Fact::Fate(Fate::Retry { work: spared.clone().into(), fault: fault("store"), due: 5 }));
+    rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone().into(), fault: fault("store"), due: 5 }));
     assert_eq!((spared.attempts, spared.spared), (2, 1));
     let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
     assert_eq!(again(&rig), [(5, Work::Image(spared))]);
     rig.tell(kept(image("/b"), "one"));
-    let spared = Frame { ticket: None, home: content("one").id.route() as usize, ..frame("one") };
+    let spared = Frame { pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
     let spared = Work::Frame(spared).failed_once_more().spared();
-    rig.tell(Fact::Fate(Fate::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
+    rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
     assert_eq!(again(&rig)[1], (6, spared));
     let rig = rig.reopened();
     let urls = vec![url("/a"), url("/b")];
@@ -229,7 +230,7 @@ fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
     let weak = Work::Frame(Frame { weak: true, ..frame("one") }).failed_once_more();
-    rig.tell(Fact::Fate(Fate::Stands { work: weak, fault: fault("engine_error") }));
+    rig.tell(Fact::Failed(Disposition::DegradedAccepted { work: weak, fault: fault("engine_error") }));
     let line = rig.line("/a");
     assert_eq!((&line["status"], &line["detector"]["degraded"]), (&"done".into(), &true.into()), "it stands");
     rig.tell(ruled("one", "one", 0));
@@ -275,28 +276,34 @@ fn the_records_of_open_work_come_back_whole() {
     let data = Url::parse("data:sha256,00ff").expect("a URL");
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
     let news = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
-    let mut lanes = [lane(&inline.url), lane(&url("/b"))].map(|lane| Opened { lane, due: 0, again: false });
+    let mut lanes =
+        [queue_of(&inline.url), queue_of(&url("/b"))].map(|lane| QueueUpdate { lane, due: 0, again: false });
     lanes.sort_by_key(|opened| opened.lane);
     assert_eq!(news, lanes, "a data: URI has no host");
     // The other addresses of a picture wait in the ledger.
     assert_eq!(owed(rig.ledger()), [Work::Image(inline.clone()), Work::Image(image("/b"))].map(|work| (0, work)));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
-    assert_eq!(rig.tell(retry(inline.clone(), 4)), [Opened { lane: lane(&inline.url), due: 4, again: false }]);
+    assert_eq!(rig.tell(retry(inline.clone(), 4)), [QueueUpdate { lane: queue_of(&inline.url), due: 4, again: false }]);
     let again = Image { attempts: 1, ..inline };
     assert_eq!(owed(rig.ledger())[1], (4, Work::Image(again.clone())));
     rig.tell(kept(again, "one"));
-    assert_eq!(rig.tell(retry(Work::Frame(frame("one")), 8)), [Opened { lane: FRAMES, due: 8, again: false }]);
-    let waiting = Frame { attempts: 1, ticket: None, home: content("one").id.route() as usize, ..frame("one") };
+    assert_eq!(
+        rig.tell(retry(Work::Frame(frame("one")), 8)),
+        [QueueUpdate { lane: DETECTION_QUEUE, due: 8, again: false }]
+    );
+    let waiting = Frame { attempts: 1, pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
     assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
 }
 
 fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
     let rig = Rig::showing((0..9).map(|n| image(&format!("/{n}"))).collect());
     rig.tell_all([retry(image("/7"), 30), retry(image("/2"), 50), retry(image("/5"), 40)]);
-    let lane = lane(&url("/"));
+    let lane = queue_of(&url("/"));
     let claim = |now, max, held: &[Key]| {
-        let asks =
-            [Ask { lane, max, held: held.to_vec(), again: false }, Ask { lane: 77, max, held: vec![], again: true }];
+        let asks = [
+            DispatchRequest { lane, max, held: held.to_vec(), again: false },
+            DispatchRequest { lane: 77, max, held: vec![], again: true },
+        ];
         let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
         assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
         let paths = claimed.work.iter().map(|work| match work {
@@ -366,7 +373,7 @@ fn nobody_waits_for_a_page_that_failed() {
         assert!(news.contains(&opened("/", 0)), "{news:?}");
         let owed: Vec<String> = rig.owed().into_iter().filter(|(due, _)| *due == 0).map(|(_, path)| path).collect();
         assert_eq!(owed, ["/b1", "/c1"], "in the order of their turns");
-        if matches!(&end, Fact::Fate(Fate::Retry { .. })) {
+        if matches!(&end, Fact::Failed(Disposition::Retry { .. })) {
             rig.tell(read(Page { attempts: 1, ..page("/a", 1) }, vec![page("/a1", 2)], vec![]));
             assert_eq!(rig.owed().len(), 3, "it succeeds later");
         }
@@ -377,18 +384,18 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     let rig = Rig::new();
     rig.tell(admitted(vec![Page { skip: vec![Key(7)], ..page("/", 0) }]));
     let reading =
-        |interval_ms| Reading { etag: Some("\"1\"".to_owned()), digest: 7, interval_ms, ..Reading::default() };
+        |interval_ms| PageVersion { etag: Some("\"1\"".to_owned()), digest: 7, interval_ms, ..PageVersion::default() };
     let read = |page: Page, status, pages: Vec<Page>, due| {
         let visit = Visit { http_status: status, ..visit(page, vec![]) };
         let again = Some((reading(due), due));
-        rig.tell(Fact::Admitted(Admitted { visit: Some(visit), pages, again, ..Admitted::nothing(BOUNDS) }))
+        rig.tell(Fact::Discovered(Discovery { visit: Some(visit), pages, again, ..Discovery::nothing(BOUNDS) }))
     };
     let claim = |now| {
-        let ask = Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true };
-        let Claimed { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        let ask = DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true };
+        let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
-    let look_again = |due| Opened { again: true, ..opened("/", due) };
+    let look_again = |due| QueueUpdate { again: true, ..opened("/", due) };
     let first = Page { skip: vec![Key(7)], ..page("/", 0) };
     assert_eq!(read(first.clone(), 200, vec![], 100), [look_again(100)]);
     assert_eq!((rig.owed(), claim(99)), (vec![], (vec![], Some(100))), "it is settled");
@@ -404,11 +411,14 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     assert_eq!(rig.lines(Kind::Pages)[0], line);
 
     let site = Key::page(&url("/"));
-    rig.tell(Fact::Admitted(Admitted { removed: vec![site, Key::page(&url("/new"))], ..Admitted::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery {
+        removed: vec![site, Key::page(&url("/new"))],
+        ..Discovery::nothing(BOUNDS)
+    }));
     assert_eq!(claim(u64::MAX), (vec![], None));
     read(again, 200, vec![page("/more", 1)], 500);
     assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way leads to nothing");
-    let pictures = Opened { lane: FRAMES, due: 0, again: true };
+    let pictures = QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: true };
     assert_eq!(rig.tell(start()), [pictures, look_again(0)], "it is on the list again");
     assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
@@ -417,33 +427,33 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     reopened.ledger().lanes(false, &mut |opened| lanes.push(opened)).expect("reads");
     assert_eq!(lanes, []);
     reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.lane != FRAMES);
+    lanes.retain(|opened| opened.lane != DETECTION_QUEUE);
     assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
 }
 
 fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let rig = Rig::showing(vec![image("/a"), image("/b"), image("/no")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let look_again = |lane, due| Opened { lane, due, again: true };
-    let web = lane(&url("/"));
+    let look_again = |lane, due| QueueUpdate { lane, due, again: true };
+    let web = queue_of(&url("/"));
     assert_eq!(rig.tell(with_a_chance(dead(image("/a")), 100)), [look_again(web, 100)]);
     rig.tell(with_a_chance(rejected(page("/gone", 1)), 110));
     rig.tell(rejected(image("/no")));
     rig.tell_all([kept(image("/b"), "one"), with_a_chance(dead(Work::Frame(frame("one"))), 120)]);
     let claim = |lane, now, again| {
-        let ask = Ask { lane, max: 9, held: vec![], again };
-        let Claimed { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        let ask = DispatchRequest { lane, max: 9, held: vec![], again };
+        let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
     assert_eq!(
-        (claim(web, 999, false), claim(FRAMES, 999, false)),
+        (claim(web, 999, false), claim(DETECTION_QUEUE, 999, false)),
         ((vec![], None), (vec![], None)),
         "a batch does not"
     );
-    assert_eq!((claim(web, 99, true), claim(FRAMES, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
+    assert_eq!((claim(web, 99, true), claim(DETECTION_QUEUE, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
     let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, spared: 1, ..page("/gone", 1) });
     assert_eq!(claim(web, 110, true), (vec![Work::Image(a.clone()), Work::Page(gone.clone())], None));
-    let (frames, _) = claim(FRAMES, 120, true);
+    let (frames, _) = claim(DETECTION_QUEUE, 120, true);
     let [Work::Frame(one)] = &frames[..] else { panic!("{frames:?}") };
     assert_eq!((one.content.id, one.attempts), (content("one").id, 1));
     assert_eq!(rig.statuses(), ["dead", "dead", "rejected"], "that it is tried changes nothing");
@@ -457,7 +467,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let reopened = rig.reopened();
     let mut lanes = vec![];
     reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.lane != FRAMES);
+    lanes.retain(|opened| opened.lane != DETECTION_QUEUE);
     assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
     let lucky = Image { attempts: 2, ..a };
     reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
@@ -473,11 +483,11 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         let rig = Rig::showing(vec![image("/a")]);
         rig.tell(admitted(vec![page("/gone", 1)]));
         rig.tell_all([with_a_chance(dead(page("/gone", 1)), 5), with_a_chance(dead(image("/a")), 5)]);
-        let ask = [Ask { lane: lane(&url("/")), max: 9, held: vec![], again: true }];
+        let ask = [DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true }];
         let claim = || rig.ledger().claim(5, &ask).expect("reads").remove(0).work.len();
         assert_eq!(claim(), 2);
         let site = Key::page(&url("/"));
-        rig.tell(Fact::Admitted(Admitted { removed: vec![site], ..Admitted::nothing(BOUNDS) }));
+        rig.tell(Fact::Discovered(Discovery { removed: vec![site], ..Discovery::nothing(BOUNDS) }));
         assert_eq!(claim(), 0, "nothing of a removed site is tried");
         rig.tell(end);
         rig.tell(kept(Image { attempts: 1, ..image("/a") }, "one"));
@@ -491,7 +501,7 @@ fn a_list_is_remembered_with_the_sites_it_names() {
     let name = |list: Option<&str>, paths: &[&str]| {
         let pages = paths.iter().map(|path| Page::start(url(path))).collect();
         let list = list.map(str::to_owned);
-        rig.tell(Fact::Admitted(Admitted { pages, list, ..Admitted::nothing(BOUNDS) }));
+        rig.tell(Fact::Discovered(Discovery { pages, list, ..Discovery::nothing(BOUNDS) }));
     };
     let listed = |list| {
         let mut found: Vec<_> = rig.reader().listed(list).expect("reads").into_iter().collect();
@@ -510,7 +520,7 @@ fn a_list_is_remembered_with_the_sites_it_names() {
     name(Some("two"), &["/a"]);
     assert_eq!((listed("one"), listed("two")), (keys(&["/b", "/c"]), keys(&["/a"])), "whoever named it last");
     let removed = vec![Key::page(&url("/b"))];
-    rig.tell(Fact::Admitted(Admitted { removed, ..Admitted::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(BOUNDS) }));
     assert_eq!(listed("one"), keys(&["/c"]));
     name(None, &["/b"]);
     assert_eq!(listed("one"), keys(&["/c"]), "who wants it now is another");
@@ -531,9 +541,9 @@ fn a_file_that_is_replaced_is_a_picture_of_its_own() {
     let rig = Rig::new();
     let file = |version: &str| Image { version: Some(version.to_owned()), ..image("/a.jpg") };
     let offer =
-        |version| rig.tell(Fact::Admitted(Admitted { images: vec![file(version)], ..Admitted::nothing(BOUNDS) }));
+        |version| rig.tell(Fact::Discovered(Discovery { images: vec![file(version)], ..Discovery::nothing(BOUNDS) }));
     let urls = || rig.lines(Kind::Images).iter().map(|line| line["url"].clone()).collect::<Vec<Value>>();
-    rig.tell(Fact::Admitted(Admitted { images: vec![image("/a.jpg")], ..Admitted::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery { images: vec![image("/a.jpg")], ..Discovery::nothing(BOUNDS) }));
     offer("1-10");
     offer("1-10");
     assert_eq!(urls(), [url("/a.jpg").as_str()]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 
-use faceflow_core::record::{FRAMES, Key};
+use faceflow_core::record::{DETECTION_QUEUE, Key};
 
 use super::place::Home;
 use super::postgres::Server;
@@ -40,7 +40,7 @@ fn expire(home: &Home) {
     home.sql("UPDATE runs SET beat_at = beat_at - interval '1 day'");
 }
 
-fn storage(answer: Result<Vec<Opened>, LedgerError>) -> String {
+fn storage(answer: Result<Vec<QueueUpdate>, LedgerError>) -> String {
     match answer {
         Err(LedgerError::Storage { place, reason }) => format!("{place}: {reason}"),
         other => panic!("{other:?}"),
@@ -151,8 +151,8 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
     for failed in [retry(Work::Frame(frame("own")), 5), dead(Work::Frame(frame("own")))] {
         assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
     }
-    let ask = |lane| Ask { lane, max: 9, held: vec![], again: false };
-    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(FRAMES)]).expect("reads").remove(0).work;
+    let ask = |lane| DispatchRequest { lane, max: 9, held: vec![], again: false };
+    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(DETECTION_QUEUE)]).expect("reads").remove(0).work;
     assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
     wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
@@ -213,18 +213,18 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
 fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let Some(home) = home() else { return };
     showing(&home, 1);
-    let web = lane(&url("/"));
-    let ask = |lane| [Ask { lane, max: 9, held: vec![], again: true }];
+    let web = queue_of(&url("/"));
+    let ask = |lane| [DispatchRequest { lane, max: 9, held: vec![], again: true }];
     let given = |ledger: &StateLedger, lane| ledger.claim(5, &ask(lane)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
         let mut lanes = vec![];
         stream.lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-        assert!(lanes.contains(&Opened { lane: FRAMES, due: 0, again: true }), "{lanes:?}");
+        assert!(lanes.contains(&QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: true }), "{lanes:?}");
     }
     let [first, second] = streams;
-    assert_eq!((given(&first, FRAMES).next, given(&second, web).next), (None, None), "there is nothing yet");
-    assert!(given(&second, FRAMES).next > Some(5), "it asks again later, to see who looks");
+    assert_eq!((given(&first, DETECTION_QUEUE).next, given(&second, web).next), (None, None), "there is nothing yet");
+    assert!(given(&second, DETECTION_QUEUE).next > Some(5), "it asks again later, to see who looks");
     assert_eq!(taken(&first).len(), 2);
     wait(first.append(read(page("/p", 1), vec![], vec![]))).expect("it has the page");
     wait(first.append(with_a_chance(dead(image("/0")), 5))).expect("it has the image");
@@ -240,10 +240,10 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     wait(first.append(read(q, vec![page("/r", 1)], vec![image("/2")]))).expect("it has the page");
     wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
-    let claimed = second.claim(5, &ask(FRAMES)).expect("reads");
-    let said = |claimed: &[Claimed], lane| claimed[1..].iter().any(|claimed| (claimed.lane) == lane);
+    let claimed = second.claim(5, &ask(DETECTION_QUEUE)).expect("reads");
+    let said = |claimed: &[DispatchReply], lane| claimed[1..].iter().any(|claimed| (claimed.lane) == lane);
     assert!(said(&claimed, web), "{claimed:?}");
-    assert_eq!((given(&second, web).work.len(), given(&second, FRAMES).work.len()), (2, 1));
+    assert_eq!((given(&second, web).work.len(), given(&second, DETECTION_QUEUE).work.len()), (2, 1));
     wait(second.append(delivered("two", 1))).expect("it has the picture");
 
     // News of another run reach it once in a lease.
@@ -251,12 +251,12 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let batch = home.open();
     wait(batch.append(admitted(vec![page(other, 0)]))).expect("new");
     wait(batch.append(with_a_chance(rejected(page(other, 0)), 5))).expect("it has the page");
-    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(FRAMES)).expect("reads");
-    assert!(!said(&later(&second, 6), lane(&url(other))));
+    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(DETECTION_QUEUE)).expect("reads");
+    assert!(!said(&later(&second, 6), queue_of(&url(other))));
     let lease_ms = LedgerSettings::default().lease_ms;
-    assert!(said(&later(&second, 5 + lease_ms), lane(&url(other))));
+    assert!(said(&later(&second, 5 + lease_ms), queue_of(&url(other))));
     expire(&home);
-    let lost = second.claim(9, &ask(FRAMES)).expect_err("its lease is over").to_string();
+    let lost = second.claim(9, &ask(DETECTION_QUEUE)).expect_err("its lease is over").to_string();
     assert!(lost.contains("lost its lease"), "{lost}");
 }
 
@@ -362,7 +362,7 @@ fn text_with_a_character_that_a_server_does_not_store_is_written_without_it() {
     showing(&home, 1);
     let rig = Rig { ledger: Some(home.open()), home };
     let fault = Fault::permanent(Class::Refused, "http_404", "a\0b");
-    rig.tell(Fact::Fate(Fate::Rejected { work: image("/0").into(), fault, again: None }));
+    rig.tell(Fact::Failed(Disposition::Rejected { work: image("/0").into(), fault, again: None }));
     let detail = "SELECT detail FROM entries WHERE state = 'rejected'";
     let detail = rig.reader().read(|moment| moment.one(detail, &[], |row| row.get::<String>(0)));
     assert_eq!(detail, Ok(Some("a\u{fffd}b".to_owned())));

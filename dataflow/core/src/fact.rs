@@ -1,0 +1,55 @@
+//! Facts: what happened and stays true.
+//!
+//! Facts are appended and never changed; states are derived from them. Everything that must survive a kill is a fact, and
+//! a fact is written only after the outputs it speaks of exist.
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{DetectedFrame, Discovery, Disposition, DuplicateAssignment, Key, StoredImage};
+
+/// Something that happened and stays true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Fact {
+    /// Pages and images were discovered (and, with a visit, the page that shows them is done). One transaction: a page is
+    /// never done before everything it leads to is known.
+    Discovered(Discovery),
+    /// A try failed: when it is due again, or why it never will be.
+    Failed(Disposition),
+    /// An image's bytes are in the store.
+    Stored(StoredImage),
+    /// A picture's faces and crops are in the store.
+    Detected(DetectedFrame),
+    /// A picture has another representative than before.
+    Assigned(DuplicateAssignment),
+}
+
+/// A record that carries a fact to the ledger.
+pub trait ToFact {
+    /// The fact.
+    fn to_fact(&self) -> Fact;
+
+    /// The work that comes to an end with it, for now or for good.
+    fn completes(&self) -> Option<Key>;
+}
+
+macro_rules! to_fact {
+    ($($record:ident as $variant:ident, $self:ident completes $key:expr;)*) => {$(
+        impl ToFact for $record {
+            fn to_fact(&self) -> Fact {
+                Fact::$variant(self.clone())
+            }
+
+            fn completes(&$self) -> Option<Key> {
+                $key
+            }
+        }
+    )*};
+}
+to_fact! {
+    Discovery as Discovered, self completes self.visit.as_ref().map(|visit| visit.page.key());
+    Disposition as Failed, self completes Some(self.work().key());
+    StoredImage as Stored, self completes Some(self.image.key());
+    // A degraded answer does not: what becomes of the full one is said by the fact that follows.
+    DetectedFrame as Detected, self completes (!self.detection.degraded()).then(|| self.frame.key());
+    DuplicateAssignment as Assigned, self completes None;
+}

@@ -1,0 +1,94 @@
+//! Pictures: what is known of the bytes of an image, and a picture on its way to the detector.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::{ContentId, Key};
+
+/// A perceptual hash, with the verdict on whether it says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Phash {
+    /// The bits.
+    pub bits: u64,
+    /// Whether the picture has enough structure for the bits to mean something; a flat picture never matches another.
+    pub distinctive: bool,
+}
+
+impl Phash {
+    /// Hamming distance in bits.
+    pub fn distance(self, other: Self) -> u32 {
+        (self.bits ^ other.bits).count_ones()
+    }
+}
+
+impl fmt::Display for Phash {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.bits)
+    }
+}
+
+/// What is known of a picture's bytes once they are decoded and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Content {
+    /// SHA-256 of the bytes.
+    pub id: ContentId,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Sniffed format: `jpeg`, `png`, `gif`, `webp`, `bmp`, `tiff`.
+    pub format: String,
+    /// Width in pixels as displayed (EXIF orientation applied).
+    pub width: u32,
+    /// Height in pixels as displayed.
+    pub height: u32,
+    /// Perceptual hash of the displayed pixels.
+    pub phash: Phash,
+}
+
+impl Content {
+    /// The usual file name extension of the format.
+    pub fn extension(&self) -> &str {
+        match self.format.as_str() {
+            "jpeg" => "jpg",
+            "tiff" => "tif",
+            other => other,
+        }
+    }
+}
+
+/// A picture on its way to the detector. The pixels stay where they were decoded; this is all that travels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The picture.
+    pub content: Content,
+    /// The worker in whose process the pixels are cached.
+    pub owner: usize,
+    /// The handle of the pixels in that process's cache; `None` once they are gone and must be read back from the store.
+    pub pixels: Option<u64>,
+    /// Detections that failed so far.
+    pub attempts: u32,
+    /// Those of them that the object store failed: they count towards no limit.
+    pub spared: u32,
+    /// Whether a degraded answer is kept, which stands if no full one comes.
+    pub weak: bool,
+    /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
+    pub scale: Option<f32>,
+}
+
+impl Frame {
+    /// The identity of its detection.
+    pub fn key(&self) -> Key {
+        Key(u128::from_be_bytes(std::array::from_fn(|i| self.content.id.0[i])))
+    }
+}
+
+/// Which picture stands for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DuplicateAssignment {
+    /// The picture the ruling is about.
+    pub picture: ContentId,
+    /// The picture that stands for it: itself for a representative.
+    pub representative: ContentId,
+    /// Hamming distance between the two in bits.
+    pub distance: u32,
+}

@@ -1,0 +1,152 @@
+//! Anything that can fail and come back, and what is decided about it.
+
+use serde::{Deserialize, Serialize};
+
+use super::image::Image;
+use super::key::Key;
+use super::page::Page;
+use super::picture::Frame;
+use crate::clock::Time;
+use crate::fault::Fault;
+
+/// Anything that can fail and come back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// A page to fetch.
+    Page(Page),
+    /// An image to download.
+    Image(Image),
+    /// A frame to detect in.
+    Frame(Frame),
+}
+
+impl Work {
+    /// Its identity.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Page(page) => page.key(),
+            Self::Image(image) => image.key(),
+            Self::Frame(frame) => frame.key(),
+        }
+    }
+
+    /// Tries that failed so far.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::Page(page) => page.attempts,
+            Self::Image(image) => image.attempts,
+            Self::Frame(frame) => frame.attempts,
+        }
+    }
+
+    /// Those of them that count towards a limit: the object store is not the fault of the work, and a rejection is an answer.
+    pub fn attempts_counted(&self) -> u32 {
+        let spared = match self {
+            Self::Page(page) => page.spared,
+            Self::Image(image) => image.spared,
+            Self::Frame(frame) => frame.spared,
+        };
+        self.attempts().saturating_sub(spared)
+    }
+
+    /// The last failed try counts towards no limit.
+    pub fn spared(mut self) -> Self {
+        match &mut self {
+            Self::Page(page) => page.spared += 1,
+            Self::Image(image) => image.spared += 1,
+            Self::Frame(frame) => frame.spared += 1,
+        }
+        self
+    }
+
+    /// One more failed try. The pixels of a frame do not wait with it.
+    pub fn failed_once_more(mut self) -> Self {
+        match &mut self {
+            Self::Page(page) => page.attempts += 1,
+            Self::Image(image) => image.attempts += 1,
+            Self::Frame(frame) => {
+                frame.attempts += 1;
+                frame.pixels = None;
+            }
+        }
+        self
+    }
+
+    /// A stable number for the work, the seed of its jitter.
+    pub fn route(&self) -> u64 {
+        match self {
+            Self::Page(page) => page.key().route(),
+            Self::Image(image) => image.key().route(),
+            Self::Frame(frame) => frame.content.id.route(),
+        }
+    }
+}
+
+impl From<Page> for Work {
+    fn from(page: Page) -> Self {
+        Self::Page(page)
+    }
+}
+
+impl From<Image> for Work {
+    fn from(image: Image) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl From<Frame> for Work {
+    fn from(frame: Frame) -> Self {
+        Self::Frame(frame)
+    }
+}
+
+/// What `decide_retry` decided about a failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Disposition {
+    /// Try again at the due time. `work.attempts()` already counts the failure.
+    Retry {
+        /// The work.
+        work: Work,
+        /// What went wrong.
+        fault: Fault,
+        /// When it is due.
+        due: Time,
+    },
+    /// Trying again cannot help.
+    Rejected {
+        /// The work.
+        work: Work,
+        /// Why.
+        fault: Fault,
+        /// When a stream tries it nevertheless.
+        again: Option<Time>,
+    },
+    /// Every attempt the policy allows has failed.
+    Dead {
+        /// The work.
+        work: Work,
+        /// The last fault.
+        fault: Fault,
+        /// When a stream tries it nevertheless.
+        again: Option<Time>,
+    },
+    /// Every attempt at a full answer has failed, so the degraded one that is kept stands.
+    DegradedAccepted {
+        /// The frame.
+        work: Work,
+        /// The last fault.
+        fault: Fault,
+    },
+}
+
+impl Disposition {
+    /// What it is about.
+    pub fn work(&self) -> &Work {
+        match self {
+            Self::Retry { work, .. }
+            | Self::Rejected { work, .. }
+            | Self::Dead { work, .. }
+            | Self::DegradedAccepted { work, .. } => work,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Counts of entries by state, and invariants of the ledger that do not hold.
+
+use serde::Serialize;
+
+/// How many entries are in each state, as users see them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Everything discovered.
+    pub discovered: u64,
+    /// Settled with an answer of its own.
+    pub done: u64,
+    /// Settled by its representative's answer.
+    pub duplicate: u64,
+    /// Settled by a rule or a refusal.
+    pub rejected: u64,
+    /// Out of attempts.
+    pub dead: u64,
+    /// Owed.
+    pub open: u64,
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { discovered, done, duplicate, rejected, dead, open } = self;
+        write!(
+            out,
+            "{discovered} discovered: {done} done, {duplicate} duplicate, {rejected} rejected, {dead} dead, {open} open"
+        )
+    }
+}
+
+/// A law of the books that does not hold, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What should be true.
+    pub law: &'static str,
+    /// URLs, pictures or counts of which it is not.
+    pub keys: Vec<String>,
+    /// Whether there are more of them.
+    pub more: bool,
+}
+
+impl Violation {
+    /// The law if there is something that breaks it, of which at most `keys_max` are named.
+    pub fn of(law: &'static str, mut keys: Vec<String>, keys_max: usize) -> Option<Self> {
+        let more = keys.len() > keys_max;
+        keys.truncate(keys_max);
+        (more || !keys.is_empty()).then_some(Self { law, keys, more })
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = if self.more { " and more" } else { "" };
+        write!(out, "not so that {}: {}{more}", self.law, self.keys.join(", "))
+    }
+}

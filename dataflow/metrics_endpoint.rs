@@ -1,0 +1,190 @@
+//! Metrics for Prometheus: `GET /metrics`, in its text format 0.0.4.
+//!
+//! Everything is read when it is asked for: counters of this process from its metrics, counts of entries from the ledger.
+//! Promise: no label is a URL, a host or anything else that the web decides, so there are as many series as there are stages.
+
+use std::fmt::{Display, Write};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use faceflow_core::Time;
+use faceflow_core::executor::Executor;
+use faceflow_core::invariants::conserved;
+use faceflow_core::ledger::Ledger;
+use faceflow_core::metrics::StageMetrics;
+use faceflow_core::tally::Tally;
+use faceflow_sources::serve::{listen, serve};
+use tokio::task::spawn_blocking;
+
+/// How long one answer may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A socket at which metrics are going to be told.
+pub struct MetricsEndpoint {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl MetricsEndpoint {
+    /// Listens at `address`. Callers wait until the process has something to tell.
+    pub fn listen(address: &str) -> io::Result<Self> {
+        let listener = listen(address)?;
+        Ok(Self { address: listener.local_addr()?, listener })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves what `executor` and `ledger` count, as long as the runtime lives.
+    pub fn serve(self, executor: &Executor, ledger: Arc<dyn Ledger>) {
+        let routes = Router::new().route("/metrics", get(answer)).with_state((executor.clone(), ledger));
+        executor.runtime.spawn(async move {
+            if let Err(error) = serve(self.listener, routes, LIMIT).await {
+                tracing::error!("there are no more metrics: {error}");
+            }
+        });
+    }
+}
+
+async fn answer(State((executor, ledger)): State<(Executor, Arc<dyn Ledger>)>) -> impl IntoResponse {
+    let told = spawn_blocking(move || told(&executor, ledger.as_ref())).await;
+    let told = told.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+    told.map(|text| ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+}
+
+fn told(executor: &Executor, ledger: &dyn Ledger) -> String {
+    let mut text = Text::default();
+    text.stages(&executor.metrics.stages());
+    // What the ledger cannot say now is left out, which is not the same as zero.
+    match ledger.tally() {
+        Ok((pages, images)) => text.entries(&[("page", pages), ("image", images)]),
+        Err(error) => tracing::warn!("metrics without counts of entries: {error}"),
+    }
+    if let Some(frontier) = executor.metrics.frontier() {
+        text.frontier(frontier, executor.clock.now());
+    }
+    if let Some(bytes) = resident_bytes() {
+        let help = "Resident memory size in bytes.";
+        text.family("process_resident_memory_bytes", "gauge", help, [(String::new(), bytes)]);
+    }
+    text.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// A metric with all its samples: labels, and value.
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, V)>,
+    ) {
+        let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (labels, value) in samples {
+            let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+            writeln!(text, "{name}{labels} {value}").expect("a string takes what is written to it");
+        }
+        self.0 += &text;
+    }
+
+    fn stages(&mut self, stages: &[(&'static str, Arc<StageMetrics>)]) {
+        type Count = fn(&StageMetrics) -> &AtomicUsize;
+        let families: [(&str, &str, &str, Count); 5] = [
+            ("waiting", "gauge", "Records that arrived at a stage and were not started.", |stage| &stage.waiting),
+            ("in_flight", "gauge", "Records whose work is under way.", |stage| &stage.in_flight),
+            (
+                "dispatched",
+                "gauge",
+                "Records dispatched from the ledger and not settled yet; each counts at another stage too.",
+                |stage| &stage.dispatched,
+            ),
+            ("ended_total", "counter", "Records whose work ended, well or badly.", |stage| &stage.ended),
+            ("lost_total", "counter", "Records whose work ended badly.", |stage| &stage.lost),
+        ];
+        for (name, kind, help, count) in families {
+            let sample = |(stage, counts): &(&str, Arc<StageMetrics>)| {
+                (format!("stage=\"{stage}\""), count(counts).load(Relaxed))
+            };
+            self.family(&format!("faceflow_stage_{name}"), kind, help, stages.iter().map(sample));
+        }
+    }
+
+    fn entries(&mut self, tallies: &[(&str, Tally)]) {
+        let discovered = tallies.iter().map(|(kind, tally)| (format!("kind=\"{kind}\""), tally.discovered));
+        self.family("faceflow_discovered", "gauge", "Pages and images discovered, by the ledger.", discovered);
+        let states = tallies.iter().flat_map(|(kind, tally)| {
+            let Tally { discovered: _, done, duplicate, rejected, dead, open } = *tally;
+            let states =
+                [("done", done), ("duplicate", duplicate), ("rejected", rejected), ("dead", dead), ("open", open)];
+            states.map(|(state, count)| (format!("kind=\"{kind}\",state=\"{state}\""), count))
+        });
+        self.family("faceflow_entries", "gauge", "Pages and images by state, by the ledger.", states);
+        let conserved = u8::from(tallies.iter().all(|(_, tally)| conserved(tally).is_ok()));
+        let help = "Whether everything discovered is done, a duplicate, rejected, dead or open: 1 if so.";
+        self.family("faceflow_conservation_ok", "gauge", help, [(String::new(), conserved)]);
+    }
+
+    /// How far the frontier lags. In a stream that has nothing to do it follows the clock.
+    fn frontier(&mut self, frontier: Time, now: Time) {
+        let help =
+            "How long the oldest work under way has been due, in milliseconds; below 0: nothing is due for so long.";
+        self.family("faceflow_frontier_ms", "gauge", help, [(String::new(), now as i64 - frontier as i64)]);
+    }
+}
+
+/// Memory of this process, where the system tells (Linux).
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_told_by_state_and_conservation_is_one_or_zero() {
+        let whole = Tally { discovered: 3, done: 1, open: 2, ..Tally::default() };
+        let told = |tally| {
+            let mut text = Text::default();
+            text.entries(&[("page", whole), ("image", tally)]);
+            text.0
+        };
+        let text = told(whole);
+        for line in [
+            "# TYPE faceflow_discovered gauge",
+            "faceflow_discovered{kind=\"page\"} 3",
+            "faceflow_entries{kind=\"image\",state=\"open\"} 2",
+            "faceflow_entries{kind=\"image\",state=\"dead\"} 0",
+            "faceflow_conservation_ok 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
+        }
+        assert!(told(Tally { open: 1, ..whole }).ends_with("\nfaceflow_conservation_ok 0\n"));
+    }
+
+    #[test]
+    fn a_frontier_lags_or_lies_ahead() {
+        let told = |frontier| {
+            let mut text = Text::default();
+            text.frontier(frontier, 1_000);
+            text.0
+        };
+        assert!(told(400).ends_with("\nfaceflow_frontier_ms 600\n"));
+        assert!(told(1_500).ends_with("\nfaceflow_frontier_ms -500\n"));
+    }
+}

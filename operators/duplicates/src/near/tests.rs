@@ -1,0 +1,329 @@
+//! The promise of [`NearDuplicates`], on random pictures, arrival orders, deaths and cuts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const RADIUS: u32 = 4;
+
+fn content(name: u32, side: u32, phash: Phash) -> Content {
+    let id = ContentId::of(&name.to_le_bytes());
+    Content { id, bytes: 1, format: "png".to_owned(), width: side, height: 1, phash }
+}
+
+fn sharp(bits: u64) -> Phash {
+    Phash { bits, distinctive: true }
+}
+
+fn clusters() -> NearDuplicates {
+    NearDuplicates::new(&DedupeSettings { radius_bits: RADIUS, ..DedupeSettings::default() })
+}
+
+/// A set of pictures, some of which die when they are tried.
+#[derive(Clone, Debug)]
+struct Set {
+    pictures: Vec<Content>,
+    mortal: BTreeSet<ContentId>,
+}
+
+/// Pictures in clumps: a hash is new, or near that of an earlier picture; a few sizes, so that many are equal.
+fn sets() -> impl Strategy<Value = Set> {
+    let flips = prop::collection::vec(0_u32..64, 0..6);
+    let one = (any::<u64>(), any::<usize>(), flips, 1_u32..4, 0_u8..10);
+    prop::collection::vec(one, 1..24).prop_map(|seeds| {
+        let mut set = Set { pictures: vec![], mortal: BTreeSet::new() };
+        for (name, (fresh, near, flips, side, fate)) in (0..).zip(seeds) {
+            let alone = set.pictures.is_empty() || fresh % 4 == 0;
+            let base = if alone { fresh } else { set.pictures[near % set.pictures.len()].phash.bits };
+            let bits = flips.iter().fold(base, |bits, flip| bits ^ 1 << flip);
+            let picture = content(name, side, Phash { bits, distinctive: fate != 0 });
+            if fate >= 7 {
+                set.mortal.insert(picture.id);
+            }
+            set.pictures.push(picture);
+        }
+        set
+    })
+}
+
+/// Who stands for whom at the end, by brute force: for each picture that is not itself detected.
+fn reference(set: &Set) -> BTreeMap<ContentId, ContentId> {
+    let related = |one: &Content, other: &Content| {
+        one.phash.distinctive && other.phash.distinctive && one.phash.distance(other.phash) <= RADIUS
+    };
+    let mut label: Vec<usize> = (0..set.pictures.len()).collect();
+    for _ in 0..set.pictures.len() {
+        for one in 0..set.pictures.len() {
+            for other in 0..set.pictures.len() {
+                if related(&set.pictures[one], &set.pictures[other]) {
+                    label[one] = label[one].min(label[other]);
+                }
+            }
+        }
+    }
+    let mut ruled = BTreeMap::new();
+    for cluster in 0..set.pictures.len() {
+        let mut members: Vec<_> = set.pictures.iter().zip(&label).filter(|(_, at)| **at == cluster).collect();
+        members.sort_by_key(|(picture, _)| (std::cmp::Reverse(picture.width), picture.id));
+        let alive = members.iter().position(|(picture, _)| !set.mortal.contains(&picture.id));
+        for (picture, _) in alive.map_or(&[][..], |alive| &members[alive + 1..]) {
+            ruled.insert(picture.id, members[alive.expect("there are members below it")].0.id);
+        }
+    }
+    ruled
+}
+
+/// NearDuplicates with the world around them: detections under way and what the ledger holds.
+struct World<'a> {
+    set: &'a Set,
+    clusters: NearDuplicates,
+    arrived: Vec<&'a Content>,
+    trying: Vec<ContentId>,
+    ended: BTreeMap<ContentId, Outcome>,
+    ruled: BTreeMap<ContentId, ContentId>,
+}
+
+impl<'a> World<'a> {
+    fn new(set: &'a Set) -> Self {
+        let (ended, ruled) = (BTreeMap::new(), BTreeMap::new());
+        Self { set, clusters: clusters(), arrived: vec![], trying: vec![], ended, ruled }
+    }
+
+    fn arrive(&mut self, picture: &'a Content) {
+        self.clusters.add(picture);
+        self.arrived.push(picture);
+    }
+
+    fn carry_out(&mut self, verdicts: Vec<Verdict>) {
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Detect(id) => {
+                    assert!(!self.ended.contains_key(&id) && !self.trying.contains(&id), "{id} is detected twice");
+                    self.trying.push(id);
+                }
+                Verdict::Assigned(DuplicateAssignment { picture, representative, distance }) => {
+                    assert_eq!(self.ended.get(&representative), Some(&Outcome::Done), "ruled before it succeeded");
+                    let before = self.ruled.insert(picture, representative);
+                    assert_ne!(before.unwrap_or(picture), representative, "{picture} is ruled twice");
+                    let hash = |id| self.arrived.iter().find(|other| other.id == id).expect("it arrived").phash;
+                    assert_eq!(distance, hash(picture).distance(hash(representative)));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, pick: usize) {
+        if !self.arrived.is_empty() {
+            let verdicts = self.clusters.settle(self.arrived[pick % self.arrived.len()].id);
+            self.carry_out(verdicts);
+        }
+    }
+
+    /// One detection ends.
+    fn detect(&mut self, pick: usize) {
+        if !self.trying.is_empty() {
+            let id = self.trying.swap_remove(pick % self.trying.len());
+            let outcome = if self.set.mortal.contains(&id) { Outcome::Dead } else { Outcome::Done };
+            self.ended.insert(id, outcome);
+            let content = self.set.pictures.iter().find(|picture| picture.id == id).expect("it is of the set");
+            self.clusters.outcome(content, outcome);
+            let verdicts = self.clusters.settle(id);
+            self.carry_out(verdicts);
+        }
+    }
+
+    /// The process dies. Some rulings were not written yet, and only every other detection under way has a retry
+    /// scheduled; the next process learns the rest in another order.
+    fn cut(&mut self, pick: usize) {
+        let unwritten: BTreeSet<_> = self.ruled.keys().copied().skip(pick % 4).take(pick % 3).collect();
+        self.ruled.retain(|picture, _| !unwritten.contains(picture));
+        let mut scheduled = pick.is_multiple_of(2);
+        self.trying.retain(|_| {
+            scheduled = !scheduled;
+            scheduled
+        });
+        let at = pick % self.arrived.len().max(1);
+        self.arrived.rotate_left(at);
+        self.clusters = clusters();
+        for &picture in &self.arrived {
+            let state = match self.ended.get(&picture.id) {
+                Some(Outcome::Done) => State::Settled,
+                Some(Outcome::Dead) => State::Dead,
+                None => State::Open,
+            };
+            let retrying = self.trying.contains(&picture.id);
+            let representative = self.ruled.get(&picture.id).copied();
+            self.clusters.learn(KnownPicture {
+                content: picture.clone(),
+                state,
+                retrying,
+                weak: false,
+                representative,
+            });
+        }
+        let verdicts = self.clusters.evaluate_all();
+        self.carry_out(verdicts);
+    }
+
+    /// Everything that is owed happens. What the results will say: who is ruled to somebody else.
+    fn finish(mut self) -> BTreeMap<ContentId, ContentId> {
+        let verdicts = self.clusters.evaluate_all();
+        self.carry_out(verdicts);
+        while !self.trying.is_empty() {
+            self.detect(0);
+        }
+        assert_eq!(self.clusters.evaluate_all(), [], "nothing is owed");
+        self.ruled.retain(|picture, representative| picture != representative);
+        self.ruled
+    }
+}
+
+/// The pictures in an order that `seed` decides.
+fn shuffled(set: &Set, seed: u64) -> Vec<&Content> {
+    let mut order: Vec<&Content> = set.pictures.iter().collect();
+    order.sort_by_key(|picture| ContentId::of(&[&picture.id.0[..], &seed.to_le_bytes()].concat()));
+    order
+}
+
+proptest! {
+    #[test]
+    fn the_end_depends_on_the_set_alone(
+        set in sets(),
+        seed in any::<u64>(),
+        steps in prop::collection::vec((0_u8..32, any::<usize>()), 0..100),
+    ) {
+        let mut world = World::new(&set);
+        let mut order = shuffled(&set, seed).into_iter();
+        for (step, pick) in steps {
+            match step {
+                0..12 => order.next().into_iter().for_each(|picture| world.arrive(picture)),
+                12..20 => world.settle(pick),
+                20..31 => world.detect(pick),
+                _ => world.cut(pick),
+            }
+        }
+        order.for_each(|picture| world.arrive(picture));
+        prop_assert_eq!(world.finish(), reference(&set));
+    }
+}
+
+/// A cluster of three in its order: `big`, `middle` and `small`.
+fn three() -> [Content; 3] {
+    [content(1, 30, sharp(0b000)), content(2, 20, sharp(0b111)), content(3, 10, sharp(0b11_1111))]
+}
+
+fn ruled(picture: &Content, representative: &Content) -> Verdict {
+    let distance = picture.phash.distance(representative.phash);
+    Verdict::Assigned(DuplicateAssignment { picture: picture.id, representative: representative.id, distance })
+}
+
+#[test]
+fn a_better_copy_takes_over_once_it_is_done_and_a_bridge_joins_two_clusters() {
+    let [big, middle, small] = three();
+    let mut clusters = clusters();
+    clusters.add(&small);
+    assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
+    assert_eq!(clusters.settle(small.id), [], "it is being tried");
+    clusters.outcome(&small, Outcome::Done);
+    assert_eq!(clusters.settle(small.id), [], "it stands for itself without a word");
+    clusters.add(&big);
+    assert_eq!(clusters.settle(big.id), [Verdict::Detect(big.id)], "6 bits apart: a cluster of its own");
+    clusters.add(&middle);
+    assert_eq!(clusters.settle(middle.id), [], "old rulings stand while the best is tried");
+    clusters.outcome(&big, Outcome::Done);
+    let verdicts = clusters.settle(big.id);
+    assert_eq!(verdicts.len(), 2);
+    assert!(verdicts.contains(&ruled(&middle, &big)) && verdicts.contains(&ruled(&small, &big)));
+    assert_eq!(clusters.settle(small.id), []);
+}
+
+#[test]
+fn a_twin_takes_the_place_of_the_dead() {
+    let [big, middle, small] = three();
+    let mut clusters = clusters();
+    [&small, &middle, &big].into_iter().for_each(|picture| clusters.add(picture));
+    assert_eq!(clusters.settle(small.id), [Verdict::Detect(big.id)]);
+    clusters.outcome(&big, Outcome::Dead);
+    assert_eq!(clusters.settle(big.id), [Verdict::Detect(middle.id)]);
+    clusters.outcome(&middle, Outcome::Done);
+    assert_eq!(clusters.settle(middle.id), [ruled(&small, &middle)], "the dead get no ruling");
+    let represented = [&big, &middle, &small].map(|picture| clusters.is_represented(picture.id));
+    assert_eq!(represented, [true, false, true], "whoever is left behind will not be looked at");
+}
+
+#[test]
+fn pictures_that_say_nothing_stay_alone() {
+    let mut clusters = clusters();
+    for name in 0..3 {
+        let flat = content(name, 10, Phash { bits: 0, distinctive: false });
+        clusters.add(&flat);
+        assert_eq!(clusters.settle(flat.id), [Verdict::Detect(flat.id)]);
+    }
+}
+
+#[test]
+fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
+    let [big, _, small] = three();
+    let known = |content: &Content, state, representative| KnownPicture {
+        content: content.clone(),
+        state,
+        retrying: false,
+        representative,
+        weak: false,
+    };
+    let mut clusters = clusters();
+    clusters.learn(known(&small, State::Open, Some(big.id)));
+    clusters.learn(known(&big, State::Settled, None));
+    assert_eq!(clusters.evaluate_all(), [Verdict::Detect(small.id)]);
+    clusters.outcome(&small, Outcome::Done);
+    assert_eq!(clusters.settle(small.id), [ruled(&small, &small)]);
+}
+
+#[test]
+fn what_another_run_took_in_may_be_detected_here() {
+    let (small, big) = (content(1, 10, sharp(7)), content(2, 20, sharp(7)));
+    let mut clusters = clusters();
+    clusters.add(&small);
+    assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
+    clusters.outcome(&big, Outcome::Dead);
+    assert_eq!(clusters.settle(big.id), [], "the small one is being looked at");
+    clusters.outcome(&small, Outcome::Done);
+    assert_eq!(clusters.settle(small.id), []);
+    clusters.outcome(&big, Outcome::Done);
+    assert_eq!(clusters.settle(big.id), [ruled(&small, &big)], "it is larger");
+}
+
+#[test]
+fn a_hundred_thousand_copies_cost_what_strangers_cost() {
+    let mut clusters = clusters();
+    let mut said = 0;
+    for name in 0..100_000 {
+        let copy = content(name, 200_000 - name, sharp(42));
+        clusters.add(&copy);
+        said += clusters.settle(copy.id).len();
+    }
+    assert_eq!(said, 1, "the first is the largest");
+    let best = content(0, 200_000, sharp(42));
+    clusters.outcome(&best, Outcome::Done);
+    assert_eq!(clusters.settle(best.id).len(), 99_999);
+    assert_eq!(clusters.settle(best.id), []);
+    assert_eq!((clusters.len(), clusters.index.len()), (100_000, 1));
+}
+
+#[test]
+fn ids_that_begin_alike_are_told_apart() {
+    let mut clusters = clusters();
+    for name in 0..4 {
+        let alike = Content {
+            id: ContentId(std::array::from_fn(|at| if at < 8 { 7 } else { name })),
+            ..content(0, 1, sharp(0))
+        };
+        let alone = Content { phash: Phash { bits: 0, distinctive: false }, ..alike };
+        clusters.add(&alone);
+        clusters.add(&alone);
+        assert_eq!(clusters.settle(alone.id), [Verdict::Detect(alone.id)]);
+    }
+    assert_eq!(clusters.len(), 4);
+}

@@ -1,0 +1,208 @@
+//! Bytes to pixels: JPEG, PNG, GIF, WebP, BMP and TIFF, as displayed.
+//!
+//! First frame of animations, EXIF orientation applied, alpha over white, 16 bits to 8, grey, palette, CMYK and YCCK to
+//! RGB; colour profiles are not applied. Promise: dimensions and memory are checked before pixels are allocated, whatever
+//! the decoder below honours. Every fault is permanent: the same bytes would fail again.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use faceflow_core::detector::Picture;
+use faceflow_core::{Class, Fault};
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder, ImageError, ImageReader, Limits};
+use serde::{Deserialize, Serialize};
+
+use super::orient::{blank, displayed, upright};
+use super::sniff::{Format, sniff};
+use super::survey::{Survey, survey};
+
+/// No side may be longer, whatever the settings say: sums over a row or a column stay within 32 bits.
+const SIDE_MAX_PX: u32 = 1 << 20;
+/// What a PNG decoder may allocate beside the pixels: a colour profile is compressed and may be a bomb of its own.
+const PNG_EXTRAS_MAX_BYTES: u64 = 16 << 20;
+
+/// The settings `image.*`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageSettings {
+    /// Images with a side shorter than this, in pixels, are rejected: tracking pixels, bullets and small icons.
+    pub min_side_px: u32,
+    /// Images of more pixels than this are rejected before anything is allocated for them.
+    pub pixels_max: u64,
+    /// Images whose decoding would need more memory than this, in bytes, are rejected before it is allocated.
+    pub decode_memory_max_bytes: u64,
+    /// Decoded pictures in in_flight, in bytes of pixels, at most.
+    pub memory_max_bytes: u64,
+    /// Images in in_flight between download and delivery, at most.
+    pub concurrent_max: usize,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            min_side_px: 32,
+            pixels_max: 50_000_000,
+            decode_memory_max_bytes: 512 << 20,
+            memory_max_bytes: 256 << 20,
+            concurrent_max: 32,
+        }
+    }
+}
+
+impl ImageSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let allowed = |ok, key, range: &str| if ok { Ok(()) } else { Err((key, range.to_owned())) };
+        allowed((1..=SIDE_MAX_PX).contains(&self.min_side_px), "min_side_px", "1 to 1048576")?;
+        allowed((1..=1_000_000_000).contains(&self.pixels_max), "pixels_max", "1 to 1000000000")?;
+        allowed(self.decode_memory_max_bytes >= 1 << 20, "decode_memory_max_bytes", "1048576 or more")?;
+        allowed(self.memory_max_bytes >= 1 << 20, "memory_max_bytes", "1048576 or more")?;
+        allowed((1..=100_000).contains(&self.concurrent_max), "concurrent_max", "1 to 100000")
+    }
+}
+
+/// What a file's first bytes say, within the limits of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// `jpeg`, `png`, `gif`, `webp`, `bmp` or `tiff`.
+    pub format: &'static str,
+    /// Width in pixels as displayed.
+    pub width: u32,
+    /// Height in pixels as displayed.
+    pub height: u32,
+    /// What decoding holds at its peak, in bytes, by an upper estimate; `width * height * 3` of it stay.
+    pub memory_bytes: u64,
+}
+
+/// A decoded image.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// Its pixels, as displayed.
+    pub picture: Picture,
+    /// `jpeg`, `png`, `gif`, `webp`, `bmp` or `tiff`.
+    pub format: &'static str,
+}
+
+/// Reads the header of an image and checks it against the limits; decodes nothing.
+///
+/// Faults (all permanent, [`Class::Content`]): `not_an_image`, `svg`, `unsupported_format`, `too_small`,
+/// `too_many_pixels`, `too_much_memory`, `corrupt_image`.
+pub fn peek(bytes: &[u8], settings: &ImageSettings) -> Result<Header, Fault> {
+    open(bytes, settings).map(|opened| opened.header)
+}
+
+/// Decodes an image. Faults: as [`peek`]; a picture whose data break off or contradict themselves is a `corrupt_image`.
+pub fn decode(bytes: &[u8], settings: &ImageSettings) -> Result<Decoded, Fault> {
+    let opened = open(bytes, settings)?;
+    let (Header { format, width, height, .. }, ended) = (opened.header, opened.survey.ended);
+    let rgb = opened.read()?;
+    if !ended && breaks_off(bytes, settings, &rgb) {
+        return Err(fault("corrupt_image", "the data break off before the picture is complete".to_owned()));
+    }
+    Ok(Decoded { picture: Picture { width, height, rgb }, format })
+}
+
+/// Whether a JPEG without an end marker lacks data too. Its decoder makes up what is missing; if other bytes in that place
+/// give another picture, something was.
+fn breaks_off(bytes: &[u8], settings: &ImageSettings, rgb: &[u8]) -> bool {
+    let continued = [bytes, &[0x5a; 256]].concat();
+    open(&continued, settings).and_then(Opened::read).is_ok_and(|other| *other != *rgb)
+}
+
+/// An image whose limits have been checked.
+struct Opened<'a> {
+    header: Header,
+    decoder: Box<dyn ImageDecoder + 'a>,
+    orientation: Orientation,
+    survey: Survey,
+}
+
+impl Opened<'_> {
+    /// The displayed pixels; straight from the decoder into shared memory where nothing has to be changed.
+    fn read(self) -> Result<Arc<[u8]>, Fault> {
+        let Self { decoder, orientation, .. } = self;
+        let (color, size) = (decoder.color_type(), decoder.dimensions());
+        let total = usize::try_from(decoder.total_bytes()).expect("the memory limit fits the address space");
+        if color == ColorType::Rgb8 && orientation == Orientation::NoTransforms {
+            let mut rgb = blank(total);
+            decoder.read_image(Arc::get_mut(&mut rgb).expect("nobody else has the new pixels yet")).map_err(refused)?;
+            return Ok(rgb);
+        }
+        let mut raw = vec![0; total];
+        decoder.read_image(&mut raw).map_err(refused)?;
+        let unknown = || fault("unsupported_format", format!("the colour type {color:?} is not decoded"));
+        upright(&raw, color, size, orientation).ok_or_else(unknown)
+    }
+}
+
+fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fault> {
+    let format = sniff(bytes)?;
+    let survey = survey(format, bytes);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.codec());
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(match format {
+        Format::Png => PNG_EXTRAS_MAX_BYTES,
+        _ => settings.decode_memory_max_bytes,
+    });
+    reader.limits(limits);
+    let mut decoder: Box<dyn ImageDecoder + 'a> = Box::new(reader.into_decoder().map_err(refused)?);
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, settings)?;
+    survey.check_inner_size(width, height)?;
+    // Orientation that cannot be read is no orientation, as browsers have it.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let memory_bytes = memory(decoder.as_ref(), format, &survey, orientation);
+    if memory_bytes > settings.decode_memory_max_bytes {
+        let most = settings.decode_memory_max_bytes;
+        let detail = format!(
+            "{width}x{height} takes up to {memory_bytes} bytes to decode; image.decode_memory_max_bytes is {most}"
+        );
+        return Err(fault("too_much_memory", detail));
+    }
+    let (width, height) = displayed(orientation, width, height);
+    Ok(Opened { header: Header { format: format.name(), width, height, memory_bytes }, decoder, orientation, survey })
+}
+
+fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), Fault> {
+    let (least, most) = (settings.min_side_px.max(1), settings.pixels_max);
+    if width.min(height) < least {
+        return Err(fault("too_small", format!("{width}x{height}; image.min_side_px is {least}")));
+    }
+    if u64::from(width) * u64::from(height) > most {
+        return Err(fault("too_many_pixels", format!("{width}x{height}; image.pixels_max is {most}")));
+    }
+    if width.max(height) > SIDE_MAX_PX {
+        return Err(fault("too_many_pixels", format!("{width}x{height}; no side may exceed {SIDE_MAX_PX}")));
+    }
+    Ok(())
+}
+
+/// What decoding holds at its peak: what the decoder writes, what it keeps beside that, and the RGB made of it.
+fn memory(decoder: &dyn ImageDecoder, format: Format, survey: &Survey, orientation: Orientation) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let beside = match format {
+        // Coefficients of all scans: three components of 16 bits, unless subsampled.
+        Format::Jpeg if survey.progressive => 6 * pixels,
+        Format::Jpeg | Format::Png | Format::Bmp => 0,
+        // The first frame before it is placed, planes of YUV or ARGB, strips.
+        Format::Gif | Format::WebP => 4 * pixels,
+        Format::Tiff => decoder.total_bytes(),
+    };
+    let direct = decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms;
+    decoder.total_bytes() + beside + if direct { 0 } else { 3 * pixels }
+}
+
+/// The fault that a decoder's refusal is.
+fn refused(error: ImageError) -> Fault {
+    match error {
+        ImageError::Unsupported(_) => fault("unsupported_format", error.to_string()),
+        ImageError::Limits(_) => fault("too_much_memory", error.to_string()),
+        _ => fault("corrupt_image", error.to_string()),
+    }
+}
+
+fn fault(reason: &str, detail: String) -> Fault {
+    Fault::permanent(Class::Content, reason, detail)
+}

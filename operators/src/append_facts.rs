@@ -1,0 +1,56 @@
+//! `record`: writes facts to the ledger and lets their records through once they are durable.
+//!
+//! Whatever follows in the graph may rely on the fact. Promise: if the ledger fails, the record's capability is kept for
+//! ever (nothing downstream is told a lie) and the process is asked to stop.
+
+use std::sync::Arc;
+
+use faceflow_core::Flow;
+use faceflow_core::blocking::caught;
+use faceflow_core::executor::Executor;
+use faceflow_core::fact::ToFact;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::ledger::Ledger;
+use faceflow_core::map_async::MapAsync;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::vec::Map;
+
+use crate::dispatch::LedgerUpdate;
+
+/// Facts awaiting their commit on one worker; a commit takes the whole group.
+const WRITES_MAX: usize = 4_096;
+
+/// Writes facts.
+pub trait AppendFacts<'s, R> {
+    /// Appends each record's fact to `ledger`. The first flow has the records, the second what the frontier has to know.
+    fn append_facts(self, ledger: Arc<dyn Ledger>, executor: &Executor) -> (Flow<'s, R>, Flow<'s, LedgerUpdate>);
+}
+
+impl<'s, R: ToFact + Clone + Send + 'static> AppendFacts<'s, R> for Flow<'s, R> {
+    fn append_facts(self, ledger: Arc<dyn Ledger>, executor: &Executor) -> (Flow<'s, R>, Flow<'s, LedgerUpdate>) {
+        let driver = executor.clone();
+        let job = move |record: R| {
+            let (written, driver) = (ledger.append(record.to_fact()), driver.clone());
+            async move {
+                match caught(async { Ok(written.await) }).await {
+                    Ok(Ok(opened)) => {
+                        let updates = LedgerUpdate { ended: record.completes(), opened };
+                        return Ok((record, updates));
+                    }
+                    Ok(Err(error)) => driver.shutdown.fail(error.to_string()),
+                    Err(panic) => driver.shutdown.fail(format!("writing to the ledger: {panic}")),
+                }
+                driver.wake_driver();
+                std::future::pending().await
+            }
+        };
+        let limits = Limits::finishing(WRITES_MAX);
+        let mapped = self.map_async(Pipeline, "record", executor, (limits, |_| 0, job));
+        // A job either succeeds or never ends.
+        let written = mapped.flat_map(Result::ok);
+        let is_news = |updates: &LedgerUpdate| updates.ended.is_some() || !updates.opened.is_empty();
+        let both = move |(record, updates)| [Some(Ok(record)), Some(updates).filter(is_news).map(Err)];
+        written.flat_map(move |written| both(written).into_iter().flatten()).ok_err(|written| written)
+    }
+}

@@ -1,0 +1,73 @@
+//! `schedule`: decides what becomes of every failure.
+//!
+//! Pages, images and frames share one policy type and one table of fault classes. Promise: every loss comes out as a fate,
+//! and a retry's due time lies in the future.
+
+use std::sync::Arc;
+
+use faceflow_core::record::{DetectedFrame, Disposition, Frame, Work};
+use faceflow_core::retry::RetrySettings;
+use faceflow_core::{Class, Clock, Fault, Flow, Lost, Reloadable, Time};
+use timely::dataflow::operators::vec::Map;
+
+use crate::recrawl::RecrawlSettings;
+
+/// Decides about failures.
+pub trait DecideRetry<'s> {
+    /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says,
+    /// which also says when a stream tries what ended badly nevertheless.
+    fn decide_retry(
+        self,
+        settings: Reloadable<RetrySettings>,
+        recrawl: Reloadable<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Disposition>;
+}
+
+impl<'s> DecideRetry<'s> for Flow<'s, Lost<Work>> {
+    fn decide_retry(
+        self,
+        settings: Reloadable<RetrySettings>,
+        recrawl: Reloadable<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Disposition> {
+        self.map(move |lost| {
+            if lost.fault.class == Class::Store {
+                // It concerns everything that follows, and somebody must mend it.
+                tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
+            }
+            let now = clock.now();
+            let (settings, recrawl) = (settings.get(), recrawl.get());
+            let asked = now + lost.fault.retry_after_ms.unwrap_or(0).min(settings.retry_after_max_ms);
+            if let Work::Page(page) = &lost.record
+                && let Some(due) = recrawl.after_failure(page, now)
+            {
+                return Disposition::Retry { work: lost.record, due: due.max(asked), fault: lost.fault };
+            }
+            let again = |due: Option<Time>| due.map(|due| due.max(asked));
+            match settings.decide(lost, now) {
+                Disposition::Rejected { work, fault, .. } => {
+                    let again = again(recrawl.after_end(&work, &fault, 0, now));
+                    Disposition::Rejected { work, fault, again }
+                }
+                Disposition::Dead { work, fault, .. } => {
+                    let again = again(recrawl.after_end(&work, &fault, settings.policy(&work).attempts_max, now));
+                    Disposition::Dead { work, fault, again }
+                }
+                fate => fate,
+            }
+        })
+    }
+}
+
+/// The same loss, of work in general.
+pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
+    Lost { record: lost.record.into(), fault: lost.fault }
+}
+
+/// The loss that a degraded answer is: the full one is still owed.
+pub fn owe_full(delivered: DetectedFrame) -> Lost<Frame> {
+    let scale = delivered.detection.scale();
+    let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
+    Lost { record: Frame { weak: true, scale: Some(scale), ..delivered.frame }, fault }
+}

@@ -1,0 +1,191 @@
+//! `read_sources`: where the sources' sites and pictures enter.
+//!
+//! They are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten million
+//! sites takes no more memory than a short one. A source is read until it has nothing for now, then the next one. Promise:
+//! the frontier follows the clock until every source has ended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use faceflow_core::blocking::blocking;
+use faceflow_core::executor::Executor;
+use faceflow_core::in_flight::InFlight;
+use faceflow_core::record::{Image, Key};
+use faceflow_core::shutdown::Mode;
+use faceflow_core::source::{Poll, Source};
+use faceflow_core::timer::Timer;
+use faceflow_core::{Flow, Reloadable, Time};
+use timely::dataflow::Scope;
+use timely::dataflow::operators::generic::operator::source;
+use url::Url;
+
+use crate::dispatch;
+use crate::select_links::{Arrival, CrawlSettings};
+
+/// Entries read at once.
+const CHUNK: usize = 64;
+/// How long a full process waits before it looks again, in milliseconds.
+const FULL_MS: u64 = 20;
+/// How long an idle source is left alone, in milliseconds.
+const IDLE_MS: u64 = 200;
+
+/// What a worker takes in: everything on one worker, nothing on the others.
+pub struct SourceReader {
+    /// The sources.
+    pub sources: VecDeque<Box<dyn Source>>,
+    /// How many pages, images and retries are in memory at once (`ahead_max`).
+    pub crawl: Reloadable<CrawlSettings>,
+}
+
+/// A source with what it said.
+type Chunk = (Box<dyn Source>, Vec<Poll>);
+
+/// The flow of what is new. `read_sources` is `None` on workers that take nothing in.
+pub fn read_sources<'s>(
+    scope: Scope<'s, Time>,
+    read_sources: Option<SourceReader>,
+    executor: &Executor,
+) -> Flow<'s, Arrival> {
+    let executor = executor.clone();
+    source(scope, "read_sources", move |capability, info| {
+        let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+        let mut timer = Timer::new(&executor, Arc::clone(&operator));
+        let mut open = read_sources.map(|read_sources| (capability, Reader::new(read_sources, &executor, operator)));
+        move |output| {
+            let Some((capability, reader)) = open.as_mut() else { return };
+            let now = executor.clock.now();
+            capability.downgrade(&now.max(*capability.time()));
+            output.session(capability).give_iterator(reader.landed().into_iter());
+            if reader.ended() || executor.shutdown.mode() != Mode::Running {
+                open = None;
+                return;
+            }
+            let again = reader.read_on();
+            timer.wake_at(now + again);
+        }
+    })
+}
+
+/// Reads the sources.
+struct Reader {
+    sources: VecDeque<Box<dyn Source>>,
+    crawl: Reloadable<CrawlSettings>,
+    in_flight: InFlight<(), Chunk>,
+    /// What lists lost, until it is known what all of them name.
+    removed: Vec<Key>,
+    /// Sources in a row that had nothing.
+    idle: usize,
+    executor: Executor,
+}
+
+impl Reader {
+    fn new(
+        read_sources: SourceReader,
+        executor: &Executor,
+        operator: Arc<timely::scheduling::activate::SyncActivator>,
+    ) -> Self {
+        let SourceReader { sources, crawl } = read_sources;
+        let in_flight = InFlight::new(executor, "read_sources", operator);
+        Self { sources, crawl, in_flight, removed: vec![], idle: 0, executor: executor.clone() }
+    }
+
+    fn ended(&self) -> bool {
+        self.sources.is_empty() && self.in_flight.count() == 0
+    }
+
+    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched by the frontier, whose room
+    /// is its own.
+    fn is_full(&self) -> bool {
+        let metrics = &self.executor.metrics;
+        let dispatched = dispatch::stage(metrics).dispatched.load(Relaxed);
+        metrics.load().saturating_sub(dispatched) >= self.crawl.get().ahead_max
+    }
+
+    /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.
+    fn read_on(&mut self) -> u64 {
+        if self.in_flight.count() > 0 || self.is_full() {
+            return FULL_MS;
+        }
+        if self.idle >= self.sources.len().max(1) {
+            self.idle = 0;
+            return IDLE_MS;
+        }
+        let now = self.executor.clock.now();
+        if let Some(source) = self.sources.pop_front() {
+            self.in_flight.start((), 1, blocking(move || Ok(read(source, now))));
+        }
+        FULL_MS
+    }
+
+    /// What has been read since.
+    fn landed(&mut self) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
+        while let Some(((), chunk)) = self.in_flight.next_done() {
+            match chunk {
+                Ok((source, polls)) => self.take_in(source, polls, &mut arrivals),
+                Err(fault) => self.executor.shutdown.fail(format!("reading the input: {}", fault.detail)),
+            }
+        }
+        arrivals
+    }
+
+    fn take_in(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
+        let (mut ended, mut paused) = (false, false);
+        let list = source.list().map(str::to_owned);
+        for poll in polls {
+            match poll {
+                Poll::Site(url) => arrivals.push(Arrival::Start(url, list.clone())),
+                Poll::Removed(site) => self.removed.push(site),
+                Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(url, version))),
+                Poll::Bad(why) => {
+                    tracing::error!("{why}");
+                    self.executor.metrics.stage("bad input").lost.fetch_add(1, Relaxed);
+                }
+                Poll::Failed(why) => self.executor.shutdown.fail(why),
+                Poll::Later => paused = true,
+                Poll::End => ended = true,
+            }
+        }
+        match (ended, paused) {
+            (true, _) => {}
+            // The others have their turn.
+            (_, true) => self.sources.push_back(source),
+            (_, false) => self.sources.push_front(source),
+        }
+        self.idle = if paused { self.idle + 1 } else { 0 };
+        if self.sources.iter().all(|source| source.is_read()) {
+            let removed = std::mem::take(&mut self.removed).into_iter();
+            let unnamed = removed.filter(|site| !self.sources.iter().any(|source| source.names(site)));
+            arrivals.extend(unnamed.map(Arrival::Removed));
+        }
+    }
+}
+
+/// A picture that no page shows belongs to the folder it lies in.
+fn picture(url: Url, version: String) -> Image {
+    let folder = url.join(".").unwrap_or_else(|_| url.clone());
+    Image {
+        url,
+        page: folder.clone(),
+        site: folder,
+        attempts: 0,
+        inline: None,
+        spared: 0,
+        alternates: vec![],
+        version: Some(version),
+    }
+}
+
+fn read(mut source: Box<dyn Source>, now: Time) -> Chunk {
+    let mut polls = Vec::new();
+    while polls.len() < CHUNK {
+        let poll = source.poll(now);
+        let pause = matches!(poll, Poll::Failed(_) | Poll::Later | Poll::End);
+        polls.push(poll);
+        if pause {
+            break;
+        }
+    }
+    (source, polls)
+}

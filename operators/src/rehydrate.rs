@@ -1,0 +1,82 @@
+//! `recall`: gets pixels back that have left the pixel_cache.
+//!
+//! A frame that waited for a retry, a twin that takes over, or a frame of an earlier run has no pixels in memory: its
+//! original is read from the object store and decoded again. Frames with pixels pass straight through. It stands before
+//! `detect` so that waiting for a place in the pixel_cache never holds up frames that have one.
+
+use std::sync::Arc;
+
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::object_key::image_key;
+use faceflow_core::record::Frame;
+use faceflow_core::{Class, Fault, Flow, Lost};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::core::OkErr;
+
+use crate::decode::decode_picture;
+use crate::pixel_cache::PixelCache;
+use crate::tenant_store::TenantStore;
+use faceflow_pixels::ImageSettings;
+
+/// Originals read back at once, per worker.
+const RECALLS_MAX: usize = 8;
+
+/// Gets pixels back.
+pub trait Rehydrate<'s> {
+    /// Reads the originals of frames without pixels from `tenant_store` and decodes them into `pixel_cache`.
+    fn rehydrate(
+        self,
+        tenant_store: TenantStore,
+        pixel_cache: Arc<PixelCache>,
+        settings: ImageSettings,
+        executor: &Executor,
+    ) -> (Flow<'s, Frame>, Flow<'s, Lost<Frame>>);
+}
+
+impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
+    fn rehydrate(
+        self,
+        tenant_store: TenantStore,
+        pixel_cache: Arc<PixelCache>,
+        settings: ImageSettings,
+        executor: &Executor,
+    ) -> (Flow<'s, Frame>, Flow<'s, Lost<Frame>>) {
+        let room = Arc::clone(&pixel_cache);
+        let hangs = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
+        let (ready, gone) = self.ok_err(move |frame| if hangs(&frame) { Ok(frame) } else { Err(frame) });
+        let job = move |frame: Frame| {
+            let body = tenant_store.store.get(image_key(&tenant_store.tenant, &frame.content));
+            let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());
+            async move {
+                let (content, pixels) = decode_picture(
+                    body.await.map_err(missing)?,
+                    settings,
+                    Arc::clone(&pixel_cache),
+                    pixel_cache.slot().await,
+                )
+                .await?;
+                if content.id == frame.content.id {
+                    return Ok(Frame { pixels: Some(pixels), ..frame });
+                }
+                pixel_cache.remove(Some(pixels));
+                let detail = format!("the stored original of {} has other bytes ({})", frame.content.id, content.id);
+                Err(Fault::transient(Class::Content, "original_corrupt", detail))
+            }
+        };
+        let limits = Limits::starting(RECALLS_MAX, RECALLS_MAX);
+        let mapped = gone.map_async(Pipeline, "recall", executor, (limits, |_| 0, job));
+        let (recalled, lost) = mapped.ok_err(|answer| answer);
+        (ready.concat(recalled), lost)
+    }
+}
+
+/// A store that works and does not have the original will not have it later either: that counts as a failed try of this picture.
+fn missing(fault: Fault) -> Fault {
+    match fault.reason.as_str() {
+        "store_missing" => Fault::transient(Class::Content, "original_missing", fault.detail),
+        _ => fault,
+    }
+}

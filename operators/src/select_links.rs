@@ -1,0 +1,271 @@
+//! `admit`: decides which links and images of a page are taken up.
+//!
+//! What is followed is a pure function of the page and its record: what other pages led to, and what is known already, is the
+//! ledger's to weigh.
+//! Promise: whatever arrives comes out again, as what was found.
+
+use std::sync::Arc;
+
+use faceflow_core::record::{Bounds, Discovery, Image, Key, Page, PageKind, Visit};
+use faceflow_core::{Clock, Flow, Reloadable};
+use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::vec::Map;
+use url::Url;
+
+use crate::recrawl::RecrawlSettings;
+
+/// How far a site is crawled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Shape {
+    /// At most this many listing pages from the start page, and this many detail pages from each.
+    Bounded {
+        /// Listing pages.
+        listings: u32,
+        /// Detail pages from each listing page.
+        details: u32,
+    },
+    /// Everything on the site.
+    All,
+}
+
+impl TryFrom<String> for Shape {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let sides = text.split_once('x').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let (listings, details) = sides.ok_or_else(|| format!("{text:?} is neither \"all\" nor like \"3x3\""))?;
+        Ok(Self::Bounded { listings, details })
+    }
+}
+
+impl From<Shape> for String {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Bounded { listings, details } => format!("{listings}x{details}"),
+            Shape::All => "all".to_owned(),
+        }
+    }
+}
+
+/// The settings `crawl.*`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrawlSettings {
+    /// `"AxB"`: at most A listing pages from the start page and B detail pages from each; `"all"`: the whole site.
+    pub shape: Shape,
+    /// Pages admitted per site, at most.
+    pub max_pages: u64,
+    /// Images admitted per site, at most.
+    pub max_images: u64,
+    /// Pages, images and retries that are in memory at once; all others wait in the ledger. When so many hosts wait for their
+    /// turn, no further sites are read.
+    pub ahead_max: usize,
+    /// Those of one host, at most; fewer when many hosts share the room.
+    pub ahead_per_host: usize,
+}
+
+impl Default for CrawlSettings {
+    fn default() -> Self {
+        let shape = Shape::Bounded { listings: 3, details: 3 };
+        Self { shape, max_pages: 10_000, max_images: 1_000_000, ahead_max: 8_192, ahead_per_host: 32 }
+    }
+}
+
+impl CrawlSettings {
+    /// Refuses impossible values: the key, and what is allowed.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let at_least_one = |key, value: u64| if value == 0 { Err((key, "1 or more".to_owned())) } else { Ok(()) };
+        at_least_one("max_pages", self.max_pages)?;
+        at_least_one("ahead_max", self.ahead_max as u64)?;
+        at_least_one("ahead_per_host", self.ahead_per_host as u64)
+    }
+
+    /// How much of what is found is taken up.
+    fn bounds(&self) -> Bounds {
+        // A crawl of everything reads each page of the site anyway.
+        let shorter_ways = self.shape != Shape::All;
+        Bounds { pages_max: self.max_pages, images_max: self.max_images, shorter_ways }
+    }
+
+    /// The links that the shape of the crawl follows.
+    fn follow(&self, visit: &Visit) -> Vec<Page> {
+        let page = &visit.page;
+        // What the user listed may be a list itself; one that a page merely links to is a page like any other.
+        let entries = visit.kind == PageKind::Listing && page.depth == 0;
+        let width = match (self.shape, page.depth) {
+            _ if entries => usize::MAX,
+            (Shape::All, _) => usize::MAX,
+            (Shape::Bounded { listings, .. }, 0) => listings as usize,
+            (Shape::Bounded { details, .. }, 1) => details as usize,
+            (Shape::Bounded { .. }, _) => 0,
+        };
+        let own = [page.key(), Key::page(&visit.final_url), Key::page(&page.site)];
+        let fresh = |link: &&Url| !own.contains(&Key::page(link)) && !page.skip.contains(&Key::page(link));
+        let links: Vec<&Url> = visit.links.iter().filter(fresh).take(width).collect();
+        let skip = match self.shape {
+            Shape::Bounded { .. } if page.depth == 0 && !entries => links.iter().map(|link| Key::page(link)).collect(),
+            _ => vec![],
+        };
+        let next = |link: &Url| Page {
+            url: link.clone(),
+            site: page.site.clone(),
+            depth: if entries { 0 } else { page.depth + 1 },
+            attempts: 0,
+            spared: 0,
+            skip: skip.clone(),
+            last: None,
+        };
+        links.into_iter().map(next).collect()
+    }
+}
+
+/// What arrives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Arrival {
+    /// A site, and the watched list that names it, if one does.
+    Start(Url, Option<String>),
+    /// A picture that no page shows.
+    Picture(Image),
+    /// A page that was read.
+    Visit(Visit),
+    /// The page of a site that is no longer on the list.
+    Removed(Key),
+}
+
+impl Arrival {
+    /// What there is to take up.
+    fn found(self, settings: &CrawlSettings) -> Discovery {
+        let nothing = Discovery::nothing(settings.bounds());
+        match self {
+            Self::Start(url, list) => Discovery { pages: vec![Page::start(url)], list, ..nothing },
+            Self::Picture(image) => Discovery { images: vec![image], ..nothing },
+            Self::Removed(site) => Discovery { removed: vec![site], ..nothing },
+            Self::Visit(mut visit) => {
+                let (pages, images) = (settings.follow(&visit), std::mem::take(&mut visit.images));
+                Discovery { visit: Some(visit), pages, images, ..nothing }
+            }
+        }
+    }
+}
+
+/// Admits pages and images.
+pub trait SelectLinks<'s> {
+    /// Follows `settings`; pages are due again as `recrawl` says.
+    fn select_links(
+        self,
+        settings: Reloadable<CrawlSettings>,
+        recrawl: Reloadable<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Discovery>;
+}
+
+impl<'s> SelectLinks<'s> for Flow<'s, Arrival> {
+    fn select_links(
+        self,
+        settings: Reloadable<CrawlSettings>,
+        recrawl: Reloadable<RecrawlSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> Flow<'s, Discovery> {
+        self.map(move |arrival| {
+            let again = match &arrival {
+                Arrival::Visit(visit) => Some(recrawl.get().reading(visit, clock.now())),
+                _ => None,
+            };
+            Discovery { again, ..arrival.found(&settings.get()) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(path: &str) -> Url {
+        Url::parse("http://a.example/").and_then(|base| base.join(path)).expect("a URL")
+    }
+
+    fn visit(page: &Page, links: &[&str]) -> Arrival {
+        let links = links.iter().map(|link| url(link)).collect();
+        let (page, final_url) = (page.clone(), page.url.clone());
+        Arrival::Visit(Visit {
+            page,
+            kind: PageKind::Page,
+            final_url,
+            http_status: 200,
+            etag: None,
+            last_modified: None,
+            links,
+            images: vec![],
+        })
+    }
+
+    fn paths(found: &Discovery) -> Vec<&str> {
+        found.pages.iter().map(|page| page.url.path()).collect()
+    }
+
+    #[test]
+    fn a_bounded_crawl_follows_its_shape_and_chooses_nothing_twice() {
+        let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
+        let start = Arrival::Start(url("/"), None).found(&settings);
+        let listings = visit(&start.pages[0], &["/", "/l1", "/l2", "/l3"]).found(&settings);
+        assert_eq!(paths(&listings), ["/l1", "/l2"]);
+        let details = visit(&listings.pages[0], &["/", "/l2", "/d1", "/l1", "/d2", "/d3"]).found(&settings);
+        assert_eq!(paths(&details), ["/d1", "/d2"]);
+        let deep = visit(&details.pages[0], &["/e1"]).found(&settings);
+        assert_eq!(paths(&deep), [] as [&str; 0], "details are leaves");
+    }
+
+    #[test]
+    fn a_crawl_of_everything_follows_all_links_at_any_depth() {
+        let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
+        let mut page = Arrival::Start(url("/"), None).found(&settings).pages.remove(0);
+        for depth in 1..5 {
+            let found = visit(&page, &["/", "/a", "/b"]).found(&settings);
+            let expected = ["/a", "/b"].into_iter().filter(|path| *path != page.url.path());
+            assert_eq!(paths(&found), expected.collect::<Vec<_>>());
+            page = found.pages[0].clone();
+            assert_eq!(page.depth, depth);
+        }
+    }
+
+    #[test]
+    fn entries_of_a_sitemap_are_start_pages_if_the_sitemap_is_one() {
+        let settings = CrawlSettings { shape: Shape::Bounded { listings: 1, details: 1 }, ..CrawlSettings::default() };
+        let listing = |page: &Page, links: &[&str]| match visit(page, links) {
+            Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Listing, ..visit }).found(&settings),
+            other => panic!("{other:?}"),
+        };
+        let index = Arrival::Start(url("/sitemap.xml"), None).found(&settings).pages.remove(0);
+        let maps = listing(&index, &["/a.xml", "/b.xml", "/sitemap.xml"]);
+        assert_eq!(paths(&maps), ["/a.xml", "/b.xml"]);
+        let entries = listing(&maps.pages[1], &["/1", "/2", "/3"]);
+        assert_eq!(paths(&entries), ["/1", "/2", "/3"]);
+        assert!(entries.pages.iter().all(|page| (page.depth, &page.site) == (0, &url("/sitemap.xml"))));
+        assert_eq!(paths(&visit(&entries.pages[2], &["/l1", "/l2"]).found(&settings)), ["/l1"], "each has the shape");
+        // WordPress links a feed from every page: that does not open the whole site.
+        let feed = Page { depth: 1, ..index };
+        assert_eq!(paths(&listing(&feed, &["/1", "/2"])), ["/1"]);
+    }
+
+    #[test]
+    fn a_visit_hands_its_images_over() {
+        let image = Image {
+            url: url("/1.jpg"),
+            page: url("/"),
+            site: url("/"),
+            attempts: 0,
+            inline: None,
+            spared: 0,
+            alternates: vec![],
+            version: None,
+        };
+        let start = Arrival::Start(url("/"), None).found(&CrawlSettings::default()).pages.remove(0);
+        let Arrival::Visit(visit) = visit(&start, &[]) else { panic!("it is one") };
+        let found = Arrival::Visit(Visit { images: vec![image.clone()], ..visit }).found(&CrawlSettings::default());
+        assert_eq!((found.images, found.visit.map(|visit| visit.images)), (vec![image], Some(vec![])));
+    }
+}

@@ -1,0 +1,97 @@
+//! `deliver`: faces to the object store: crops, thumbnail, quality.
+//!
+//! Promise: when a delivery comes out, everything that the results will say exists; its pixels are taken down either way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use faceflow_core::blocking::blocking;
+use faceflow_core::detector::{Answer, Detection, Face, Picture};
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::object_key::{crop_key, thumb_key};
+use faceflow_core::record::{DetectedFrame, Frame};
+use faceflow_core::{Class, Fault, Flow, Lost};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::vec::Map;
+
+use crate::pixel_cache::PixelCache;
+use crate::tenant_store::TenantStore;
+use faceflow_pixels::DeliverSettings;
+
+/// Delivers faces.
+pub trait StoreCrops<'s> {
+    /// Puts crops and thumbnail on `tenant_store`.
+    fn store_crops(
+        self,
+        tenant_store: TenantStore,
+        settings: DeliverSettings,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>);
+}
+
+impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
+    fn store_crops(
+        self,
+        tenant_store: TenantStore,
+        settings: DeliverSettings,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>) {
+        let (room, settings) = (Arc::clone(&pixel_cache), Arc::new(settings));
+        let job = move |delivered: DetectedFrame| {
+            let picture = delivered.frame.pixels.and_then(|pixels| room.get(pixels));
+            let (tenant_store, settings) = (tenant_store.clone(), Arc::clone(&settings));
+            async move {
+                let gone =
+                    || Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early");
+                let picture = picture.ok_or_else(gone)?;
+                let (delivered, outputs) = {
+                    let tenant = Arc::clone(&tenant_store.tenant);
+                    blocking(move || outputs(delivered, &picture, &tenant, &settings)).await?
+                };
+                for (key, body) in outputs {
+                    tenant_store.store.put(key, body).await?;
+                }
+                Ok(delivered)
+            }
+        };
+        let mapped = self.map_async(Pipeline, "deliver", executor, (Limits::finishing(64), |_| 0, job));
+        let clear = move |mut frame: Frame| {
+            pixel_cache.remove(frame.pixels.take());
+            frame
+        };
+        let cleared = mapped.map(move |answer| match answer {
+            Ok(DetectedFrame { frame, detection }) => Ok(DetectedFrame { frame: clear(frame), detection }),
+            Err(Lost { record, fault }) => Err(Lost { record: clear(record.frame), fault }),
+        });
+        cleared.ok_err(|answer| answer)
+    }
+}
+
+type Outputs = Vec<(String, Bytes)>;
+
+/// Measures and cuts out every face.
+fn outputs(
+    delivered: DetectedFrame,
+    picture: &Picture,
+    tenant: &str,
+    settings: &DeliverSettings,
+) -> Result<(DetectedFrame, Outputs), Fault> {
+    let DetectedFrame { frame, detection } = delivered;
+    let (id, size, engine) = (detection.picture(), detection.size(), detection.engine().clone());
+    let measure = |face: &Face| Face { quality: faceflow_pixels::quality(picture, face), ..face.clone() };
+    let faces: Vec<Face> = detection.faces().iter().map(measure).collect();
+    let mut outputs = Vec::with_capacity(faces.len() + 1);
+    for (n, face) in faces.iter().enumerate() {
+        outputs.push((crop_key(tenant, id, n), faceflow_pixels::crop(picture, face.bbox, settings)?.into()));
+    }
+    if settings.thumb_px > 0 {
+        outputs.push((thumb_key(tenant, id), faceflow_pixels::thumbnail(picture, settings)?.into()));
+    }
+    let answer = Answer { faces, scale: detection.scale(), degraded: detection.degraded() };
+    Ok((DetectedFrame { frame, detection: Detection::new(id, size, answer, engine) }, outputs))
+}

@@ -1,0 +1,56 @@
+//! `keep`: original bytes to the object store, before anything is said about them.
+//!
+//! Every distinct picture that decodes is kept under its content address: retries, twins and restarts read it back from
+//! there instead of asking the web again. Promise: when an image comes out, its bytes are durable.
+
+use std::sync::Arc;
+
+use faceflow_core::executor::Executor;
+use faceflow_core::fair_queue::Limits;
+use faceflow_core::map_async::MapAsync;
+use faceflow_core::object_key::image_key;
+use faceflow_core::record::{Image, StoredImage};
+use faceflow_core::{Flow, Lost};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::vec::Map;
+
+use crate::decode::DecodedImage;
+use crate::pixel_cache::PixelCache;
+use crate::tenant_store::TenantStore;
+
+/// Keeps originals.
+pub trait StoreOriginal<'s> {
+    /// Puts each picture's bytes on `tenant_store`. A picture whose bytes cannot be kept leaves `pixel_cache`.
+    fn store_original(
+        self,
+        tenant_store: TenantStore,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, StoredImage>, Flow<'s, Lost<Image>>);
+}
+
+impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
+    fn store_original(
+        self,
+        tenant_store: TenantStore,
+        pixel_cache: Arc<PixelCache>,
+        executor: &Executor,
+    ) -> (Flow<'s, StoredImage>, Flow<'s, Lost<Image>>) {
+        let job = move |decoded: DecodedImage| {
+            let put =
+                tenant_store.store.put(image_key(&tenant_store.tenant, &decoded.kept.frame.content), decoded.body);
+            async move {
+                put.await?;
+                Ok(decoded.kept)
+            }
+        };
+        let limits = Limits::finishing(64);
+        let (kept, lost) = self.map_async(Pipeline, "keep", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let lost = lost.map(move |lost| {
+            pixel_cache.remove(lost.record.kept.frame.pixels);
+            Lost { record: lost.record.kept.image, fault: lost.fault }
+        });
+        (kept, lost)
+    }
+}

@@ -1,0 +1,258 @@
+//! The robots.txt of every origin we ask, fetched once and remembered for a while (RFC 9309).
+//!
+//! A rules file that cannot be had is not permission: while a host's robots.txt is unreachable its pages wait. Promise:
+//! one fetch for any number of simultaneous questions, nothing believed longer than its time, and a bounded memory.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use faceflow_core::{Class, Fault, Reloadable};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use url::Url;
+
+use super::Origin;
+use super::rules::Rules;
+use super::settings::FetchSettings;
+
+/// Remembered robots.txt, by origin.
+pub struct Robots {
+    settings: Reloadable<FetchSettings>,
+    memory: Mutex<Memory>,
+}
+
+/// The files by origin, and at least what they hold in memory, in bytes.
+#[derive(Default)]
+struct Memory {
+    files: HashMap<Origin, Arc<File>>,
+    bytes: usize,
+}
+
+/// One robots.txt; its cell is filled by whoever asks first.
+type File = OnceCell<Known>;
+
+struct Known {
+    verdict: Result<Rules, Fault>,
+    expires: Instant,
+}
+
+impl Robots {
+    /// Nothing remembered yet.
+    pub fn new(settings: &Reloadable<FetchSettings>) -> Self {
+        Self { settings: settings.clone(), memory: Mutex::default() }
+    }
+
+    /// The delay that `url`'s host asks for between requests, if `url` may be asked at all. `fetch` gets the body of a
+    /// robots.txt; it is called only where none is remembered.
+    pub async fn admit<F>(&self, url: &Url, fetch: impl FnOnce(Url) -> F) -> Result<Duration, Fault>
+    where
+        F: Future<Output = Result<Bytes, Fault>>,
+    {
+        let origin = Origin::of(url);
+        let file = self.file(&origin);
+        let known = file
+            .get_or_init(|| async {
+                let place = url.join("/robots.txt").expect("a web URL is a base");
+                let known = self.judge(fetch(place).await);
+                self.memory().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
+                known
+            })
+            .await;
+        match &known.verdict {
+            Ok(rules) if rules.allow(url) => {
+                Ok(rules.delay.min(Duration::from_millis(self.settings.get().robots_crawl_delay_max_ms)))
+            }
+            Ok(_) => {
+                Err(Fault::permanent(Class::Policy, "robots", format!("{origin}/robots.txt disallows {}", url.path())))
+            }
+            Err(fault) if fault.permanent => Err(fault.clone()),
+            Err(fault) => Err(fault.clone().after(millis_until(known.expires))),
+        }
+    }
+
+    /// What a fetched robots.txt means.
+    ///
+    /// RFC 9309, 2.3.1: a status that says no, or too many redirects, means that there are no rules; an unreachable file
+    /// means that everything is disallowed, for now. A file where our own policy does not let us go stays unread for good.
+    fn judge(&self, fetched: Result<Bytes, Fault>) -> Known {
+        let settings = self.settings.get();
+        let ttl = Duration::from_millis(settings.robots_ttl_ms);
+        let (verdict, lasts) = match fetched {
+            Ok(body) => (Ok(Rules::parse(&body, settings.agent())), ttl),
+            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(Rules::none()), ttl),
+            Err(fault) if fault.permanent => {
+                let detail = format!("its robots.txt cannot be read: {}", fault.detail);
+                (Err(Fault { detail, ..fault }), ttl)
+            }
+            Err(fault) => {
+                let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(ttl);
+                let verdict = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
+                (Err(verdict), Duration::from_millis(settings.robots_retry_ms).max(asked))
+            }
+        };
+        Known { verdict, expires: Instant::now() + lasts }
+    }
+
+    /// The file of an origin: the one that is remembered or being fetched, else an empty one.
+    fn file(&self, origin: &Origin) -> Arc<File> {
+        let mut memory = self.memory();
+        let now = Instant::now();
+        let fresh = |file: &&Arc<File>| file.get().is_none_or(|known| known.expires > now);
+        if let Some(file) = memory.files.get(origin).filter(fresh) {
+            return Arc::clone(file);
+        }
+        let file = Arc::new(File::new());
+        memory.files.insert(origin.clone(), Arc::clone(&file));
+        file
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Counts a file that has arrived; beyond `bytes_max` the files that expire first are forgotten, down to half of it.
+    /// Files that are being fetched stay.
+    fn grow(&mut self, bytes: usize, bytes_max: usize) {
+        self.bytes += bytes;
+        if self.bytes <= bytes_max {
+            return;
+        }
+        let arrived = self
+            .files
+            .iter()
+            .filter_map(|(origin, file)| file.get().map(|known| (known.expires, known.bytes(), origin.clone())));
+        let mut arrived: Vec<_> = arrived.collect();
+        arrived.sort_unstable_by_key(|(expires, ..)| std::cmp::Reverse(*expires));
+        self.bytes = 0;
+        for (_, bytes, origin) in arrived {
+            if self.bytes + bytes <= bytes_max / 2 {
+                self.bytes += bytes;
+            } else {
+                self.files.remove(&origin);
+            }
+        }
+    }
+}
+
+impl Known {
+    /// What it holds in memory, about, in bytes.
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.verdict.as_ref().map_or(0, Rules::bytes)
+    }
+}
+
+/// What a remembered file needs besides its rules, about, in bytes.
+const ENTRY_BYTES: usize = 512;
+
+fn millis_until(moment: Instant) -> u64 {
+    moment.saturating_duration_since(Instant::now()).as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect(text)
+    }
+
+    fn robots(change: fn(&mut FetchSettings)) -> Robots {
+        let mut settings = FetchSettings::default();
+        change(&mut settings);
+        Robots::new(&settings.into())
+    }
+
+    /// Asks about `url` of a host whose robots.txt is `answer`; counts the fetches.
+    async fn ask(
+        robots: &Robots,
+        text: &str,
+        (answer, fetches): (Result<&'static str, Fault>, &AtomicUsize),
+    ) -> Result<Duration, Fault> {
+        let fetch = |place: Url| async move {
+            assert_eq!(place.path(), "/robots.txt");
+            fetches.fetch_add(1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            answer.map(|text| Bytes::from_static(text.as_bytes()))
+        };
+        robots.admit(&url(text), fetch).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_fetch_serves_every_question_until_it_expires() {
+        let robots = robots(|settings| settings.robots_ttl_ms = 60_000);
+        let fetches = AtomicUsize::new(0);
+        let text = Ok("User-agent: *\nDisallow: /no\nCrawl-delay: 900");
+        let (a, b) = tokio::join!(
+            ask(&robots, "http://a.example/yes", (text.clone(), &fetches)),
+            ask(&robots, "http://a.example/no", (text.clone(), &fetches)),
+        );
+        assert_eq!(a, Ok(Duration::from_secs(30)), "an over-long delay is shortened, never ignored");
+        let fault = b.expect_err("disallowed");
+        assert_eq!((fault.reason.as_str(), fault.permanent, fault.class), ("robots", true, Class::Policy));
+        assert_eq!(fetches.load(SeqCst), 1);
+        ask(&robots, "https://a.example/yes", (text.clone(), &fetches)).await.expect("allowed");
+        ask(&robots, "http://a.example:81/yes", (text.clone(), &fetches)).await.expect("allowed");
+        assert_eq!(fetches.load(SeqCst), 3, "scheme and port have rules of their own");
+        tokio::time::sleep(Duration::from_millis(60_001)).await;
+        ask(&robots, "http://a.example/yes", (text, &fetches)).await.expect("allowed");
+        assert_eq!(fetches.load(SeqCst), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreachable_file_disallows_for_now_and_says_when_to_ask_again() {
+        let (robots, fetches) = (robots(|_| ()), AtomicUsize::new(0));
+        let busy = Fault::transient(Class::Busy, "http_503", "Service Unavailable");
+        let asked = (Err(busy.clone()), &fetches);
+        let fault = ask(&robots, "http://a.example/", asked).await.expect_err("unreachable");
+        assert_eq!((fault.reason.as_str(), fault.permanent, fault.class), ("robots_unreachable", false, Class::Busy));
+        assert_eq!(fault.retry_after_ms, Some(5_000));
+        tokio::time::sleep(Duration::from_millis(4_000)).await;
+        let fault = ask(&robots, "http://a.example/", (Ok(""), &fetches)).await.expect_err("not asked again yet");
+        assert_eq!((fault.retry_after_ms, fetches.load(SeqCst)), (Some(1_000), 1));
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        assert_eq!(ask(&robots, "http://a.example/", (Ok(""), &fetches)).await, Ok(Duration::ZERO));
+        let fault = ask(&robots, "http://b.example/", (Err(busy.after(90_000)), &fetches)).await.expect_err("busy");
+        assert_eq!(fault.retry_after_ms, Some(90_000), "its own Retry-After is honoured");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_means_no_rules_and_our_own_policy_means_no() {
+        let (robots, fetches) = (robots(|_| ()), AtomicUsize::new(0));
+        let gone = Fault::permanent(Class::Refused, "http_404", "Not Found");
+        assert!(ask(&robots, "http://a.example/", (Err(gone), &fetches)).await.is_ok());
+        let inside = Fault::permanent(Class::Policy, "private_address", "10.0.0.1");
+        let fault = ask(&robots, "http://b.example/", (Err(inside), &fetches)).await.expect_err("refused");
+        assert_eq!((fault.reason.as_str(), fault.permanent), ("private_address", true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_fetch_is_taken_over() {
+        let (robots, fetches) = (robots(|_| ()), AtomicUsize::new(0));
+        {
+            let abandoned = ask(&robots, "http://a.example/", (Ok(""), &fetches));
+            tokio::pin!(abandoned);
+            assert!(futures::poll!(abandoned.as_mut()).is_pending());
+        }
+        assert!(ask(&robots, "http://a.example/", (Ok(""), &fetches)).await.is_ok());
+        assert_eq!(fetches.load(SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded() {
+        let (robots, fetches) =
+            (robots(|settings| settings.robots_cache_max_bytes = 20 * ENTRY_BYTES), AtomicUsize::new(0));
+        for n in 0..500 {
+            ask(&robots, &format!("http://h{n}.example/"), (Ok(""), &fetches)).await.expect("allowed");
+            let memory = robots.memory();
+            assert!(memory.files.len() <= 21 && memory.bytes <= 20 * ENTRY_BYTES, "{}", memory.files.len());
+        }
+        ask(&robots, "http://h498.example/", (Ok(""), &fetches)).await.expect("allowed");
+        assert_eq!(fetches.load(SeqCst), 500, "the newest are remembered");
+    }
+}
