@@ -5,16 +5,20 @@
 //! `database.rs`. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`,
 //! as on any server, a power cut too; a fact that breaks a promise is refused and leaves no trace.
 
-mod admit;
 mod alternates;
 mod audit;
-mod books;
 pub(crate) mod database;
+mod discover;
+mod error;
+mod location;
 mod lock;
-mod place;
+mod log;
 mod postgres;
 mod reader;
+mod rebuild;
+mod record;
 mod redrive;
+mod reorder;
 pub(crate) mod rows;
 mod schema;
 mod settle;
@@ -23,12 +27,17 @@ mod status;
 mod tallies;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transaction;
+pub(crate) mod value;
+mod working_set;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
-pub use place::Place;
-pub use postgres::server::Address;
+pub use location::StateLocation;
+/// The name of a location outside this crate.
+pub use location::StateLocation as Place;
+pub use postgres::address::Address;
 pub use reader::Reader;
 pub use redrive::Selection;
 pub use state::StateLedger;

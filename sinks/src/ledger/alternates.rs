@@ -10,13 +10,15 @@ use faceflow_core::transition::{Event, State};
 use url::Url;
 
 use super::Status;
-use super::books::{Books, Entry, Line, step};
 use super::database::{Moment, values};
-use super::rows::{EntryKind, Trouble, Word};
+use super::error::TransactionError;
+use super::log::LogRow;
+use super::rows::EntryKind;
+use super::transaction::{Entry, LedgerTransaction, step};
 
-impl Books<'_, '_> {
+impl LedgerTransaction<'_, '_> {
     /// Takes in the other addresses of `image`, which `by` shows. If `image` has failed before, the next one is opened.
-    pub fn offered(&mut self, image: &Image, by: Option<i64>) -> Result<(), Trouble> {
+    pub fn offered(&mut self, image: &Image, by: Option<i64>) -> Result<(), TransactionError> {
         if image.alternates.is_empty() {
             return Ok(());
         }
@@ -37,130 +39,132 @@ impl Books<'_, '_> {
         image: &Image,
         (rank, url): (i64, &Url),
         (primary, by): (&Entry, Option<i64>),
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TransactionError> {
         let known = self.find(Key::image(url))?;
         step(known.map(|entry| entry.state), Event::Offer, url)?;
         let alternate = match known {
             Some(entry) => entry,
             None => self.new_alternate(image, (rank, url), primary)?,
         };
-        let sql = "INSERT INTO offers (image, alternate, rank) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-        self.run(sql, values![primary.id, alternate.id, rank])?;
-        let sql = "UPDATE offers SET rank = ?3 WHERE image = ?1 AND alternate = ?2 AND rank > ?3";
-        self.run(sql, values![primary.id, alternate.id, rank])?;
+        self.rows.offer(primary.id, alternate.id, rank)?;
         self.sighted(&alternate, by)?;
-        self.restand(&alternate)
+        self.restand(alternate.id)
     }
 
-    fn new_alternate(&mut self, image: &Image, (rank, url): (i64, &Url), primary: &Entry) -> Result<Entry, Trouble> {
-        let site = self.site(image.site.as_str())?;
-        let sql = "INSERT INTO entries (tenant, key, kind, state, site, url, primary_entry, rank, lane)
-            VALUES (?1, ?2, 'image', 'alternate', ?3, ?4, ?5, ?6, ?7)";
-        let (key, lane) = (Key::image(url), queue_of(url));
-        let values = values![self.tenant, key, site, url.as_str(), primary.id, rank, lane as i64];
-        let id = self.moment.insert(sql, values)?;
+    fn new_alternate(
+        &mut self,
+        image: &Image,
+        (rank, url): (i64, &Url),
+        primary: &Entry,
+    ) -> Result<Entry, TransactionError> {
+        let (site, key, queue) = (self.site(&image.site)?, Key::image(url), queue_of(url) as i64);
+        let row = self.rows.new_entry(EntryKind::Image, (key, url.as_str()), (site, queue))?;
+        row.set_state(State::Alternate, None);
+        let id = row.id;
+        self.rows.stand_behind(id, primary.id, rank)?;
         self.tallies.discover(EntryKind::Image);
         self.count_behind(primary, 1)?;
-        self.log(Line { kind: "offered", entry: Some(id), other: Some(primary.id), ..Line::default() })?;
-        Ok(Entry { id, primary: Some(primary.id), ..Entry::new(key, State::Alternate, (site, lane)) })
+        self.note(LogRow { kind: "offered", entry: Some(id), other: Some(primary.id), ..LogRow::default() });
+        self.entry(id)
     }
 
     /// Puts an alternate where it belongs: behind the image with the smallest key that offers it, or, if that has failed,
     /// behind whatever stands for it.
-    fn restand(&mut self, alternate: &Entry) -> Result<(), Trouble> {
+    fn restand(&mut self, alternate: i64) -> Result<(), TransactionError> {
+        let alternate = self.entry(alternate)?;
         if alternate.state != State::Alternate {
             return Ok(());
         }
-        let sql = "SELECT o.image, o.rank FROM offers o JOIN entries e ON e.id = o.image WHERE o.alternate = ?1
-            ORDER BY e.key LIMIT 1";
-        let offer = self.moment.one(sql, values![alternate.id], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
-        let Some((image, rank)) = offer else { return Ok(()) };
-        let image = self.entry(image)?;
+        let mut offers = Vec::new();
+        for (image, rank) in self.rows.offers_to(alternate.id)? {
+            offers.push((self.entry(image)?, rank));
+        }
+        let Some((image, rank)) = offers.into_iter().min_by_key(|(image, _)| image.key) else { return Ok(()) };
         let front = match image.state {
             State::Rejected | State::Dead => self.standing(image.id)?.unwrap_or(image),
             _ => image,
         };
         if alternate.primary != Some(front.id) {
-            self.leave(alternate)?;
+            self.leave(&alternate)?;
             self.count_behind(&front, 1)?;
         }
-        let sql = "UPDATE entries SET primary_entry = ?2, rank = ?3 WHERE id = ?1";
-        self.run(sql, values![alternate.id, front.id, rank])
+        let row = self.rows.entry(alternate.id)?;
+        if (row.primary, row.rank) != (Some(front.id), Some(rank)) {
+            self.rows.stand_behind(alternate.id, front.id, rank)?;
+        }
+        Ok(())
     }
 
     /// What stands for an image that has failed: the best of its alternates that is open or settled.
-    fn standing(&self, failed: i64) -> Result<Option<Entry>, Trouble> {
+    fn standing(&mut self, failed: i64) -> Result<Option<Entry>, TransactionError> {
         let alternates = self.alternates_of(failed)?;
-        let standing = alternates.into_iter().find(|(_, state)| matches!(state, State::Open | State::Settled));
-        standing.map(|(id, _)| self.entry(id)).transpose()
+        Ok(alternates.into_iter().find(|alternate| matches!(alternate.state, State::Open | State::Settled)))
     }
 
     /// The alternates that an image offers, the best first.
-    fn alternates_of(&self, image: i64) -> Result<Vec<(i64, State)>, Trouble> {
-        let sql = "SELECT e.id, e.state FROM offers o JOIN entries e ON e.id = o.alternate WHERE o.image = ?1
-            ORDER BY o.rank, e.key";
-        self.moment.list(sql, values![image], |row| Ok((row.get::<i64>(0)?, row.get::<Word>(1)?.0)))
+    fn alternates_of(&mut self, image: i64) -> Result<Vec<Entry>, TransactionError> {
+        let mut alternates = Vec::new();
+        for (alternate, rank) in self.rows.offers_of(image)? {
+            alternates.push((rank, self.entry(alternate)?));
+        }
+        alternates.sort_by_key(|(rank, entry)| (*rank, entry.key));
+        Ok(alternates.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// An alternate leaves its place.
-    pub fn leave(&mut self, alternate: &Entry) -> Result<(), Trouble> {
+    pub fn leave(&mut self, alternate: &Entry) -> Result<(), TransactionError> {
         let Some(primary) = alternate.primary else { return Ok(()) };
         let primary = self.entry(primary)?;
         self.count_behind(&primary, -1)
     }
 
     /// One alternate more or fewer stands behind `front`.
-    fn count_behind(&mut self, front: &Entry, change: i64) -> Result<(), Trouble> {
-        let Some(picture) = front.picture else {
-            self.tallies.count(EntryKind::Image, Status::Open, change);
-            return Ok(());
-        };
-        let sql = "UPDATE pictures SET behind = behind + ?2 WHERE id = ?1";
-        self.change_picture(picture, |books| books.run(sql, values![picture, change]))
-    }
-
-    /// How many alternates stand behind an entry.
-    pub fn behind(&self, entry: i64) -> Result<i64, Trouble> {
-        let sql = "SELECT count(*) FROM entries WHERE primary_entry = ?1 AND state = 'alternate'";
-        Ok(self.moment.one(sql, values![entry], |row| row.get(0))?.unwrap_or(0))
+    fn count_behind(&mut self, front: &Entry, change: i64) -> Result<(), TransactionError> {
+        match front.picture {
+            Some(picture) => self.change_picture(picture, |row| row.behind += change),
+            None => {
+                self.tallies.count(EntryKind::Image, Status::Open, change);
+                Ok(())
+            }
+        }
     }
 
     /// After an image has failed: the next alternate of everyone who relied on it is opened, and those that stood behind it
     /// find another place.
-    pub fn hand_on(&mut self, failed: &Entry) -> Result<(), Trouble> {
-        let sql = "SELECT image FROM offers WHERE alternate = ?1 ORDER BY image";
-        let mut relying = self.moment.list(sql, values![failed.id], |row| row.get::<i64>(0))?;
-        relying.insert(0, failed.id);
+    pub fn hand_on(&mut self, failed: &Entry) -> Result<(), TransactionError> {
+        let mut relying = vec![failed.id];
+        relying.extend(self.rows.offers_to(failed.id)?.into_iter().map(|(image, _)| image));
         for image in relying {
             if matches!(self.entry(image)?.state, State::Rejected | State::Dead) {
                 self.advance(image)?;
             }
         }
-        let sql = "SELECT id FROM entries WHERE primary_entry = ?1 AND state = 'alternate' ORDER BY id";
-        for alternate in self.moment.list(sql, values![failed.id], |row| row.get::<i64>(0))? {
-            let alternate = self.entry(alternate)?;
-            self.restand(&alternate)?;
+        for alternate in self.rows.behind(failed.id)? {
+            self.restand(alternate)?;
         }
         Ok(())
     }
 
     /// Opens the best alternate of a failed image that has not failed itself, unless it stands already.
-    fn advance(&mut self, failed: i64) -> Result<(), Trouble> {
-        let alternates = self.alternates_of(failed)?;
-        let next = alternates.into_iter().find(|(_, state)| !matches!(state, State::Rejected | State::Dead));
-        let Some((next, State::Alternate)) = next else { return Ok(()) };
-        let entry = self.entry(next)?;
-        step(Some(State::Alternate), Event::Redrive, format!("entry {next}"))?;
-        self.leave(&entry)?;
-        self.run("UPDATE entries SET state = 'open', primary_entry = NULL, rank = NULL WHERE id = ?1", values![next])?;
-        self.open(entry.lane, 0, false);
+    fn advance(&mut self, failed: i64) -> Result<(), TransactionError> {
+        let mut alternates = self.alternates_of(failed)?.into_iter();
+        let next = alternates.find(|alternate| !matches!(alternate.state, State::Rejected | State::Dead));
+        let Some(next) = next.filter(|next| next.state == State::Alternate) else { return Ok(()) };
+        step(Some(State::Alternate), Event::Redrive, format!("entry {}", next.id))?;
+        self.leave(&next)?;
+        let run = self.context.run;
+        let row = self.rows.change_entry(next.id)?;
+        row.set_state(State::Open, run);
+        (row.primary, row.rank) = (None, None);
+        self.open(next.queue, 0, false);
         self.tallies.count(EntryKind::Image, Status::Open, 1);
-        self.log(Line { kind: "opened", entry: Some(next), other: Some(failed), ..Line::default() })
+        self.note(LogRow { kind: "opened", entry: Some(next.id), other: Some(failed), ..LogRow::default() });
+        Ok(())
     }
 }
 
 /// The smallest URL of the pages that show an image.
-pub(super) fn first_page(moment: &Moment<'_>, image: i64) -> Result<Option<String>, Trouble> {
+pub(super) fn first_page(moment: &Moment<'_>, image: i64) -> Result<Option<String>, TransactionError> {
     let sql = "SELECT min(p.url) FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
     Ok(moment.one(sql, values![image], |row| row.get(0))?.flatten())
 }

@@ -3,10 +3,14 @@
 //! Nothing of what facts mean is here, only what a server needs that a file does not: connections, the other dialect, a
 //! schema of its own, and leases in place of the file's lock.
 
+pub(super) mod address;
+pub(super) mod array;
 pub(super) mod client;
 mod codec;
 mod dialect;
+mod heartbeat;
 pub(super) mod lease;
+pub(super) mod message;
 pub(super) mod schema;
 pub(super) mod server;
 mod tls;

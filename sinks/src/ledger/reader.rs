@@ -10,7 +10,7 @@ use faceflow_core::tally::Tally;
 
 use super::alternates::first_page;
 use super::database::{Connection, Moment, Row, values};
-use super::place::{Backend, Place};
+use super::location::{Backend, StateLocation};
 use super::postgres::lease::{lives, who_looks_again};
 use super::rows::{CONTENT, Trouble, Word, content_at, parse_url, split_keys};
 use super::tallies::Tallies;
@@ -38,7 +38,7 @@ pub(super) fn check_tenant(tenant: &str) -> Result<(), OpenError> {
 
 impl Reader {
     /// Opens the state at `place` for reading about `tenant`.
-    pub fn open(place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+    pub fn open(place: impl Into<StateLocation>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
         check_tenant(tenant)?;
         Self::of(Backend::new(&place.into(), settings)?, tenant)
     }

@@ -1,12 +1,18 @@
 //! `faceflow retry`: dead and waiting work is due at once, with its attempts counted anew.
+//!
+//! There may be very much of it, so it is selected and driven in batches, each a transaction of its own: a process that is killed
+//! half-way has driven the first of them, and the same command goes on with the rest.
 
 use faceflow_core::record::Key;
 use faceflow_core::transition::{Event, State};
 use url::Url;
 
-use super::books::{Books, Line, step};
-use super::database::values;
-use super::rows::{EntryKind, Trouble, Word};
+use super::error::TransactionError;
+use super::log::LogRow;
+use super::record::Record;
+use super::rows::EntryKind;
+use super::transaction::{LedgerTransaction, step};
+use super::value::{Value, values};
 
 /// Which entries to drive again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,85 +25,132 @@ pub struct Selection {
     pub urls: Vec<Url>,
 }
 
-/// Entries of a tenant that are dead (?2) or waiting (?3). What another run has is not ours to drive, nor what one tries
-/// just now.
+/// How far a redrive has come: what is after these numbers, and after so many of the URLs that were named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    entry: i64,
+    picture: i64,
+    url: usize,
+    pub driven: u64,
+    pub done: bool,
+}
+
+/// Entries that are dead (?2) or waiting (?3). What another run has is not ours to drive, nor what one tries just now.
 const ENTRIES: &str = "SELECT id FROM entries WHERE tenant = ?1
-    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
+    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL) AND id > ?4";
 
 /// The same for pictures that no other stands for.
 const PICTURES: &str = "SELECT id FROM pictures WHERE tenant = ?1 AND coalesce(representative, id) = id
-    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
+    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL) AND id > ?4";
 
-impl Books<'_, '_> {
-    /// Drives entries and pictures again. Returns how many.
-    pub fn redrive(&mut self, selection: &Selection) -> Result<u64, Trouble> {
-        let (entries, pictures) = match &selection.urls[..] {
-            [] => (self.ids("entries", ENTRIES, selection)?, self.ids("pictures", PICTURES, selection)?),
-            urls => self.named(urls, selection)?,
+/// Of a URL that is named, the rejected too; but the bytes of a data: URI are not kept once it is rejected: that one could not be
+/// tried again.
+const NAMED_ENTRY: &str = "SELECT id FROM entries WHERE tenant = ?1 AND (?2 AND state = 'dead'
+    OR ?3 AND state = 'open' AND due_ms IS NOT NULL OR ?2 AND state = 'rejected' AND url NOT LIKE 'data:%') AND id = ?4";
+
+const NAMED_PICTURE: &str = "SELECT id FROM pictures WHERE tenant = ?1 AND coalesce(representative, id) = id
+    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL) AND id = ?4";
+
+impl LedgerTransaction<'_, '_> {
+    /// Drives the next of what is selected, at most `max`. `tried`: another run tries just now what ended badly and is due.
+    pub fn redrive_some(
+        &mut self,
+        selection: &Selection,
+        progress: &mut Progress,
+        (max, tried): (usize, bool),
+    ) -> Result<(), TransactionError> {
+        let chosen = |state: &Self, sql: &str, from: i64, max: usize| {
+            let values = values![state.context.tenant, selection.dead, selection.waiting, from, max as i64];
+            state.free(tried, |free, theirs| {
+                let sql = format!("{sql}{free} ORDER BY id LIMIT ?5");
+                state.moment.list(&sql, &[values, theirs].concat(), |row| row.get::<i64>(0))
+            })
         };
-        for id in &entries {
-            self.redrive_entry(*id)?;
-        }
-        for id in &pictures {
-            self.redrive_picture(*id)?;
-        }
-        Ok((entries.len() + pictures.len()) as u64)
-    }
-
-    fn ids(&self, table: &str, sql: &str, selection: &Selection) -> Result<Vec<i64>, Trouble> {
-        let values = values![self.tenant, selection.dead, selection.waiting];
-        self.moment.list(&format!("{sql}{}", self.moment.free(table)), values, |row| row.get(0))
-    }
-
-    fn named(&self, urls: &[Url], selection: &Selection) -> Result<(Vec<i64>, Vec<i64>), Trouble> {
         let (mut entries, mut pictures) = (Vec::new(), Vec::new());
-        // The bytes of a data: URI are not kept once it is rejected: that one could not be tried again.
-        let entry = "SELECT id FROM entries WHERE id = ?1 AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL
-            OR ?2 AND state = 'rejected' AND url NOT LIKE 'data:%')";
-        let picture = "SELECT id FROM pictures WHERE id = ?1 AND coalesce(representative, id) = id
-            AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL)";
-        for key in urls.iter().flat_map(|url| [Key::page(url), Key::image(url)]) {
-            let Some(found) = self.find(key)? else { continue };
-            let chosen = |table, sql, id: i64| {
-                let values = values![id, selection.dead, selection.waiting];
-                self.moment.one(&format!("{sql}{}", self.moment.free(table)), values, |row| row.get::<i64>(0))
-            };
-            entries.extend(chosen("entries", entry, found.id)?);
-            if let Some(id) = found.picture {
-                pictures.extend(chosen("pictures", picture, id)?);
+        if selection.urls.is_empty() {
+            entries = chosen(self, ENTRIES, progress.entry, max)?;
+            pictures = chosen(self, PICTURES, progress.picture, max - entries.len())?;
+            progress.done = entries.len() + pictures.len() < max;
+        } else {
+            let named = selection.urls.iter().skip(progress.url).take(max);
+            let keys: Vec<Key> = named.flat_map(|url| [Key::page(url), Key::image(url)]).collect();
+            for key in keys {
+                let Some(found) = self.find(key)? else { continue };
+                entries.extend(chosen(self, NAMED_ENTRY, found.id, 1)?);
+                if let Some(picture) = found.picture {
+                    pictures.extend(chosen(self, NAMED_PICTURE, picture, 1)?);
+                }
             }
+            entries.sort_unstable();
+            entries.dedup();
+            pictures.sort_unstable();
+            pictures.dedup();
+            progress.url += max;
+            progress.done = progress.url >= selection.urls.len();
         }
-        entries.sort_unstable();
-        entries.dedup();
-        pictures.sort_unstable();
-        pictures.dedup();
-        Ok((entries, pictures))
+        progress.entry = entries.last().copied().unwrap_or(progress.entry);
+        progress.picture = pictures.last().copied().unwrap_or(progress.picture);
+        progress.driven += (entries.len() + pictures.len()) as u64;
+        if !entries.is_empty() || !pictures.is_empty() {
+            self.take_in(Record::Redriven { entries, pictures })?;
+        }
+        Ok(())
     }
 
-    fn redrive_entry(&mut self, id: i64) -> Result<(), Trouble> {
-        let entry = self.entry(id)?;
+    /// Calls `select` with a condition, and the values it takes from ?6 on, that is true of rows which no other living run has or
+    /// tries just now. A file has one writer.
+    fn free<T>(&self, tried: bool, select: impl FnOnce(&str, &[Value<'_>]) -> T) -> T {
+        if self.context.run.is_none() {
+            return select("", &[]);
+        }
+        // An array as text: the statement stays the same whoever the others are.
+        let others: Vec<String> = self.context.others.iter().map(i64::to_string).collect();
+        let others = format!("{{{}}}", others.join(","));
+        // Runs note times by their own clocks.
+        let soon = self.context.now_ms + 60_000;
+        let free = " AND (run IS NULL OR run <> ALL (CAST(CAST(?6 AS TEXT) AS BIGINT[])))
+            AND (NOT ?7 OR revive_ms IS NULL OR revive_ms > ?8)";
+        select(free, values![&others, tried, soon])
+    }
+
+    /// Drives entries and pictures again.
+    pub fn redrive(&mut self, entries: &[i64], pictures: &[i64]) -> Result<(), TransactionError> {
+        self.rows.need(entries, pictures)?;
+        entries.iter().try_for_each(|id| self.redrive_entry(*id))?;
+        pictures.iter().try_for_each(|id| self.redrive_picture(*id))
+    }
+
+    fn redrive_entry(&mut self, id: i64) -> Result<(), TransactionError> {
+        let (entry, run) = (self.entry(id)?, self.context.run);
         let next = step(Some(entry.state), Event::Redrive, format!("entry {id}"))?;
-        let sql = "UPDATE entries SET state = 'open', attempts = 0, spared = 0, due_ms = NULL, reason = NULL,
-            detail = NULL, revive_ms = NULL WHERE id = ?1";
-        self.run(sql, values![id])?;
+        let row = self.rows.change_entry(id)?;
+        row.set_state(State::Open, run);
+        (row.attempts, row.uncounted, row.due_ms, row.retry_settled_ms) = (0, 0, None, None);
+        (row.patch.reason, row.patch.detail) = (Some(None), Some(None));
         if let Some(next) = next {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };
             self.recount(kind, Some(entry.state), next);
         }
-        self.log(Line { kind: "redriven", entry: Some(id), ..Line::default() })
+        self.note(LogRow { kind: "redriven", entry: Some(id), ..LogRow::default() });
+        Ok(())
     }
 
-    fn redrive_picture(&mut self, id: i64) -> Result<(), Trouble> {
-        self.change_picture(id, |books| {
-            let state = "SELECT state FROM pictures WHERE id = ?1";
-            let state = books.moment.one(state, values![id], |row| row.get::<Word>(0))?;
-            let state = state.map(|word| word.0);
-            let next = step(state, Event::Redrive, format!("picture {id}"))?.or(state).unwrap_or(State::Open);
+    fn redrive_picture(&mut self, id: i64) -> Result<(), TransactionError> {
+        let (state, run) = (self.rows.picture(id)?.state, self.context.run);
+        let next = step(Some(state), Event::Redrive, format!("picture {id}"))?.unwrap_or(state);
+        self.change_picture(id, |row| {
+            row.set_state(next, run);
             // Due at once, and still a scheduled retry: it goes straight to the detector.
-            let sql = "UPDATE pictures SET state = ?2, attempts = 0, spared = 0, due_ms = 0, reason = NULL,
-                detail = NULL, revive_ms = NULL WHERE id = ?1";
-            books.run(sql, values![id, Word(next)])
+            (row.attempts, row.uncounted, row.due_ms, row.retry_settled_ms) = (0, 0, Some(0), None);
+            (row.reason, row.detail) = (Some(None), Some(None));
         })?;
-        self.log(Line { kind: "redriven", picture: Some(id), ..Line::default() })
+        self.note(LogRow { kind: "redriven", picture: Some(id), ..LogRow::default() });
+        Ok(())
+    }
+
+    /// Pictures of a run that has ended, which were not looked at, are due at once.
+    pub fn due_at_once(&mut self, pictures: &[i64]) -> Result<(), TransactionError> {
+        self.rows.need(&[], pictures)?;
+        pictures.iter().try_for_each(|id| self.change_picture(*id, |row| row.due_ms = Some(0)))
     }
 }

@@ -1,60 +1,11 @@
 //! How keys, states and records are written in columns, and read back.
 
-use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::{Content, Key, Phash};
-use faceflow_core::transition::{IllegalTransition, State};
+use faceflow_core::transition::State;
 use url::Url;
 
-use super::database::{Cell, Column, Row, Value};
-use super::postgres::server::said;
-
-/// Why a statement or a fact failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// The fact names an entry that cannot take that step.
-    #[error("{key}: {step}")]
-    Illegal { key: String, step: IllegalTransition },
-    /// The fact is about work that another run has.
-    #[error("{key} is with run {run}, which lives: this run has lost it, or never had it")]
-    Held { key: String, run: i64 },
-    /// This run may not write any more.
-    #[error("{0}")]
-    Lost(String),
-    /// SQLite refused.
-    #[error("{0}")]
-    Sql(rusqlite::Error),
-    /// The server refused, or is gone.
-    #[error("{}", said(.0))]
-    Server(tokio_postgres::Error),
-    /// Whoever reads wants no more.
-    #[error("stopped: {0}")]
-    Stopped(String),
-    /// The state holds something that we did not write.
-    #[error("the state is damaged: {0}")]
-    Damaged(String),
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Server(error)
-    }
-}
-
-impl Trouble {
-    /// The error that callers see.
-    pub(super) fn at(self, place: &str) -> LedgerError {
-        match self {
-            Self::Illegal { key, step } => LedgerError::Illegal { key, step },
-            other => LedgerError::Storage { place: place.to_owned(), reason: other.to_string() },
-        }
-    }
-}
+pub(crate) use super::error::TransactionError as Trouble;
+use super::value::{Cell, Column, Row, Value};
 
 /// A state as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

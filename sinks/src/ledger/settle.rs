@@ -1,19 +1,21 @@
-//! What becomes of work: retries, ends, kept bytes, delivered faces, and who stands for whom.
+//! What becomes of work: retries, ends, stored bytes, detected faces, and who stands for whom.
 
+use faceflow_core::detector::Detection;
 use faceflow_core::record::{
-    Content, ContentId, DETECTION_QUEUE, DetectedFrame, Disposition, DuplicateAssignment, Frame, QueueId, StoredImage,
-    Work,
+    Content, ContentId, DETECTION_QUEUE, Disposition, DuplicateAssignment, Frame, Key, QueueId, Work,
 };
 use faceflow_core::transition::{Event, IllegalTransition, State};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
+use url::Url;
 
 use super::Status;
-use super::books::{Books, Entry, Line, PictureRow, brief, fault_body, try_step};
-use super::database::values;
-use super::rows::{EntryKind, Trouble, Word};
+use super::error::TransactionError;
+use super::log::LogRow;
+use super::rows::EntryKind;
+use super::transaction::{Entry, LedgerTransaction, Picture, brief, fault_body, try_step};
 
-/// A fate without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.
+/// A failure without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.
 struct End<'a> {
     event: Event,
     kind: &'static str,
@@ -22,35 +24,39 @@ struct End<'a> {
     again: Option<Time>,
 }
 
-impl End<'_> {
-    fn body(&self, attempts: u32, scale: Option<f32>) -> String {
-        fault_body(self.fault, attempts, (self.due.or(self.again), scale))
-    }
-}
-
-impl Books<'_, '_> {
-    pub fn fate(&mut self, fate: &Disposition) -> Result<(), Trouble> {
-        let (work, end) = match fate {
-            Disposition::Retry { work, fault, due } => {
-                (work, End { event: Event::Retry, kind: "retry", fault, due: Some(*due), again: None })
+impl<'a> End<'a> {
+    fn of(fate: &'a Disposition) -> Self {
+        match fate {
+            Disposition::Retry { fault, due, .. } => {
+                Self { event: Event::Retry, kind: "retry", fault, due: Some(*due), again: None }
             }
-            Disposition::Rejected { work, fault, again } => {
-                (work, End { event: Event::Reject, kind: "rejected", fault, due: None, again: *again })
+            Disposition::Rejected { fault, again, .. } => {
+                Self { event: Event::Reject, kind: "rejected", fault, due: None, again: *again }
             }
-            Disposition::Dead { work, fault, again } => {
-                (work, End { event: Event::Die, kind: "dead", fault, due: None, again: *again })
+            Disposition::Dead { fault, again, .. } => {
+                Self { event: Event::Die, kind: "dead", fault, due: None, again: *again }
             }
-            Disposition::DegradedAccepted { work, fault } => {
-                (work, End { event: Event::Settle, kind: "delivered", fault, due: None, again: None })
+            Disposition::DegradedAccepted { fault, .. } => {
+                Self { event: Event::Settle, kind: "delivered", fault, due: None, again: None }
             }
-        };
-        match work {
-            Work::Frame(frame) => self.frame_failed(frame, &end),
-            Work::Page(_) | Work::Image(_) => self.entry_failed(work, &end),
         }
     }
 
-    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<(), Trouble> {
+    fn body(&self, attempts: u32, scale: Option<f32>) -> Option<String> {
+        Some(fault_body(self.fault, attempts, (self.due.or(self.again), scale)))
+    }
+}
+
+impl LedgerTransaction<'_, '_> {
+    pub fn failed(&mut self, fate: &Disposition, elsewhere: bool) -> Result<(), TransactionError> {
+        let end = End::of(fate);
+        match fate.work() {
+            Work::Frame(frame) => self.frame_failed(frame, &end, elsewhere),
+            work @ (Work::Page(_) | Work::Image(_)) => self.entry_failed(work, &end),
+        }
+    }
+
+    fn entry_failed(&mut self, work: &Work, end: &End<'_>) -> Result<(), TransactionError> {
         let (kind, url) = match work {
             Work::Page(page) => (EntryKind::Page, &page.url),
             Work::Image(image) => (EntryKind::Image, &image.url),
@@ -62,7 +68,7 @@ impl Books<'_, '_> {
             && entry.outdates(page)
         {
             if entry.state == State::Open {
-                self.open(entry.lane, 0, false);
+                self.open(entry.queue, 0, false);
             }
             return Ok(());
         }
@@ -74,158 +80,164 @@ impl Books<'_, '_> {
         }
         let (Some(entry), Some(next)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
-        // A dead entry may be driven again, so it keeps what that takes.
-        let sql = "UPDATE entries SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, turn = NULL,
-            inline = CASE ?2 WHEN 'rejected' THEN NULL ELSE inline END, revive_ms = ?7, spared = ?8 WHERE id = ?1";
-        let (due, revive) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
-        let (attempts, detail) = (work.attempts(), brief(&end.fault.detail));
-        let spared = attempts - work.attempts_counted();
-        self.run(sql, values![entry.id, Word(next), attempts, due, &end.fault.reason, detail, revive, spared])?;
+        let (attempts, run) = (work.attempts(), self.context.run);
+        self.freed.extend(self.rows.give_up_sequence(entry.id)?);
+        let row = self.rows.change_entry(entry.id)?;
+        row.set_state(next, run);
+        (row.attempts, row.uncounted) = (attempts, attempts - work.attempts_counted());
+        (row.due_ms, row.retry_settled_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
+        row.patch.reason = Some(Some(end.fault.reason.as_str().into()));
+        row.patch.detail = Some(Some(brief(&end.fault.detail).into()));
+        if next == State::Rejected {
+            // A dead entry may be driven again, so that keeps what it takes.
+            row.patch.inline = Some(None);
+        }
         self.recount(kind, Some(entry.state), next);
         let body = end.body(attempts, None);
-        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&body), ..Line::default() })?;
-        self.due(entry.lane, end.due, end.again);
+        self.note(LogRow { kind: end.kind, entry: Some(entry.id), body, ..LogRow::default() });
+        self.due(entry.queue, end.due, end.again);
         if (kind, end.due) == (EntryKind::Image, None) {
             self.hand_on(&entry)?;
         }
-        self.freed.extend(entry.turn.map(|_| entry.site));
-        self.pass_turns()
+        self.resume()
     }
 
     /// A settled page could not be looked at again: that changes nothing but when it is tried next.
-    fn not_seen_again(&mut self, entry: &Entry, end: &End<'_>, due: Time) -> Result<(), Trouble> {
-        let sql = "UPDATE entries SET again_ms = ?2 WHERE id = ?1 AND again_ms IS NOT NULL";
-        self.run(sql, values![entry.id, due as i64])?;
-        self.open(entry.lane, due, true);
-        self.log(Line { kind: end.kind, entry: Some(entry.id), body: Some(&end.body(0, None)), ..Line::default() })
+    fn not_seen_again(&mut self, entry: &Entry, end: &End<'_>, due: Time) -> Result<(), TransactionError> {
+        if self.rows.entry(entry.id)?.recrawl_ms.is_some() {
+            self.rows.change_entry(entry.id)?.recrawl_ms = Some(due as i64);
+        }
+        self.open(entry.queue, due, true);
+        let body = end.body(0, None);
+        self.note(LogRow { kind: end.kind, entry: Some(entry.id), body, ..LogRow::default() });
+        Ok(())
     }
 
     /// Notes when what failed is due again, or is tried although it ended.
-    fn due(&mut self, lane: QueueId, due: Option<Time>, again: Option<Time>) {
+    fn due(&mut self, queue: QueueId, due: Option<Time>, again: Option<Time>) {
         let (due, again) = (due.map(|due| (due, false)), again.map(|again| (again, true)));
         for (due, again) in due.into_iter().chain(again) {
-            self.open(lane, due, again);
+            self.open(queue, due, again);
         }
     }
 
-    fn frame_failed(&mut self, frame: &Frame, end: &End<'_>) -> Result<(), Trouble> {
+    fn frame_failed(&mut self, frame: &Frame, end: &End<'_>, elsewhere: bool) -> Result<(), TransactionError> {
         let id = frame.content.id;
         let picture = self.find_picture(id)?;
         let next = try_step(picture, end.event, id)?;
         let (Some(picture), Some(next)) = (picture, next) else { return Ok(()) };
-        if self.is_held(picture.run) {
-            // Another run kept the same picture first, and what becomes of it there counts.
+        self.elsewhere = elsewhere || self.is_held(picture.run);
+        if self.elsewhere {
+            // Another run stored the same picture first, and what becomes of it there counts.
             let body = End { due: None, again: None, ..*end }.body(frame.attempts, frame.scale);
-            return self.log(Line { kind: "retry", picture: Some(picture.id), body: Some(&body), ..Line::default() });
+            self.note(LogRow { kind: "retry", picture: Some(picture.id), body, ..LogRow::default() });
+            return Ok(());
         }
-        self.change_picture(picture.id, |books| {
-            let sql =
-                "UPDATE pictures SET state = ?2, attempts = ?3, due_ms = ?4, reason = ?5, detail = ?6, revive_ms = ?7,
-                scale_ppm = coalesce(?8, scale_ppm), spared = ?9 WHERE id = ?1";
-            let (due, again) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
-            let scale = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
-            let detail = brief(&end.fault.detail);
-            let (attempts, reason) = (frame.attempts, &end.fault.reason);
-            books.run(sql, values![picture.id, Word(next), attempts, due, reason, detail, again, scale, frame.spared])
+        let run = self.context.run;
+        self.change_picture(picture.id, |row| {
+            row.set_state(next, run);
+            (row.attempts, row.uncounted) = (frame.attempts, frame.spared);
+            (row.due_ms, row.retry_settled_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
+            row.reason = Some(Some(end.fault.reason.as_str().into()));
+            row.detail = Some(Some(brief(&end.fault.detail).into()));
+            let scale_ppm = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
+            row.scale_ppm = scale_ppm.or(row.scale_ppm);
         })?;
         self.due(DETECTION_QUEUE, end.due, end.again);
-        self.log(Line {
-            kind: end.kind,
-            picture: Some(picture.id),
-            body: Some(&end.body(frame.attempts, frame.scale)),
-            ..Line::default()
-        })
+        let body = end.body(frame.attempts, frame.scale);
+        self.note(LogRow { kind: end.kind, picture: Some(picture.id), body, ..LogRow::default() });
+        Ok(())
     }
 
-    pub fn kept(&mut self, kept: &StoredImage) -> Result<(), Trouble> {
-        let image = &kept.image;
-        let entry = self.find(image.key())?;
-        let next = try_step(entry, Event::Settle, &image.url)?;
+    /// An image's bytes are in the store.
+    pub fn stored(
+        &mut self,
+        (url, attempts): (&Url, u32),
+        (final_url, headers): (&Url, &[(String, String)]),
+        content: &Content,
+    ) -> Result<(), TransactionError> {
+        let entry = self.find(Key::image(url))?;
+        let next = try_step(entry, Event::Settle, url)?;
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
-        self.refuse_held(entry.run, &image.url)?;
-        let picture = self.picture(&kept.frame.content)?;
-        let behind = self.behind(entry.id)?;
-        let final_url = (kept.final_url != image.url).then(|| kept.final_url.as_str());
-        let headers = (!kept.headers.is_empty()).then(|| json!(kept.headers).to_string());
-        let sql = "UPDATE entries SET state = 'settled', attempts = ?2, due_ms = NULL, reason = NULL, detail = NULL,
-            picture = ?3, final_url = ?4, headers = ?5, inline = NULL, revive_ms = NULL WHERE id = ?1";
-        self.run(sql, values![entry.id, image.attempts, picture, final_url, headers.as_deref()])?;
+        self.refuse_held(entry.run, url)?;
+        let known = self.find_picture(content.id)?;
+        let picture = match known {
+            Some(picture) => picture.id,
+            None => self.rows.new_picture(content, self.context.run)?,
+        };
+        let behind = self.rows.behind(entry.id)?.len() as i64;
+        let headers = (!headers.is_empty()).then(|| json!(headers).to_string().into());
+        let row = self.rows.change_entry(entry.id)?;
+        row.set_state(State::Settled, None);
+        (row.attempts, row.due_ms, row.picture, row.retry_settled_ms) = (attempts, None, Some(picture), None);
+        let patch = &mut row.patch;
+        (patch.reason, patch.detail, patch.inline) = (Some(None), Some(None), Some(None));
+        patch.final_url = Some((final_url != url).then(|| final_url.as_str().into()));
+        patch.headers = Some(headers);
         self.tallies.count(EntryKind::Image, Status::of_entry(entry.state), -1 - behind);
-        self.change_picture(picture, |books| {
-            let main = "SELECT e.url > ?2 FROM pictures p JOIN entries e ON e.id = p.main WHERE p.id = ?1";
-            let first = books.moment.one(main, values![picture, image.url.as_str()], |row| row.get(0))?;
-            let main = first.unwrap_or(true).then_some(entry.id);
-            let sql =
-                "UPDATE pictures SET urls = urls + 1, behind = behind + ?2, main = coalesce(?3, main) WHERE id = ?1";
-            books.run(sql, values![picture, behind, main])
+        // The smallest URL that leads to a picture is its main one.
+        let main = match known.and_then(|picture| picture.main) {
+            Some(main) => (*self.rows.entry(main)?.url > *url.as_str()).then_some(entry.id),
+            None => Some(entry.id),
+        };
+        self.change_picture(picture, |row| {
+            row.urls += 1;
+            row.behind += behind;
+            row.main = main.or(row.main);
         })?;
-        self.log(Line { kind: "kept", entry: Some(entry.id), picture: Some(picture), ..Line::default() })
+        self.note(LogRow { kind: "kept", entry: Some(entry.id), picture: Some(picture), ..LogRow::default() });
+        Ok(())
     }
 
-    /// The row of a picture, made if it is new.
-    fn picture(&mut self, content: &Content) -> Result<i64, Trouble> {
-        if let Some(picture) = self.find_picture(content.id)? {
-            return Ok(picture.id);
-        }
-        let sql = "INSERT INTO pictures (tenant, content, state, bytes, format, width, height, phash, distinctive)
-            VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8)";
-        let Content { id, bytes, format, width, height, phash } = content;
-        let (bytes, bits) = (*bytes as i64, phash.bits as i64);
-        let values = values![self.tenant, id, bytes, format, *width, *height, bits, phash.distinctive];
-        self.moment.insert(sql, values)
-    }
-
-    /// A degraded answer is kept, and the full one is still owed.
-    pub fn delivered(&mut self, delivered: &DetectedFrame) -> Result<(), Trouble> {
-        let (frame, detection) = (&delivered.frame, &delivered.detection);
+    /// Faces were looked for. A degraded answer is kept, and the full one is still owed.
+    pub fn detected(&mut self, attempts: u32, detection: &Detection) -> Result<(), TransactionError> {
         let id = detection.picture();
         let picture = self.find_picture(id)?;
         let next = try_step(picture, Event::Settle, id)?;
         let (Some(picture), Some(_)) = (picture, next) else { return Ok(()) };
         let body = serde_json::to_string(detection)
-            .map_err(|error| Trouble::Damaged(format!("the detection of {id}: {error}")))?;
-        let sql = "INSERT INTO detections (picture, faces, body) VALUES (?1, ?2, ?3)
-            ON CONFLICT (picture) DO UPDATE SET faces = ?2, body = ?3";
-        self.run(sql, values![picture.id, detection.faces().len() as i64, &body])?;
-        if detection.degraded() {
-            if picture.revives {
-                // It has an answer now, and is owed a full one like any other.
-                self.change_picture(picture.id, |books| {
-                    let sql = "UPDATE pictures SET state = 'open', due_ms = 0, revive_ms = NULL WHERE id = ?1";
-                    books.run(sql, values![picture.id])
-                })?;
-            }
-            return self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() });
+            .map_err(|error| TransactionError::Damaged(format!("the detection of {id}: {error}")))?;
+        self.rows.set_detection(picture.id, detection.faces().len() as i64, &body);
+        let run = self.context.run;
+        if !detection.degraded() {
+            self.change_picture(picture.id, |row| {
+                row.set_state(State::Settled, None);
+                row.attempts = row.attempts.max(attempts);
+                (row.due_ms, row.retry_settled_ms) = (None, None);
+                (row.reason, row.detail) = (Some(None), Some(None));
+            })?;
+        } else if picture.retried {
+            // It has an answer now, and is owed a full one like any other.
+            self.change_picture(picture.id, |row| {
+                row.set_state(State::Open, run);
+                (row.due_ms, row.retry_settled_ms) = (Some(0), None);
+            })?;
         }
-        self.change_picture(picture.id, |books| {
-            let sql =
-                "UPDATE pictures SET state = 'settled', attempts = CASE WHEN attempts > ?2 THEN attempts ELSE ?2 END,
-                due_ms = NULL, reason = NULL, detail = NULL, revive_ms = NULL WHERE id = ?1";
-            books.run(sql, values![picture.id, frame.attempts])
-        })?;
-        self.log(Line { kind: "delivered", picture: Some(picture.id), ..Line::default() })
+        self.note(LogRow { kind: "delivered", picture: Some(picture.id), ..LogRow::default() });
+        Ok(())
     }
 
-    pub fn ruled(&mut self, ruling: &DuplicateAssignment) -> Result<(), Trouble> {
+    /// Another picture stands for one, or none does any more.
+    pub fn assigned(&mut self, ruling: &DuplicateAssignment) -> Result<(), TransactionError> {
         let picture = self.known_picture(ruling.picture)?;
         let representative = self.known_picture(ruling.representative)?;
         if representative.id != picture.id && representative.state != State::Settled {
             // Only a detected picture stands for others: nobody is settled by an answer that never came.
             let step = IllegalTransition { state: Some(representative.state), event: Event::Settle };
             let key = format!("{} as the representative of {}", ruling.representative, ruling.picture);
-            return Err(Trouble::Illegal { key, step });
+            return Err(TransactionError::Illegal { key, step });
         }
-        self.change_picture(picture.id, |books| {
-            let sql = "UPDATE pictures SET representative = ?2, distance = ?3 WHERE id = ?1";
-            books.run(sql, values![picture.id, representative.id, ruling.distance])
+        self.change_picture(picture.id, |row| {
+            (row.representative, row.distance) = (Some(representative.id), Some(ruling.distance));
         })?;
         let (picture, other) = (Some(picture.id), Some(representative.id));
-        let body = json!({"distance": ruling.distance}).to_string();
-        self.log(Line { kind: "ruled", picture, other, body: Some(&body), ..Line::default() })
+        let body = Some(json!({"distance": ruling.distance}).to_string());
+        self.note(LogRow { kind: "ruled", picture, other, body, ..LogRow::default() });
+        Ok(())
     }
 
-    fn known_picture(&self, id: ContentId) -> Result<PictureRow, Trouble> {
+    fn known_picture(&mut self, id: ContentId) -> Result<Picture, TransactionError> {
         let step = IllegalTransition { state: None, event: Event::Settle };
-        self.find_picture(id)?.ok_or_else(|| Trouble::Illegal { key: id.to_string(), step })
+        self.find_picture(id)?.ok_or_else(|| TransactionError::Illegal { key: id.to_string(), step })
     }
 }

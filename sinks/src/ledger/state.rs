@@ -12,7 +12,7 @@ use faceflow_core::{Future, Time};
 use futures::executor::block_on;
 use tokio::sync::oneshot;
 
-use super::place::{Backend, Place};
+use super::location::{Backend, StateLocation};
 use super::reader::{Reader, check_tenant};
 use super::redrive::Selection;
 use super::writer::{Job, Outcome, Task, Writer};
@@ -34,19 +34,24 @@ pub struct StateLedger {
 
 impl StateLedger {
     /// Opens the state at `place` for `tenant`, and makes both if they are not there.
-    pub fn open(place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+    pub fn open(place: impl Into<StateLocation>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
         Self::open_for(None, place, tenant, settings)
     }
 
     /// Opens the state for another process of the same cluster: what one of them has, all have. `run` is the first one's
     /// [`StateLedger::run`].
-    pub fn join(run: i64, place: impl Into<Place>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
+    pub fn join(
+        run: i64,
+        place: impl Into<StateLocation>,
+        tenant: &str,
+        settings: &LedgerSettings,
+    ) -> Result<Self, OpenError> {
         Self::open_for(Some(run), place, tenant, settings)
     }
 
     fn open_for(
         joined: Option<i64>,
-        place: impl Into<Place>,
+        place: impl Into<StateLocation>,
         tenant: &str,
         settings: &LedgerSettings,
     ) -> Result<Self, OpenError> {

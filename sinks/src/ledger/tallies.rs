@@ -3,7 +3,8 @@
 use faceflow_core::tally::Tally;
 
 use super::database::{Moment, values};
-use super::rows::{EntryKind, Trouble};
+use super::error::TransactionError;
+use super::rows::EntryKind;
 use super::status::Status;
 
 /// The counts of one tenant.
@@ -15,7 +16,7 @@ pub(super) struct Tallies {
 
 impl Tallies {
     /// Reads them; zero where nothing was counted yet.
-    pub fn load(moment: &Moment<'_>, tenant: i64) -> Result<Self, Trouble> {
+    pub fn load(moment: &Moment<'_>, tenant: i64) -> Result<Self, TransactionError> {
         let sql = "SELECT kind, discovered, done, duplicate, rejected, dead, open FROM tallies WHERE tenant = ?1";
         let mut tallies = Self::default();
         let counted = moment.list(sql, values![tenant], |row| {
@@ -37,7 +38,7 @@ impl Tallies {
     }
 
     /// Writes them.
-    pub fn store(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+    pub fn store(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
         let sql = "INSERT INTO tallies (tenant, kind, discovered, done, duplicate, rejected, dead, open)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (tenant, kind) DO UPDATE SET discovered = ?3, done = ?4,
             duplicate = ?5, rejected = ?6, dead = ?7, open = ?8";

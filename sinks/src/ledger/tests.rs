@@ -235,6 +235,7 @@ impl Rig {
         let (pages, images) = self.ledger().tally().expect("counts");
         conserved(&pages).and(conserved(&images)).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(self.reader().audit(3), Ok(vec![]));
+        assert_eq!(self.reader().rebuilt_differences(), Ok(vec![]), "the log says everything");
         assert_eq!(pages, counted(&self.lines(Kind::Pages)), "pages");
         assert_eq!(images, counted(&self.lines(Kind::Images)), "images");
     }

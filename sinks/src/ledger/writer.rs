@@ -2,8 +2,14 @@
 //!
 //! While a group is being committed, the next one gathers; so the more is asked of it, the fewer commits it takes per fact.
 //! Nobody is answered before the commit.
+//!
+//! On a server a group holds the lock of its tenant from its first read to its commit, so groups of one tenant are written one
+//! after the other. That is meant: pictures and duplicates are shared between sites, so a lock by site would have to be joined by
+//! one for each picture that two sites show; and readers that follow the log by position rely on a higher number never being
+//! visible before a lower one. What it costs is little, since a group is a dozen ways there and back whatever its size, and while
+//! one run's group is written the next of every run gathers. Runs of different tenants do not wait for each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc;
 
 use faceflow_core::fact::Fact;
@@ -12,12 +18,19 @@ use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use tokio::sync::oneshot;
 
 use super::OpenError;
-use super::books::Books;
-use super::database::{Connection, Moment, values};
-use super::place::{Backend, Keeper};
-use super::redrive::Selection;
-use super::rows::Trouble;
+use super::database::{Connection, Moment};
+use super::error::TransactionError;
+use super::location::{Backend, ExclusiveAccess};
+use super::record::Record;
+use super::redrive::{Progress, Selection};
+use super::reorder;
 use super::tallies::Tallies;
+use super::transaction::{Context, LedgerTransaction};
+use super::value::values;
+use super::working_set::{Numbers, Wanted};
+
+/// Pages that waited for their turn and are taken up in one transaction, at most.
+const RESUMED_MAX: usize = 1_000;
 
 /// Something to write.
 pub(super) enum Task {
@@ -50,37 +63,46 @@ pub(super) struct Job {
     pub answer: oneshot::Sender<Result<Outcome, LedgerError>>,
 }
 
+/// What came of the tasks of a group, in their order.
+type Outcomes = Vec<Result<Outcome, LedgerError>>;
+
 /// The writing side of a state. Dropping it closes the connection, then lets go of the lock or lease.
 pub(super) struct Writer {
     connection: Connection,
     backend: Backend,
     tenant: i64,
     tallies: Tallies,
-    last_site: Option<(String, i64)>,
-    keeper: Keeper,
+    numbers: Numbers,
+    access: ExclusiveAccess,
+    /// Set for tests that want many small transactions.
+    resumed_max: usize,
 }
 
 impl Writer {
     pub fn open(backend: &Backend, tenant: &str, joined: Option<i64>) -> Result<Self, OpenError> {
-        let (mut connection, keeper) = backend.connect_writer(joined)?;
+        let (mut connection, access) = backend.connect_writer(joined)?;
         let known = connection.write(|moment| {
             moment.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
             let id = moment.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
-            let id = id.ok_or_else(|| Trouble::Damaged(format!("the tenant {tenant} was made and is not there")))?;
-            if let Keeper::Lease(lease) = &keeper {
+            let missing = || TransactionError::Damaged(format!("the tenant {tenant} was made and is not there"));
+            let id = id.ok_or_else(missing)?;
+            if let ExclusiveAccess::Lease(lease) = &access {
                 lease.serve(moment, id)?;
             }
-            Ok((id, Tallies::load(moment, id)?))
+            Ok((id, Tallies::load(moment, id)?, reorder::unfinished(moment, id)?))
         });
-        let (tenant, tallies) = known.map_err(|trouble| backend.refused(&trouble))?;
-        Ok(Self { connection, backend: backend.clone(), tenant, tallies, last_site: None, keeper })
+        let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
+        let (backend, numbers) = (backend.clone(), Numbers::default());
+        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max: RESUMED_MAX };
+        writer.resume(unfinished).map_err(|error| writer.backend.refused(&error))?;
+        Ok(writer)
     }
 
     /// The number of this run, where there may be others.
     pub fn run(&self) -> Option<i64> {
-        match &self.keeper {
-            Keeper::Lock(_) => None,
-            Keeper::Lease(lease) => Some(lease.id()),
+        match &self.access {
+            ExclusiveAccess::Lock(_) => None,
+            ExclusiveAccess::Lease(lease) => Some(lease.id()),
         }
     }
 
@@ -88,96 +110,188 @@ impl Writer {
     pub fn work(mut self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             let rest = jobs.try_iter().take(self.backend.settings().group_max.saturating_sub(1));
-            let group: Vec<Job> = std::iter::once(first).chain(rest).collect();
-            self.commit(group);
+            let (mut group, mut answers) = (Vec::new(), Vec::new());
+            for Job { task, answer } in std::iter::once(first).chain(rest) {
+                match task {
+                    // Tasks are written in the order in which they were asked for.
+                    Task::Redrive(selection) => {
+                        self.commit(std::mem::take(&mut group), std::mem::take(&mut answers));
+                        drop(answer.send(self.redrive(&selection)));
+                    }
+                    task => {
+                        group.push(task);
+                        answers.push(answer);
+                    }
+                }
+            }
+            self.commit(group, answers);
         }
-        if let Keeper::Lease(lease) = &self.keeper
-            && let Err(trouble) = lease.end(&mut self.connection)
+        if let ExclusiveAccess::Lease(lease) = &self.access
+            && let Err(error) = lease.end(&mut self.connection)
         {
-            tracing::warn!("{}: run {} ends with its lease: {trouble}", self.backend.name(), lease.id());
+            tracing::warn!("{}: run {} ends with its lease: {error}", self.backend.name(), lease.id());
         }
     }
 
-    fn commit(&mut self, group: Vec<Job>) {
-        let (tasks, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|job| (job.task, job.answer)).unzip();
-        let outcomes = match self.write(&tasks) {
-            Ok(outcomes) => outcomes,
-            Err(trouble) => {
-                // The transaction is rolled back: nothing of the group was written.
-                self.last_site = None;
-                let error = trouble.at(&self.backend.storage());
-                tracing::error!("{error}; {} facts were not written", tasks.len());
-                tasks.iter().map(|_| Err(error.clone())).collect()
-            }
-        };
+    /// Writes a group and answers.
+    fn commit(&mut self, group: Vec<Task>, answers: Vec<oneshot::Sender<Result<Outcome, LedgerError>>>) {
+        if group.is_empty() {
+            return;
+        }
+        let outcomes = self.write_group(&group).unwrap_or_else(|error| {
+            let error = error.at(&self.backend.storage());
+            tracing::error!("{error}; {} facts were not written", group.len());
+            group.iter().map(|_| Err(error.clone())).collect()
+        });
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever asked may have left meanwhile.
             drop(answer.send(outcome));
         }
     }
 
-    fn write(&mut self, tasks: &[Task]) -> Result<Vec<Result<Outcome, LedgerError>>, Trouble> {
+    fn write_group(&mut self, tasks: &[Task]) -> Result<Outcomes, TransactionError> {
         kill_point("ledger.write");
-        let (tenant, keeper, place) = (self.tenant, &self.keeper, self.backend.storage());
-        let (tallies, last_site) = (self.tallies, self.last_site.take());
-        let written = self.connection.write(|moment| {
-            let (others, tallies) = match keeper {
-                Keeper::Lock(_) => (vec![], tallies),
-                Keeper::Lease(lease) => {
-                    lock_books(moment, tenant)?;
-                    (lease.living(moment)?, Tallies::load(moment, tenant)?)
-                }
-            };
-            let before = tallies;
-            let now_ms = moment.now_ms()?;
-            let (opened, freed) = (BTreeMap::new(), vec![]);
-            let mut books = Books { moment, tenant, others: &others, now_ms, tallies, last_site, opened, freed };
-            let mut outcomes = Vec::with_capacity(tasks.len());
+        let place = self.backend.storage();
+        let (mut outcomes, unfinished) = self.transact(|transaction, access| {
+            let mut wanted = Wanted::default();
             for task in tasks {
-                let outcome = match (task, keeper) {
-                    (Task::TakeOver { running }, Keeper::Lease(lease)) => {
-                        lease.take_over(moment, tenant, *running).map(|()| Outcome::Noted)
+                if let Task::Append(fact) = task {
+                    wanted.add(fact);
+                }
+            }
+            transaction.rows.prefetch(&wanted)?;
+            let (mut outcomes, mut unfinished) = (Vec::with_capacity(tasks.len()), Vec::new());
+            for (n, task) in tasks.iter().enumerate() {
+                outcomes.push(match transaction.carry_out(task, access) {
+                    Err(refused @ (TransactionError::Illegal { .. } | TransactionError::Held { .. })) => {
+                        Err(refused.at(&place))
                     }
-                    (Task::LookAgain, Keeper::Lease(lease)) => lease.look_again(moment).map(|()| Outcome::Noted),
-                    (Task::Redrive(_), Keeper::Lease(lease)) => lease.bury(moment).and_then(|()| books.carry_out(task)),
-                    _ => books.carry_out(task),
-                };
-                outcomes.push(match outcome {
-                    Err(refused @ (Trouble::Illegal { .. } | Trouble::Held { .. })) => Err(refused.at(&place)),
                     outcome => Ok(outcome?),
                 });
+                unfinished.extend(transaction.unfinished.drain(..).map(|site| (n, site)));
             }
-            if books.tallies != before {
-                books.tallies.store(moment, tenant)?;
-            }
-            kill_point("ledger.commit");
-            Ok((outcomes, books.tallies, books.last_site))
-        });
+            Ok((outcomes, unfinished))
+        })?;
         kill_point("ledger.committed");
-        let outcomes;
-        (outcomes, self.tallies, self.last_site) = written?;
+        for (n, site) in unfinished {
+            match (self.resume(vec![site]), &mut outcomes[n]) {
+                (Ok(more), Ok(Outcome::Opened(opened))) => add_opened(opened, more),
+                (Ok(_), _) => {}
+                // The fact is durable; the next opening of the state goes on with what it led to.
+                (Err(error), outcome) => *outcome = Err(error.at(&place)),
+            }
+        }
         Ok(outcomes)
+    }
+
+    /// Takes up what waits at these sites and whose turn has come, in transactions of a bounded size. What that opened.
+    fn resume(&mut self, mut sites: Vec<i64>) -> Result<Vec<QueueUpdate>, TransactionError> {
+        let mut opened = Vec::new();
+        while let Some(site) = sites.pop() {
+            let (more, unfinished) = self.transact(|transaction, _| {
+                let opened = transaction.take_in(Record::Resumed { site })?;
+                Ok((opened, std::mem::take(&mut transaction.unfinished)))
+            })?;
+            add_opened(&mut opened, more);
+            sites.extend(unfinished);
+        }
+        Ok(opened)
+    }
+
+    /// Drives what is selected again, in transactions of a bounded size.
+    fn redrive(&mut self, selection: &Selection) -> Result<Outcome, LedgerError> {
+        let (mut progress, max) = (Progress::default(), self.backend.settings().group_max);
+        while !progress.done {
+            kill_point("ledger.write");
+            let driven = self.transact(|transaction, access| {
+                let tried = match access {
+                    ExclusiveAccess::Lock(_) => false,
+                    ExclusiveAccess::Lease(lease) => {
+                        lease.expire(transaction.moment)?;
+                        lease.is_looking_again(transaction.moment, transaction.context.tenant)?
+                    }
+                };
+                transaction.redrive_some(selection, &mut progress, (max, tried))
+            });
+            driven.map_err(|error| error.at(&self.backend.storage()))?;
+            kill_point("ledger.committed");
+        }
+        Ok(Outcome::Driven(progress.driven))
+    }
+
+    /// Carries out `work` in one transaction. If that fails, nothing of it was written.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut LedgerTransaction<'_, '_>, &ExclusiveAccess) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
+        let (tenant, access, tallies, resumed_max) = (self.tenant, &self.access, self.tallies, self.resumed_max);
+        let numbers = &mut self.numbers;
+        let written = self.connection.write(|moment| {
+            let (run, others, tallies) = match access {
+                ExclusiveAccess::Lock(_) => (None, HashSet::new(), tallies),
+                ExclusiveAccess::Lease(lease) => {
+                    lock_tenant(moment, tenant)?;
+                    (Some(lease.id()), lease.living(moment)?, Tallies::load(moment, tenant)?)
+                }
+            };
+            let context = Context { tenant, run, others: &others, now_ms: moment.now_ms()?, resumed_max };
+            let mut transaction = LedgerTransaction::new(moment, context, tallies, numbers);
+            let done = work(&mut transaction, access)?;
+            let tallies = transaction.write()?;
+            kill_point("ledger.commit");
+            Ok((done, tallies))
+        });
+        match written {
+            Ok((done, tallies)) => {
+                self.tallies = tallies;
+                Ok(done)
+            }
+            Err(error) => {
+                self.numbers.abandon();
+                Err(error)
+            }
+        }
     }
 }
 
-/// Waits until no other run writes for this tenant, and keeps them waiting until the commit. So a group never meets
-/// another halfway, and the numbers of the log grow in the order of the commits.
-fn lock_books(moment: &Moment<'_>, tenant: i64) -> Result<(), Trouble> {
+/// Adds what was opened to what was opened before: each queue once, with when the first of it is due.
+fn add_opened(opened: &mut Vec<QueueUpdate>, more: Vec<QueueUpdate>) {
+    let all = opened.drain(..).chain(more);
+    let mut first = BTreeMap::new();
+    for QueueUpdate { lane, due, again } in all {
+        let known = first.entry((lane, again)).or_insert(due);
+        *known = due.min(*known);
+    }
+    opened.extend(first.into_iter().map(|((lane, again), due)| QueueUpdate { lane, due, again }));
+}
+
+/// Waits until no other run writes for this tenant, and keeps them waiting until the commit.
+fn lock_tenant(moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
     moment.run("SELECT id FROM tenants WHERE id = ?1 FOR NO KEY UPDATE", values![tenant])
 }
 
-impl Books<'_, '_> {
-    fn carry_out(&mut self, task: &Task) -> Result<Outcome, Trouble> {
-        match task {
-            Task::Append(fact) => self.write(fact).map(Outcome::Opened),
-            Task::Redrive(selection) => self.redrive(selection).map(Outcome::Driven),
-            Task::Advance { view, seq } => {
+impl LedgerTransaction<'_, '_> {
+    fn carry_out(&mut self, task: &Task, access: &ExclusiveAccess) -> Result<Outcome, TransactionError> {
+        match (task, access) {
+            (Task::Append(fact), _) => self.append(fact).map(Outcome::Opened),
+            (Task::Advance { view, seq }, _) => {
                 let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
                     ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3";
-                self.run(sql, values![self.tenant, *view, *seq]).map(|()| Outcome::Noted)
+                self.moment.run(sql, values![self.context.tenant, *view, *seq]).map(|()| Outcome::Noted)
             }
+            (Task::TakeOver { running }, ExclusiveAccess::Lease(lease)) => {
+                // What this group has changed so far is part of what is looked at.
+                self.rows.flush()?;
+                let pictures = lease.take_over(self.moment, self.context.tenant, *running)?;
+                if !pictures.is_empty() {
+                    self.take_in(Record::Due { pictures })?;
+                }
+                Ok(Outcome::Noted)
+            }
+            (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.moment).map(|()| Outcome::Noted),
             // A file belongs to this process, and all its work too.
-            Task::TakeOver { .. } | Task::LookAgain => Ok(Outcome::Noted),
+            (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(Outcome::Noted),
+            (Task::Redrive(_), _) => Err(TransactionError::Damaged("a redrive is no part of a group".to_owned())),
         }
     }
 }

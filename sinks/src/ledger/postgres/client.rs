@@ -10,20 +10,23 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use futures::TryStreamExt;
 use futures::executor::block_on;
+use futures::future::try_join_all;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, IsolationLevel, Row, Statement, Transaction};
 
-use super::codec::Owned;
+use super::array::Parameter;
 use super::dialect::translate;
 use super::tls::Route;
-use crate::ledger::database::{Moment, Value};
-use crate::ledger::rows::Trouble;
+use crate::ledger::error::TransactionError as Trouble;
+use crate::ledger::value::Value;
 
 /// Rows fetched at a time where there may be many.
 const ROWS: i32 = 1_000;
@@ -103,24 +106,24 @@ impl Client {
     }
 
     /// Reads in one transaction, which sees what was there when it began.
-    pub fn read<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn read<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = self.drive.wait(begin.start())?;
-        let read = work(&Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive)));
+        let read = work(Rc::new(Window::new(&transaction, &self.statements, &self.drive)));
         finish(&self.drive, transaction, read)
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
-    pub fn write<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn write<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let transaction = self.drive.wait(self.client.transaction())?;
-        let moment = Moment::Postgres(Window::new(&transaction, &self.statements, &self.drive));
-        let mut written = work(&moment);
-        if let (Moment::Postgres(window), Ok(_)) = (&moment, &written)
+        let window = Rc::new(Window::new(&transaction, &self.statements, &self.drive));
+        let mut written = work(Rc::clone(&window));
+        if written.is_ok()
             && let Err(trouble) = window.catch_up()
         {
             written = Err(trouble);
         }
-        drop(moment);
+        drop(window);
         finish(&self.drive, transaction, written)
     }
 }
@@ -157,6 +160,12 @@ pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, Troubl
     Ok(client)
 }
 
+/// A statement in the words of the server, with what it takes.
+pub(crate) struct Question<'q> {
+    pub sql: &'q str,
+    pub parameters: Vec<Parameter>,
+}
+
 type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + 'c>>;
 
 /// An open transaction.
@@ -178,12 +187,17 @@ impl<'c> Window<'c> {
     }
 
     pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+        let parameters = values.iter().map(|value| Parameter::from(*value)).collect();
+        self.send(&translate(sql), parameters)
+    }
+
+    /// Sends a statement in the words of the server. It need not have answered yet; what it refuses is known before the commit.
+    pub fn send(&self, sql: &str, parameters: Vec<Parameter>) -> Result<(), Trouble> {
         if self.sent.borrow().len() >= AHEAD_MAX {
             self.catch_up()?;
         }
-        let (statement, transaction) = (self.statement(sql)?, self.transaction);
-        let values: Vec<Owned> = values.iter().map(|value| Owned::from(*value)).collect();
-        let mut sent: Sent<'c> = Box::pin(async move { transaction.execute_raw(&statement, values).await });
+        let (statement, transaction) = (self.prepared(sql)?, self.transaction);
+        let mut sent: Sent<'c> = Box::pin(async move { transaction.execute_raw(&statement, parameters).await });
         // The first poll sends it; whoever waits next asks for the answer.
         match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => Ok(answer.map(drop)?),
@@ -246,12 +260,26 @@ impl<'c> Window<'c> {
         Ok(())
     }
 
+    /// Asks several questions in the words of the server on one way there and back; the rows of each answer.
+    pub fn ask(&self, questions: Vec<Question<'_>>) -> Result<Vec<Vec<Row>>, Trouble> {
+        let prepare = |question: Question<'_>| Ok((self.prepared(question.sql)?, question.parameters));
+        let prepared = questions.into_iter().map(prepare).collect::<Result<Vec<_>, Trouble>>()?;
+        let transaction = self.transaction;
+        let answers = prepared.into_iter().map(|(statement, parameters)| async move {
+            transaction.query_raw(&statement, parameters).await?.try_collect::<Vec<Row>>().await
+        });
+        self.wait(try_join_all(answers))
+    }
+
     fn statement(&self, sql: &str) -> Result<Statement, Trouble> {
+        self.prepared(&translate(sql))
+    }
+
+    fn prepared(&self, sql: &str) -> Result<Statement, Trouble> {
         if let Some(statement) = self.statements.borrow().get(sql) {
             return Ok(statement.clone());
         }
-        let theirs = translate(sql);
-        let statement = self.wait(self.transaction.prepare(&theirs))?;
+        let statement = self.wait(self.transaction.prepare(sql))?;
         self.statements.borrow_mut().insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }

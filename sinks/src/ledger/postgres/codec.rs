@@ -1,15 +1,16 @@
 //! Values and cells on the wire. What a server cannot store is put right here.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use crate::ledger::database::{Cell, Value};
+use crate::ledger::value::{Cell, Value};
 
 /// A value that outlives its statement's caller.
 #[derive(Debug)]
-pub(super) enum Owned {
+pub(crate) enum Owned {
     Plain(Value<'static>),
     Text(String),
     Blob(Vec<u8>),
@@ -51,9 +52,7 @@ impl ToSql for Value<'_> {
             Self::Bool(value) => value.to_sql(kind, out),
             Self::Int(value) if *kind == Type::INT4 => i32::try_from(*value)?.to_sql(kind, out),
             Self::Int(value) => value.to_sql(kind, out),
-            // The one character that PostgreSQL does not store; hostile servers send it.
-            Self::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(kind, out),
-            Self::Text(text) => text.to_sql(kind, out),
+            Self::Text(text) => storable(text).to_sql(kind, out),
             Self::Blob(bytes) => bytes.to_sql(kind, out),
             Self::Key(bytes) => bytes.as_slice().to_sql(kind, out),
         }
@@ -64,6 +63,11 @@ impl ToSql for Value<'_> {
     }
 
     to_sql_checked!();
+}
+
+/// The text without the one character that PostgreSQL does not store; hostile servers send it.
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 impl<'r> FromSql<'r> for Cell<'r> {

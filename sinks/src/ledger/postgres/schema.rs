@@ -1,17 +1,19 @@
 //! The tables on a server: the numbered steps from every older format to ours, taken by one opener at a time.
 
 use super::client::Client;
-use super::server::{Server, said};
+use super::message::said;
+use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{Moment, values};
-use crate::ledger::rows::Trouble;
+use crate::ledger::error::TransactionError as Trouble;
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
     include_str!("../schema/postgres/004_lists.sql"),
+    include_str!("../schema/postgres/005_commits.sql"),
 ];
 
 /// Held while formats are looked at and changed; any number will do, if it is always the same.
@@ -47,7 +49,8 @@ impl Server {
 
     /// Brings the tables to format `upto`, in one transaction.
     fn migrate(&self, client: &mut Client, upto: usize) -> Result<(), OpenError> {
-        let migrated = client.write(|moment| {
+        let migrated = client.write(|window| {
+            let moment = &Moment::Postgres(window);
             moment.run("SELECT pg_advisory_xact_lock(?1)", values![LOCK])?;
             let found = version(moment)?;
             let Some(from) = usize::try_from(found).ok().filter(|found| *found <= STEPS.len()) else {
@@ -68,7 +71,7 @@ impl Server {
     }
 
     fn version(&self, client: &mut Client) -> Result<i64, OpenError> {
-        client.read(version).map_err(|trouble| self.refused(trouble.to_string()))
+        client.read(|window| version(&Moment::Postgres(window))).map_err(|trouble| self.refused(trouble.to_string()))
     }
 
     fn newer(&self, found: i64) -> OpenError {

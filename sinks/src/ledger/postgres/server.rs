@@ -1,91 +1,12 @@
 //! Where a state on a server is: its URL, connections to it, and a name for it that holds no password.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::error::{DbError, Severity, SqlState};
-
+use super::address::Address;
 use super::client::{Client, Wire};
 use super::tls::Route;
 use crate::ledger::{LedgerSettings, OpenError};
-
-/// What stands for a password wherever an address is shown.
-const HIDDEN: &str = "***";
-
-/// The address of a state on a server.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Address {
-    /// With the password.
-    url: String,
-    /// Without it.
-    name: String,
-}
-
-impl Address {
-    /// Whether `text` is an address of this kind.
-    /// Whether `text` is an address of this kind, or was meant to be one and may hold a password.
-    pub(in crate::ledger) fn is_one(text: &str) -> bool {
-        let text = text.to_ascii_lowercase();
-        text.starts_with("postgres:") || text.starts_with("postgresql:") || text.contains("password=")
-    }
-
-    /// The address `url`. A password that it does not hold is taken from `PGPASSWORD` when it connects.
-    pub(in crate::ledger) fn new(url: &str) -> Self {
-        // Schemes are case-insensitive (RFC 3986, section 3.1).
-        let (scheme, rest) = url.split_once("://").unwrap_or_default();
-        let scheme = scheme.to_ascii_lowercase();
-        if !matches!(&scheme[..], "postgres" | "postgresql") {
-            return Self { url: String::new(), name: "an address that begins otherwise than postgres://".to_owned() };
-        }
-        let url = format!("{scheme}://{rest}");
-        Self { name: redacted(&url), url }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.name)
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.name, out)
-    }
-}
-
-/// The URL with every password hidden, also where it is no valid one: messages are about those too.
-fn redacted(url: &str) -> String {
-    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
-    let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
-    // The last @ ends the password, whatever an unescaped one holds.
-    let shown = match rest.rsplit_once('@') {
-        Some((login, host)) => {
-            let login = login.split_once(':').map_or(login.to_owned(), |(user, _)| format!("{user}:{HIDDEN}"));
-            format!("{scheme}://{login}@{host}")
-        }
-        None => place.to_owned(),
-    };
-    // A password with an unescaped ? runs into what looks like the query.
-    let Some(query) = query.filter(|query| !query.contains('@') || rest.contains('@')) else {
-        return match query {
-            Some(query) => redacted_across(scheme, rest, query),
-            None => shown,
-        };
-    };
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((key, _)) if key.to_ascii_lowercase().contains("pass") => format!("{key}={HIDDEN}"),
-        _ => pair.to_owned(),
-    });
-    format!("{shown}?{}", pairs.collect::<Vec<_>>().join("&"))
-}
-
-fn redacted_across(scheme: &str, rest: &str, query: &str) -> String {
-    let user = rest.split(':').next().unwrap_or_default();
-    let host = query.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{user}:{HIDDEN}@{host}")
-}
 
 /// A server, with how to connect to it.
 #[derive(Clone, Debug)]
@@ -143,67 +64,6 @@ impl Server {
 /// What an address is.
 const NO_ADDRESS: &str = "it is no address of a database; expected postgres://USER@HOST/DATABASE, with the special \
     characters of a password written as %XX";
-
-/// What to do where a connection could not be made or is gone.
-const ADVICE: &str = "; see that the server is up, then run the same command again: it goes on from here";
-
-/// What to do where user and password do not fit.
-const PASSWORD: &str = "; correct the user name in the address, or the password there or in PGPASSWORD";
-
-/// What to do where a certificate is not trusted.
-const CERTIFICATE: &str = "; name the certificate of its authority with sslrootcert=FILE in the address, and the host as the \
-    certificate does, or take any certificate with sslmode=require alone";
-
-/// What to do where a certificate is too old.
-const EXPIRED: &str = "; renew the server's certificate";
-
-/// What to do where a server speaks no TLS.
-const NO_TLS: &str = "; let the server offer it (ssl = on), or say sslmode=prefer";
-
-/// How the driver ends when the server asks for a password and none is given.
-const NO_PASSWORD: &str = "password missing";
-
-/// The server's words, with those of the causes, and what to do where it is gone.
-pub(in crate::ledger) fn said(error: &tokio_postgres::Error) -> String {
-    if let Some(theirs) = error.as_db_error() {
-        let detail = theirs.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        return format!("the server says: {}{detail}{}", theirs.message(), advice(theirs));
-    }
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        let next_words = next.to_string();
-        if !words.contains(&next_words) {
-            words = format!("{words}: {next_words}");
-        }
-        cause = next.source();
-    }
-    let advice = if words.ends_with(NO_PASSWORD) {
-        PASSWORD
-    } else if words.contains("does not support TLS") {
-        NO_TLS
-    } else if words.contains("certificate expired") {
-        EXPIRED
-    } else if words.contains("certificate") {
-        CERTIFICATE
-    } else {
-        ADVICE
-    };
-    words + advice
-}
-
-/// What to do about what the server says.
-fn advice(theirs: &DbError) -> &'static str {
-    match *theirs.code() {
-        SqlState::INVALID_PASSWORD => PASSWORD,
-        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-            "; correct the user name in the address, or let the server have that role and admit it (CREATE ROLE … LOGIN)"
-        }
-        SqlState::INVALID_CATALOG_NAME => "; correct the database in the address, or create it (CREATE DATABASE)",
-        _ if theirs.parsed_severity() == Some(Severity::Error) => "",
-        _ => ADVICE,
-    }
-}
 
 #[cfg(test)]
 mod tests {

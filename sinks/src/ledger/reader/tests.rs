@@ -6,6 +6,7 @@ use faceflow_core::record::{Discovery, PageVersion, Work, queue_of};
 use futures::future::join_all;
 
 use super::*;
+use crate::ledger::Place;
 use crate::ledger::database::Value;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{

@@ -11,7 +11,8 @@ type Expected = (&'static str, Option<String>);
 /// Runs a statement beside the ledger, whatever its schema thinks of it.
 fn damage(rig: &Rig, sql: &str) {
     if let Place::Server(_) = rig.home.place() {
-        return rig.home.sql(sql);
+        // Nobody has what is not open: there the schema does not look away.
+        return rig.home.sql(&sql.replace("SET state = 'dead'", "SET run = NULL, state = 'dead'"));
     }
     let file = rusqlite::Connection::open(rig.home.path().join("ledger.sqlite")).expect("opens");
     file.pragma_update(None, "ignore_check_constraints", true).expect("sets");

@@ -6,8 +6,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::postgres::Server;
+use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::client::Client;
-use crate::ledger::postgres::server::{Address, Server as Known, said};
+use crate::ledger::postgres::message::said;
+use crate::ledger::postgres::server::Server as Known;
 use crate::ledger::{LedgerSettings, OpenError, Place, Reader, StateLedger};
 
 /// Which database a test is about.

@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 use faceflow_core::fsync::sync_entries;
 
 use super::database::Connection;
+use super::error::TransactionError;
 use super::lock::{StateLock, unwritable};
+use super::postgres::address::Address;
 use super::postgres::lease::Lease;
-use super::postgres::server::{Address, Server};
-use super::rows::Trouble;
+use super::postgres::server::Server;
 use super::schema::Folder;
 use super::{Durability, LedgerSettings, OpenError};
 
 /// What `--state` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum StateLocation {
     /// A folder: SQLite, one writing process at a time.
     Folder(PathBuf),
     /// `postgres://…`: PostgreSQL, any number of processes.
     Server(Address),
 }
 
-impl Place {
+impl StateLocation {
     /// What `text` names: `postgres://` and `postgresql://` a server, anything else a folder.
     pub fn new(text: &str) -> Self {
         if Address::is_one(text) { Self::Server(Address::new(text)) } else { Self::Folder(text.into()) }
@@ -34,20 +35,20 @@ impl Place {
     }
 }
 
-impl From<&Path> for Place {
+impl From<&Path> for StateLocation {
     fn from(dir: &Path) -> Self {
         Self::Folder(dir.to_owned())
     }
 }
 
-impl From<&PathBuf> for Place {
+impl From<&PathBuf> for StateLocation {
     fn from(dir: &PathBuf) -> Self {
         Self::Folder(dir.clone())
     }
 }
 
 /// Never with a password.
-impl fmt::Display for Place {
+impl fmt::Display for StateLocation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(dir) => dir.display().fmt(out),
@@ -56,7 +57,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A place with how to connect to it.
+/// A location with how to connect to it.
 #[derive(Clone, Debug)]
 pub(super) enum Backend {
     Folder(Folder),
@@ -64,7 +65,7 @@ pub(super) enum Backend {
 }
 
 /// What keeps others from the work of a process that writes.
-pub(super) enum Keeper {
+pub(super) enum ExclusiveAccess {
     /// The lock of the folder: there are no others.
     Lock(#[allow(dead_code, reason = "held, not read")] StateLock),
     /// A lease on what it has.
@@ -72,14 +73,14 @@ pub(super) enum Keeper {
 }
 
 impl Backend {
-    pub fn new(place: &Place, settings: &LedgerSettings) -> Result<Self, OpenError> {
-        Ok(match place {
-            Place::Folder(dir) if dir.to_string_lossy().contains("://") => {
+    pub fn new(location: &StateLocation, settings: &LedgerSettings) -> Result<Self, OpenError> {
+        Ok(match location {
+            StateLocation::Folder(dir) if dir.to_string_lossy().contains("://") => {
                 let reason = "it is neither a folder nor postgres://…; see --state".to_owned();
                 return Err(OpenError::Storage { place: dir.display().to_string(), reason });
             }
-            Place::Folder(dir) => Self::Folder(Folder::new(dir, settings)),
-            Place::Server(address) => Self::Server(Server::new(address.clone(), settings)?),
+            StateLocation::Folder(dir) => Self::Folder(Folder::new(dir, settings)),
+            StateLocation::Server(address) => Self::Server(Server::new(address.clone(), settings)?),
         })
     }
 
@@ -108,7 +109,7 @@ impl Backend {
 
     /// The connection that writes, with what keeps others away. The state is made if it is not there. On a server it writes
     /// for the run `joined`, if that is given, else for one of its own.
-    pub fn connect_writer(&self, joined: Option<i64>) -> Result<(Connection, Keeper), OpenError> {
+    pub fn connect_writer(&self, joined: Option<i64>) -> Result<(Connection, ExclusiveAccess), OpenError> {
         match self {
             Self::Folder(folder) => {
                 let refused = |error: std::io::Error| unwritable(&folder.dir, &error);
@@ -119,12 +120,12 @@ impl Backend {
                 }
                 let lock = StateLock::take(&folder.dir)?;
                 let connection = folder.connect_writer(&lock)?;
-                Ok((Connection::Sqlite(connection), Keeper::Lock(lock)))
+                Ok((Connection::Sqlite(connection), ExclusiveAccess::Lock(lock)))
             }
             Self::Server(server) => {
                 let mut connection = Connection::Postgres(server.connect_writer()?);
                 let lease = Lease::begin(server, &mut connection, joined)?;
-                Ok((connection, Keeper::Lease(lease)))
+                Ok((connection, ExclusiveAccess::Lease(lease)))
             }
         }
     }
@@ -137,7 +138,7 @@ impl Backend {
         })
     }
 
-    pub fn refused(&self, trouble: &Trouble) -> OpenError {
-        OpenError::Storage { place: self.storage(), reason: trouble.to_string() }
+    pub fn refused(&self, error: &TransactionError) -> OpenError {
+        OpenError::Storage { place: self.storage(), reason: error.to_string() }
     }
 }

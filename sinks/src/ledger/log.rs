@@ -1,0 +1,63 @@
+//! Rows of the log: what happened to which entry or picture, in order, for people and for views that follow it.
+
+use super::database::Moment;
+use super::error::TransactionError;
+use super::postgres::array::{Array, Parameter};
+use super::value::values;
+
+/// A row of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogRow {
+    pub kind: &'static str,
+    /// The URL it is about.
+    pub entry: Option<i64>,
+    /// The picture it is about.
+    pub picture: Option<i64>,
+    /// The page that led there, the entry stood behind, or the representative.
+    pub other: Option<i64>,
+    pub body: Option<String>,
+}
+
+/// The rows that a transaction adds.
+#[derive(Default)]
+pub(super) struct Log(Vec<LogRow>);
+
+impl Log {
+    pub fn push(&mut self, row: LogRow) {
+        self.0.push(row);
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// Writes them in order. On a server their numbers are taken from a sequence in that order.
+    pub fn write(&self, moment: &Moment<'_>, tenant: i64, at_ms: i64) -> Result<(), TransactionError> {
+        match moment {
+            Moment::Sqlite(_) => {
+                let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                for LogRow { kind, entry, picture, other, body } in &self.0 {
+                    moment.run(sql, values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()])?;
+                }
+                Ok(())
+            }
+            Moment::Postgres(window) => {
+                let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
+                    SELECT $1::bigint, $2::bigint, u.* FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[]) AS u";
+                let mut arrays: [Array; 5] = Default::default();
+                for LogRow { kind, entry, picture, other, body } in &self.0 {
+                    let row = values![*kind, *entry, *picture, *other, body.as_deref()];
+                    arrays.iter_mut().zip(row).for_each(|(array, value)| array.push(value));
+                }
+                let [tenant, at_ms] = values![tenant, at_ms].each_ref().map(|value| Parameter::from(*value));
+                let parameters = [tenant, at_ms].into_iter().chain(arrays.map(Parameter::Many));
+                window.send(sql, parameters.collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Rebuilding: all rows of a tenant from its log alone, through the same transitions, and how they differ from those that are there.
+//!
+//! Promise: where the log is whole, the rows that it leads to are the rows. Not part of that is who has what at the moment (runs,
+//! leases, the holder of a row) and how far views have followed the log.
+
+use faceflow_core::ledger::LedgerError;
+
+use super::database::{Connection, Moment};
+use super::error::TransactionError;
+use super::reader::Reader;
+use super::record::unpack;
+use super::schema;
+use super::tallies::Tallies;
+use super::transaction::{Context, LedgerTransaction};
+use super::value::{Cell, Column, values};
+use super::working_set::Numbers;
+
+/// A table with the columns that follow from the log, of the tenant ?1, in an order.
+struct Compared {
+    table: &'static str,
+    columns: &'static str,
+    which: &'static str,
+    order: &'static str,
+}
+
+const OF_SITE: &str = "site IN (SELECT id FROM sites WHERE tenant = ?1)";
+const OF_IMAGE: &str = "image IN (SELECT id FROM entries WHERE tenant = ?1)";
+
+const COMPARED: [Compared; 10] = [
+    Compared {
+        table: "sites",
+        columns: "id, url, pages, images, turns, removed, list",
+        which: "tenant = ?1",
+        order: "id",
+    },
+    Compared {
+        table: "entries",
+        columns: "id, key, kind, state, depth, attempts, spared, due_ms, picture, primary_entry, rank, site, url, final_url, \
+            http_status, links, images, reason, detail, headers, skip, inline, lane, turn, reading, again_ms, revive_ms, version",
+        which: "tenant = ?1",
+        order: "id",
+    },
+    Compared {
+        table: "pictures",
+        columns: "id, content, state, bytes, format, width, height, phash, distinctive, attempts, spared, due_ms, reason, detail, \
+            representative, distance, main, urls, behind, revive_ms, scale_ppm",
+        which: "tenant = ?1",
+        order: "id",
+    },
+    Compared {
+        table: "detections",
+        columns: "picture, faces, body",
+        which: "picture IN (SELECT id FROM pictures WHERE tenant = ?1)",
+        order: "picture",
+    },
+    Compared { table: "offers", columns: "image, alternate, rank", which: OF_IMAGE, order: "image, alternate" },
+    Compared { table: "sightings", columns: "image, page", which: OF_IMAGE, order: "image, page" },
+    Compared { table: "shown", columns: "site, image", which: OF_SITE, order: "site, image" },
+    Compared { table: "early", columns: "site, turn, page, body", which: OF_SITE, order: "site, turn" },
+    Compared {
+        table: "tallies",
+        columns: "kind, discovered, done, duplicate, rejected, dead, open",
+        which: "tenant = ?1",
+        order: "kind",
+    },
+    Compared {
+        table: "facts",
+        columns: "at_ms, kind, entry, picture, other, body",
+        which: "tenant = ?1",
+        order: "seq",
+    },
+];
+
+/// Differences that are named of one table, at most.
+const NAMED_MAX: usize = 5;
+
+impl Reader {
+    /// How the rows of this tenant differ from those that its log leads to: nothing, unless something is wrong. Holds all of them in
+    /// memory, twice: for tests, and for the curious with small states.
+    pub fn rebuilt_differences(&self) -> Result<Vec<String>, LedgerError> {
+        self.read(|moment| {
+            let mut rebuilt = rebuild(moment, self.tenant_id())?;
+            rebuilt.read(|rebuilt| {
+                let mut differences = Vec::new();
+                for compared in &COMPARED {
+                    let (there, from_log) =
+                        (compared.rows(moment, self.tenant_id())?, compared.rows(rebuilt, self.tenant_id())?);
+                    differences.extend(compared.differences(&there, &from_log));
+                }
+                Ok(differences)
+            })
+        })
+    }
+}
+
+/// An empty state in memory, into which the log of a tenant is replayed.
+fn rebuild(moment: &Moment<'_>, tenant: i64) -> Result<Connection, TransactionError> {
+    let whole = "SELECT whole_log FROM tenants WHERE id = ?1";
+    if moment.one(whole, values![tenant], |row| row.get::<bool>(0))? != Some(true) {
+        let why = "the log of this tenant begins in the middle: the state was begun by an older faceflow";
+        return Err(TransactionError::Stopped(why.to_owned()));
+    }
+    let mut memory = Connection::Sqlite(schema::in_memory()?);
+    memory.write(|moment| moment.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant]))?;
+    let (mut tallies, others) = (Tallies::default(), Default::default());
+    moment.each("SELECT at_ms, body FROM commits WHERE tenant = ?1 ORDER BY seq", values![tenant], |row| {
+        let (header, records) = unpack(&row.get::<Vec<u8>>(1)?)?;
+        let now_ms = row.get(0)?;
+        let mut numbers = Numbers::replay(&header.entries, &header.pictures, &header.sites);
+        memory.write(|moment| {
+            let context = Context { tenant, run: None, others: &others, now_ms, resumed_max: header.resumed_max };
+            let mut transaction = LedgerTransaction::new(moment, context, tallies, &mut numbers);
+            records.into_iter().try_for_each(|record| transaction.take_in(record).map(drop))?;
+            tallies = transaction.write()?;
+            Ok(())
+        })
+    })?;
+    Ok(memory)
+}
+
+impl Compared {
+    /// Every row, as text.
+    fn rows(&self, moment: &Moment<'_>, tenant: i64) -> Result<Vec<String>, TransactionError> {
+        let Self { table, columns, which, order } = self;
+        let width = columns.split(',').count();
+        let sql = format!("SELECT {columns} FROM {table} WHERE {which} ORDER BY {order}");
+        let mut rows = Vec::new();
+        moment.each(&sql, values![tenant], |row| {
+            let cells = (0..width).map(|column| row.get::<Text>(column).map(|text| text.0));
+            rows.push(cells.collect::<Result<Vec<_>, _>>()?.join(", "));
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    fn differences(&self, there: &[String], from_log: &[String]) -> Vec<String> {
+        let table = self.table;
+        let mut differences = Vec::new();
+        if there.len() != from_log.len() {
+            differences.push(format!("{table}: {} rows, and {} from the log", there.len(), from_log.len()));
+        }
+        let differing = there.iter().zip(from_log).filter(|(there, from_log)| there != from_log);
+        differences.extend(
+            differing.take(NAMED_MAX).map(|(there, from_log)| format!("{table}: {there}; from the log: {from_log}")),
+        );
+        differences
+    }
+}
+
+/// Whatever is in a cell, as text.
+struct Text(String);
+
+impl Column for Text {
+    const NAME: &'static str = "value";
+
+    fn of(cell: Cell<'_>) -> Option<Self> {
+        Some(Self(match cell {
+            Cell::Null => "-".to_owned(),
+            Cell::Int(value) => value.to_string(),
+            // A server does not store this one character.
+            Cell::Text(text) => text.replace('\0', "\u{fffd}"),
+            Cell::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }))
+    }
+}

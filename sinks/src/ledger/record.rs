@@ -1,0 +1,178 @@
+//! What a commit writes to the log: everything that the rows follow from, in the order in which it was taken in.
+//!
+//! A record is a fact as far as the ledger needs it, or something else that changes rows: work that is driven again, pictures that
+//! are due because their run ended, pages that waited for their turn. The transitions take records and nothing else, so what is
+//! not in the log cannot change a row; and replaying the log of a tenant through the same transitions makes the same rows.
+
+use std::borrow::Cow;
+
+use faceflow_core::Time;
+use faceflow_core::detector::Detection;
+use faceflow_core::fact::Fact;
+use faceflow_core::record::{
+    Bounds, Content, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion,
+};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::error::TransactionError;
+use super::working_set::Runs;
+
+/// Something that changes rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Record<'a> {
+    Discovered(Discovered<'a>),
+    Failed {
+        fate: Cow<'a, Disposition>,
+        /// Of a frame: another run has the picture, so that only the log says that this one failed.
+        elsewhere: bool,
+    },
+    Stored {
+        url: Cow<'a, Url>,
+        attempts: u32,
+        final_url: Cow<'a, Url>,
+        headers: Cow<'a, [(String, String)]>,
+        content: Cow<'a, Content>,
+    },
+    Detected {
+        attempts: u32,
+        detection: Cow<'a, Detection>,
+    },
+    Assigned(Cow<'a, DuplicateAssignment>),
+    /// Entries and pictures are tried again, with their attempts counted anew.
+    Redriven {
+        entries: Vec<i64>,
+        pictures: Vec<i64>,
+    },
+    /// Open pictures are due at once: the run that kept them has ended.
+    Due {
+        pictures: Vec<i64>,
+    },
+    /// What waits for its turn at a site is taken up further: a commit takes up so many pages at most.
+    Resumed {
+        site: i64,
+    },
+}
+
+/// What was found, by a page that was read or by a source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Discovered<'a> {
+    pub visit: Option<Visited<'a>>,
+    pub pages: Cow<'a, [Page]>,
+    pub images: Cow<'a, [Image]>,
+    pub bounds: Bounds,
+    pub again: Option<Cow<'a, (PageVersion, Time)>>,
+    pub removed: Cow<'a, [Key]>,
+    pub list: Option<Cow<'a, str>>,
+}
+
+/// A page that was read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Visited<'a> {
+    pub page: Cow<'a, Page>,
+    pub kind: PageKind,
+    pub final_url: Cow<'a, Url>,
+    pub http_status: u16,
+    /// How many links it has.
+    pub links: u64,
+}
+
+impl Visited<'_> {
+    /// Whether the page is as it was when it was read last, by the word of its server.
+    pub fn is_unchanged(&self) -> bool {
+        self.http_status == 304
+    }
+}
+
+impl<'a> From<&'a Discovery> for Discovered<'a> {
+    fn from(found: &'a Discovery) -> Self {
+        let visit = found.visit.as_ref().map(|visit| Visited {
+            page: Cow::Borrowed(&visit.page),
+            kind: visit.kind,
+            final_url: Cow::Borrowed(&visit.final_url),
+            http_status: visit.http_status,
+            links: visit.links.len() as u64,
+        });
+        Self {
+            visit,
+            pages: Cow::Borrowed(&found.pages),
+            images: Cow::Borrowed(&found.images),
+            bounds: found.bounds,
+            again: found.again.as_ref().map(Cow::Borrowed),
+            removed: Cow::Borrowed(&found.removed),
+            list: found.list.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl<'a> From<&'a Fact> for Record<'a> {
+    fn from(fact: &'a Fact) -> Self {
+        match fact {
+            Fact::Discovered(found) => Self::Discovered(found.into()),
+            Fact::Failed(fate) => Self::Failed { fate: Cow::Borrowed(fate), elsewhere: false },
+            Fact::Stored(kept) => Self::Stored {
+                url: Cow::Borrowed(&kept.image.url),
+                attempts: kept.image.attempts,
+                final_url: Cow::Borrowed(&kept.final_url),
+                headers: Cow::Borrowed(&kept.headers),
+                content: Cow::Borrowed(&kept.frame.content),
+            },
+            Fact::Detected(delivered) => {
+                Self::Detected { attempts: delivered.frame.attempts, detection: Cow::Borrowed(&delivered.detection) }
+            }
+            Fact::Assigned(ruling) => Self::Assigned(Cow::Borrowed(ruling)),
+        }
+    }
+}
+
+/// What holds for all records of a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    /// Pages that waited for their turn and were taken up, at most.
+    pub resumed_max: usize,
+    /// The numbers that new rows were given.
+    pub entries: Runs,
+    pub pictures: Runs,
+    pub sites: Runs,
+}
+
+/// The records of a commit as they are gathered: JSON, one to a line.
+#[derive(Default)]
+pub(super) struct Records {
+    lines: Vec<u8>,
+    pub count: i64,
+}
+
+/// How hard the log is compressed: the fastest of the usual levels, since records repeat each other a lot.
+const LEVEL: i32 = 1;
+
+impl Records {
+    /// One record more.
+    pub fn push(&mut self, record: &Record<'_>) -> Result<(), TransactionError> {
+        serde_json::to_writer(&mut self.lines, record).map_err(|error| unreadable(&error))?;
+        self.lines.push(b'\n');
+        self.count += 1;
+        Ok(())
+    }
+
+    /// What is written to the log: the header and the records, compressed.
+    pub fn pack(&self, header: &Header) -> Result<Vec<u8>, TransactionError> {
+        let mut all = serde_json::to_vec(header).map_err(|error| unreadable(&error))?;
+        all.push(b'\n');
+        all.extend(&self.lines);
+        zstd::bulk::compress(&all, LEVEL).map_err(|error| unreadable(&error))
+    }
+}
+
+/// The header and the records of a commit.
+pub(super) fn unpack(body: &[u8]) -> Result<(Header, Vec<Record<'static>>), TransactionError> {
+    let all = zstd::stream::decode_all(body).map_err(|error| unreadable(&error))?;
+    let mut lines = all.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let header = serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| unreadable(&error))?;
+    let records = lines.map(|line| serde_json::from_slice(line).map_err(|error| unreadable(&error)));
+    Ok((header, records.collect::<Result<_, _>>()?))
+}
+
+fn unreadable(error: &dyn std::error::Error) -> TransactionError {
+    TransactionError::Damaged(format!("a record of the log: {error}"))
+}

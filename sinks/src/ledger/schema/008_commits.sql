@@ -1,0 +1,26 @@
+-- The log says everything: what each commit was asked, in order and compressed, so that all rows follow from it.
+
+CREATE TABLE commits (
+    seq     INTEGER PRIMARY KEY,
+    tenant  INTEGER NOT NULL REFERENCES tenants (id),
+    at_ms   INTEGER NOT NULL,
+    run     INTEGER,                                -- on a server, which run wrote it
+    records INTEGER NOT NULL CHECK (records > 0),
+    body    BLOB NOT NULL                           -- zstd of JSON lines: a header, then the records
+) STRICT;
+
+CREATE INDEX commits_of_tenant ON commits (tenant, seq);
+
+CREATE TRIGGER commits_are_not_changed BEFORE UPDATE ON commits
+BEGIN
+    SELECT RAISE(ABORT, 'the log is never changed');
+END;
+
+CREATE TRIGGER commits_are_not_deleted BEFORE DELETE ON commits
+BEGIN
+    SELECT RAISE(ABORT, 'nothing of the log is ever deleted');
+END;
+
+-- Whether the log of a tenant begins with its first row. That of a tenant of an older format begins in the middle.
+ALTER TABLE tenants ADD COLUMN whole_log INTEGER NOT NULL DEFAULT 1 CHECK (whole_log IN (0, 1));
+UPDATE tenants SET whole_log = 0;

@@ -1,0 +1,175 @@
+//! Writing what changed: row by row to a file, by arrays to a server, where no statement waits for the answer to another.
+
+use std::hash::Hash;
+
+use rusqlite::params_from_iter;
+
+use super::WorkingSet;
+use super::rows::Stored;
+use super::shape::{Dialect, Shape, Statement};
+use super::table::{Table, Write};
+use crate::ledger::database::Moment;
+use crate::ledger::error::TransactionError;
+use crate::ledger::postgres::array::{Array, Parameter};
+use crate::ledger::postgres::client::Window;
+use crate::ledger::value::Value;
+
+/// Bytes of one statement, about: several are sent where there is more.
+const BATCH_BYTES: usize = 4 << 20;
+
+impl WorkingSet<'_, '_> {
+    /// Writes everything that the facts so far have changed.
+    pub fn flush(&mut self) -> Result<(), TransactionError> {
+        let (moment, tenant) = (self.moment, self.tenant);
+        write(moment, tenant, &mut self.sites)?;
+        write(moment, tenant, &mut self.entries)?;
+        write(moment, tenant, &mut self.pictures)?;
+        write(moment, tenant, &mut self.sightings)?;
+        write(moment, tenant, &mut self.shown)?;
+        write(moment, tenant, &mut self.offers)?;
+        write(moment, tenant, &mut self.buffered)?;
+        write(moment, tenant, &mut self.detections)?;
+        // These only say where rows are.
+        self.entry_keys.written(|_| ());
+        self.contents.written(|_| ());
+        self.site_keys.written(|_| ());
+        Ok(())
+    }
+
+    /// Writes everything, then forgets all entries: statements that change many of them are about to run. The current fact is
+    /// accepted with that.
+    pub fn flush_and_forget_entries(&mut self) -> Result<(), TransactionError> {
+        self.accept();
+        self.flush()?;
+        self.entries.forget();
+        self.entry_keys.forget();
+        Ok(())
+    }
+}
+
+fn write<K: RowKey, V: Stored<K> + Clone>(
+    moment: &Moment<'_>,
+    tenant: i64,
+    table: &mut Table<K, V>,
+) -> Result<(), TransactionError> {
+    match moment {
+        Moment::Sqlite(connection) => write_rows(connection, tenant, table)?,
+        Moment::Postgres(window) => write_arrays(window, tenant, table)?,
+    }
+    table.written(V::clean);
+    Ok(())
+}
+
+/// Keys as the values of the columns that they are in.
+pub(super) trait RowKey: Copy + Eq + Hash {
+    fn values(self) -> Vec<Value<'static>>;
+}
+
+impl RowKey for i64 {
+    fn values(self) -> Vec<Value<'static>> {
+        vec![self.into()]
+    }
+}
+
+impl RowKey for (i64, i64) {
+    fn values(self) -> Vec<Value<'static>> {
+        vec![self.0.into(), self.1.into()]
+    }
+}
+
+/// All values of a row and its mask, of which a statement takes some.
+fn row_values<'t, K, V: Stored<K>>(key: &'t K, value: &'t V, tenant: i64) -> Vec<Value<'t>> {
+    let mut values = Vec::with_capacity(V::SHAPE.width());
+    value.values(key, tenant, &mut values);
+    values.push(Value::Int(value.mask()));
+    values
+}
+
+/// A statement on a file, prepared when it is needed.
+struct Prepared<'c> {
+    connection: &'c rusqlite::Connection,
+    make: fn(&Shape, Dialect) -> Statement,
+    ready: Option<(rusqlite::CachedStatement<'c>, Vec<usize>)>,
+}
+
+impl<'c> Prepared<'c> {
+    fn new(connection: &'c rusqlite::Connection, make: fn(&Shape, Dialect) -> Statement) -> Self {
+        Self { connection, make, ready: None }
+    }
+
+    fn run(&mut self, shape: &Shape, values: &[Value<'_>]) -> Result<(), TransactionError> {
+        let (statement, takes) = match &mut self.ready {
+            Some(ready) => ready,
+            ready => {
+                let Statement { sql, takes } = (self.make)(shape, Dialect::Sqlite);
+                ready.insert((self.connection.prepare_cached(&sql)?, takes))
+            }
+        };
+        statement.execute(params_from_iter(takes.iter().map(|n| values[*n])))?;
+        Ok(())
+    }
+}
+
+fn write_rows<K: RowKey, V: Stored<K> + Clone>(
+    connection: &rusqlite::Connection,
+    tenant: i64,
+    table: &Table<K, V>,
+) -> Result<(), TransactionError> {
+    let [mut insert, mut update, mut delete] =
+        [Shape::insert, Shape::update, Shape::delete].map(|make| Prepared::new(connection, make));
+    for change in table.writes() {
+        match change {
+            Write::Insert(key, value) => insert.run(&V::SHAPE, &row_values(key, value, tenant))?,
+            Write::Update(key, value) => update.run(&V::SHAPE, &row_values(key, value, tenant))?,
+            Write::Delete(key) => delete.run(&V::SHAPE, &key.values())?,
+        }
+    }
+    Ok(())
+}
+
+/// Rows that one statement is to write, column by column.
+struct Batch {
+    statement: Statement,
+    arrays: Vec<Array>,
+}
+
+impl Batch {
+    fn new(statement: Statement) -> Self {
+        let arrays = statement.takes.iter().map(|_| Array::default()).collect();
+        Self { statement, arrays }
+    }
+
+    /// One row more; what there is is sent once it is much.
+    fn add(&mut self, window: &Window<'_>, values: &[Value<'_>]) -> Result<(), TransactionError> {
+        for (array, n) in self.arrays.iter_mut().zip(&self.statement.takes) {
+            array.push(&values[*n]);
+        }
+        if self.arrays.iter().map(Array::size).sum::<usize>() < BATCH_BYTES { Ok(()) } else { self.send(window) }
+    }
+
+    fn send(&mut self, window: &Window<'_>) -> Result<(), TransactionError> {
+        if self.arrays.first().is_none_or(|array| array.size() == 0) {
+            return Ok(());
+        }
+        let arrays = self.arrays.iter_mut().map(|array| Parameter::Many(std::mem::take(array)));
+        window.send(&self.statement.sql, arrays.collect())
+    }
+}
+
+fn write_arrays<K: RowKey, V: Stored<K> + Clone>(
+    window: &Window<'_>,
+    tenant: i64,
+    table: &Table<K, V>,
+) -> Result<(), TransactionError> {
+    let statements = [Shape::insert, Shape::update, Shape::delete].map(|make| make(&V::SHAPE, Dialect::Postgres));
+    let mut batches = statements.map(Batch::new);
+    let [insert, update, delete] = &mut batches;
+    for change in table.writes() {
+        match change {
+            Write::Insert(key, value) => insert.add(window, &row_values(key, value, tenant))?,
+            Write::Update(key, value) => update.add(window, &row_values(key, value, tenant))?,
+            Write::Delete(key) => delete.add(window, &key.values())?,
+        }
+    }
+    batches.iter_mut().try_for_each(|batch| batch.send(window))
+}
