@@ -7,7 +7,6 @@ use std::time::Duration;
 use faceflow_config::Settings;
 use faceflow_config::load::leaves_of;
 use faceflow_config::reloadable::ReloadableSettings;
-use faceflow_core::Reloadable;
 use faceflow_core::clock::RuntimeClock;
 use faceflow_core::detector::{Detector, EngineInfo};
 use faceflow_core::executor::Executor;
@@ -23,9 +22,9 @@ use faceflow_core::source::Source;
 use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
 use faceflow_sinks::ledger::{Durability, OpenError, Place, StateLedger};
+use faceflow_sinks::objects::sweep::sweep;
 use faceflow_sinks::objects::{Objects, ObjectsError};
-use faceflow_sinks::report::ReportSettings;
-use faceflow_sinks::{SinkError, report, sidecar};
+use faceflow_sinks::views::Views;
 use faceflow_web::files::Files;
 use faceflow_web::{Client, ClientError};
 
@@ -223,7 +222,12 @@ impl Job {
             sources: self.sources,
             sinks: self.sinks,
         };
-        let views = Views { ledger: Arc::clone(&ledger), store, settings: live.report.clone() };
+        let swept = Arc::clone(&store);
+        let views = Views::new(Arc::clone(&ledger), store as _, live.report.clone());
+        let swept = first.then(|| {
+            let (store, clock) = (Objects::clone(&swept), Arc::clone(&executor.clock));
+            runtime.spawn(sweep(store, self.settings.store, clock))
+        });
         let settings = self.settings.cluster.clone();
         let share = self.cluster.as_ref().map(|membership| WorkerShare {
             process: membership.process,
@@ -243,6 +247,10 @@ impl Job {
         });
         let refresh = (first && self.options.endless).then(|| runtime.spawn(views.clone().refresh()));
         let outcome = run(&services, self.options, connections);
+        if let Some(swept) = swept {
+            // What it has not come to is there for the next run.
+            swept.abort();
+        }
         if let Some(refresh) = refresh {
             refresh.abort();
             // It ended by itself only if it panicked; either way the views are written anew below.
@@ -259,6 +267,14 @@ impl Job {
         if let Err(why) = conserved(&pages).and(conserved(&images)) {
             let broken = broken_laws(ledger.as_ref());
             return Err(RunError::Failed(format!("conservation is violated: {why}{broken}")).into());
+        }
+        if first && cfg!(debug_assertions) {
+            // Counts that move in pairs always add up. Whether they are right is seen by counting the rows, which `faceflow doctor`
+            // does for everybody, and every run that is built for tests.
+            let broken = broken_laws(ledger.as_ref());
+            if !broken.is_empty() {
+                return Err(RunError::Failed(format!("the ledger does not add up{broken}")).into());
+            }
         }
         let faces = ledger.reader().face_count()?;
         Ok(Summary { outcome, pages, images, faces, report })
@@ -303,37 +319,6 @@ impl Job {
         match runtime.block_on(connections.share(None::<i64>))? {
             Some(run) => Ok(StateLedger::join(run, place, &self.tenant, settings)?),
             None => Err(JobError::Lonely),
-        }
-    }
-}
-
-/// The views of the ledger in the output: sidecars and the report.
-#[derive(Clone)]
-struct Views {
-    ledger: Arc<StateLedger>,
-    store: Arc<Objects>,
-    settings: Reloadable<ReportSettings>,
-}
-
-impl Views {
-    /// Brings them up to date. Returns the key of the report, if there is one.
-    async fn write(&self) -> Result<Option<String>, SinkError> {
-        sidecar::write_sidecars(&self.ledger, self.store.as_ref()).await?;
-        kill_point("sidecars.written");
-        report::write_report(self.ledger.reader(), self.store.as_ref(), &self.settings.get()).await
-    }
-
-    /// Brings them up to date again and again.
-    async fn refresh(self) {
-        loop {
-            let settings = self.settings.get();
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(settings.refresh_ms)) => {}
-                () = self.settings.changed(&settings) => {}
-            }
-            if let Err(error) = self.write().await {
-                tracing::warn!("the views of the ledger could not be brought up to date, it is tried again: {error}");
-            }
         }
     }
 }

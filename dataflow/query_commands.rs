@@ -90,12 +90,12 @@ pub fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
 /// `faceflow explain`.
 pub fn explain(common: &Common, url: &str) -> Result<u8> {
     let parsed = parse_known(url)?;
-    let lives = explain::explain(&reader(common)?, &parsed)?;
+    let histories = explain::explain(&reader(common)?, &parsed)?;
     let mut out = io::stdout().lock();
-    for life in &lives {
-        writeln!(out, "{life}")?;
+    for history in &histories {
+        writeln!(out, "{history}")?;
     }
-    if !lives.is_empty() {
+    if !histories.is_empty() {
         return Ok(DONE);
     }
     Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", Place::new(&common.state))).into())

@@ -24,6 +24,7 @@ pub fn check(settings: &Settings) -> Result<(), Impossible> {
         ("deliver", settings.deliver.check()),
         ("retry", settings.retry.check()),
         ("ledger", settings.ledger.check()),
+        ("store", settings.store.check()),
         ("report", settings.report.check()),
         ("submit", settings.submit.check()),
         ("cluster", settings.cluster.check()),

@@ -16,6 +16,7 @@ use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::select_links::CrawlSettings;
 use faceflow_pixels::{DeliverSettings, ImageSettings};
 use faceflow_sinks::ledger::LedgerSettings;
+use faceflow_sinks::objects::sweep::StoreSettings;
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sources::submit::SubmitSettings;
 use faceflow_web::FetchSettings;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub retry: RetrySettings,
     /// The ledger.
     pub ledger: LedgerSettings,
+    /// The object store.
+    pub store: StoreSettings,
     /// The report.
     pub report: ReportSettings,
     /// Submissions over HTTP.

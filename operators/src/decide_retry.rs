@@ -69,5 +69,6 @@ pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
 pub fn owe_full(delivered: DetectedFrame) -> Lost<Frame> {
     let scale = delivered.detection.scale();
     let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
-    Lost { record: Frame { weak: true, scale: Some(scale), ..delivered.frame }, fault }
+    let generation = delivered.detection.generation() + 1;
+    Lost { record: Frame { weak: true, generation, scale: Some(scale), ..delivered.frame }, fault }
 }

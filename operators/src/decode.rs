@@ -56,8 +56,16 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
             async move {
                 let Download { image, final_url, headers, body, slot } = download;
                 let (content, pixels) = decode_picture(body.clone(), settings, pixel_cache, slot).await?;
-                let frame =
-                    Frame { content, owner, pixels: Some(pixels), attempts: 0, spared: 0, weak: false, scale: None };
+                let frame = Frame {
+                    content,
+                    owner,
+                    pixels: Some(pixels),
+                    attempts: 0,
+                    spared: 0,
+                    weak: false,
+                    generation: 0,
+                    scale: None,
+                };
                 Ok(DecodedImage { kept: StoredImage { image, final_url, headers, frame }, body })
             }
         };

@@ -114,8 +114,9 @@ impl Table {
         for picture in known {
             if picture.state == State::Open {
                 let owner = picture.content.id.route() as usize;
-                let (content, weak) = (picture.content.clone(), picture.weak);
-                let frame = Frame { content, owner, pixels: None, attempts: 0, spared: 0, weak, scale: None };
+                let (content, weak, generation) = (picture.content.clone(), picture.weak, picture.generation);
+                let frame =
+                    Frame { content, owner, pixels: None, attempts: 0, spared: 0, weak, generation, scale: None };
                 table.frames.insert(picture.content.id, frame);
             }
             table.clusters.learn(picture);

@@ -299,7 +299,7 @@ mod tests {
         let phash = Phash { bits: 0, distinctive: false };
         let id = ContentId([n; 32]);
         let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, phash };
-        Frame { content, owner: 0, pixels: None, attempts: 0, spared: 0, weak: false, scale: None }
+        Frame { content, owner: 0, pixels: None, attempts: 0, spared: 0, weak: false, generation: 0, scale: None }
     }
 
     /// Width and faces, or the reason of the loss.

@@ -82,16 +82,20 @@ fn outputs(
     settings: &DeliverSettings,
 ) -> Result<(DetectedFrame, Outputs), Fault> {
     let DetectedFrame { frame, detection } = delivered;
+    let generation = frame.generation;
     let (id, size, engine) = (detection.picture(), detection.size(), detection.engine().clone());
     let measure = |face: &Face| Face { quality: faceflow_pixels::quality(picture, face), ..face.clone() };
     let faces: Vec<Face> = detection.faces().iter().map(measure).collect();
     let mut outputs = Vec::with_capacity(faces.len() + 1);
     for (n, face) in faces.iter().enumerate() {
-        outputs.push((crop_key(tenant, id, n), faceflow_pixels::crop(picture, face.bbox, settings)?.into()));
+        outputs
+            .push((crop_key(tenant, id, generation, n), faceflow_pixels::crop(picture, face.bbox, settings)?.into()));
     }
-    if settings.thumb_px > 0 {
+    // The first answer's thumbnail shows the same picture: what it named is never written again.
+    if settings.thumb_px > 0 && generation == 0 {
         outputs.push((thumb_key(tenant, id), faceflow_pixels::thumbnail(picture, settings)?.into()));
     }
     let answer = Answer { faces, scale: detection.scale(), degraded: detection.degraded() };
-    Ok((DetectedFrame { frame, detection: Detection::new(id, size, answer, engine) }, outputs))
+    let detection = Detection::new(id, size, answer, engine).of_generation(generation);
+    Ok((DetectedFrame { frame, detection }, outputs))
 }

@@ -1,5 +1,9 @@
-//! `faceflow explain URL`: the whole life of one URL, from the log and from what it added up to.
+//! `faceflow explain URL`: the history of one URL, from the log and from what it added up to.
+//!
+//! The log has no index by entry, since it is written far more often than it is asked; it is read through, a part at a time, each
+//! in a transaction of its own.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,17 +13,22 @@ use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
+use crate::chosen::Chosen;
 use crate::ledger::Reader;
-use crate::ledger::database::{Moment, values};
+use crate::ledger::database::{Moment, Row, values};
 use crate::ledger::rows::{EntryKind, Trouble};
-use crate::lines::{ImageLine, PageLine, image_line, page_line};
+use crate::lines::{ImageLine, PageLine, image_lines, page_lines};
 
 /// Pages listed of those that show an image.
 const PAGES_MAX: i64 = 20;
+/// Events listed, the latest; a page may have been read a thousand times.
+const EVENTS_MAX: usize = 1_000;
+/// Lines of the log read in one transaction.
+const WINDOW: i64 = 200_000;
 
-/// The life of one page or image.
+/// The history of one page or image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Life {
+pub struct History {
     /// Its line in the results.
     #[serde(flatten)]
     line: Line,
@@ -29,8 +38,10 @@ pub struct Life {
     again_ms: Option<i64>,
     /// Pages that show it, the first few by URL.
     pages: Vec<String>,
-    /// What happened, in order.
-    events: Vec<Happened>,
+    /// What happened, in order; the latest of it, if it is much.
+    events: VecDeque<HistoryEvent>,
+    /// How much happened before that.
+    earlier: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,9 +51,9 @@ enum Line {
     Page(PageLine),
 }
 
-/// One step of a life.
+/// One step of a history.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Happened {
+pub struct HistoryEvent {
     /// When it was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// The same as text: UTC by RFC 3339.
@@ -51,35 +62,55 @@ pub struct Happened {
     pub what: String,
 }
 
-impl Life {
-    /// What happened, in order.
-    pub fn events(&self) -> &[Happened] {
-        &self.events
+impl History {
+    /// What happened, in order; the latest of it, if it is much.
+    pub fn events(&self) -> impl Iterator<Item = &HistoryEvent> {
+        self.events.iter()
     }
 }
 
-/// The lives of the page and of the image at `url`; empty if neither was ever discovered.
-pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<Life>, LedgerError> {
-    reader.read(|moment| {
-        let mut lives = Vec::new();
-        for key in [Key::page(url), Key::image(url)] {
-            let sql = "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.again_ms, e.revive_ms, p.revive_ms)
-                FROM entries e JOIN sites s ON s.id = e.site LEFT JOIN pictures p ON p.id = e.picture
-                WHERE e.tenant = ?1 AND e.key = ?2";
-            let found = moment.one(sql, values![reader.tenant_id(), key], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<bool>(3)?, row.get::<Option<i64>>(4)?))
-            })?;
-            let Some((id, kind, picture, site_removed, again_ms)) = found else { continue };
-            let again_ms = again_ms.filter(|_| !site_removed);
-            let line = match kind {
-                EntryKind::Page => Line::Page(page_line(reader, moment, id)?),
-                EntryKind::Image => Line::Image(Box::new(image_line(reader, moment, id)?)),
-            };
-            let (pages, events) = (pages(moment, id)?, events(moment, id, picture)?);
-            lives.push(Life { line, site_removed, again_ms, pages, events });
+/// The histories of the page and of the image at `url`; empty if neither was ever discovered.
+pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<History>, LedgerError> {
+    let keys = [Key::page(url), Key::image(url)];
+    let known =
+        reader.read(|moment| keys.into_iter().map(|key| known(reader, moment, key)).collect::<Result<Vec<_>, _>>())?;
+    let mut known: Vec<Known> = known.into_iter().flatten().collect();
+    let mut from = Some(0);
+    while let Some(after) = from.filter(|_| !known.is_empty()) {
+        from = reader.read(|moment| follow(reader, moment, after, &mut known))?;
+    }
+    Ok(known.into_iter().map(|known| known.history).collect())
+}
+
+/// A history while the log is read.
+struct Known {
+    entry: i64,
+    picture: Option<i64>,
+    history: History,
+}
+
+/// What the rows say of an entry.
+fn known(reader: &Reader, moment: &Moment<'_>, key: Key) -> Result<Option<Known>, Trouble> {
+    let sql = "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.again_ms, e.revive_ms, p.revive_ms)
+        FROM entries e JOIN sites s ON s.id = e.site LEFT JOIN pictures p ON p.id = e.picture
+        WHERE e.tenant = ?1 AND e.key = ?2";
+    let found = moment.one(sql, values![reader.tenant_id(), key], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<bool>(3)?, row.get::<Option<i64>>(4)?))
+    })?;
+    let Some((entry, kind, picture, site_removed, again_ms)) = found else { return Ok(None) };
+    let this = [entry];
+    let line = match kind {
+        EntryKind::Page => page_lines(reader, moment, &Chosen::These(&this))?.pop().map(Line::Page),
+        EntryKind::Image => {
+            let line = image_lines(reader, moment, &Chosen::These(&this))?.pop();
+            line.map(|described| Line::Image(Box::new(described.line)))
         }
-        Ok(lives)
-    })
+    };
+    let line = line.ok_or_else(|| Trouble::Damaged(format!("entry {entry} is named but not there")))?;
+    let again_ms = again_ms.filter(|_| !site_removed);
+    let pages = pages(moment, entry)?;
+    let history = History { line, site_removed, again_ms, pages, events: VecDeque::new(), earlier: 0 };
+    Ok(Some(Known { entry, picture, history }))
 }
 
 fn pages(moment: &Moment<'_>, image: i64) -> Result<Vec<String>, Trouble> {
@@ -88,25 +119,42 @@ fn pages(moment: &Moment<'_>, image: i64) -> Result<Vec<String>, Trouble> {
     moment.list(sql, values![image, PAGES_MAX], |row| row.get(0))
 }
 
-/// The log has no index by entry: it is written far more often than it is asked.
-fn events(moment: &Moment<'_>, entry: i64, picture: Option<i64>) -> Result<Vec<Happened>, Trouble> {
+/// Reads the next part of the log after `after`. Returns where it ended, unless that is the end of the log.
+fn follow(reader: &Reader, moment: &Moment<'_>, after: i64, known: &mut [Known]) -> Result<Option<i64>, Trouble> {
+    let end = "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 ORDER BY seq LIMIT ?2) w";
+    let upto = moment.one(end, values![after, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let Some(upto) = upto else { return Ok(None) };
     let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content
         FROM facts f
         LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'ruled'
         LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'ruled'
-        WHERE f.entry = ?1 OR (f.entry IS NULL AND f.picture = ?2) ORDER BY f.seq";
-    moment.list(sql, values![entry, picture], |row| {
-        let kind: String = row.get(1)?;
-        let body: Option<String> = row.get(2)?;
-        let body = body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or(Value::Null);
-        let other: Option<String> = row.get(3)?;
-        let what = match row.get::<Option<ContentId>>(4)? {
-            Some(id) => format!("{id} stands for its picture, {} bits away", body["distance"]),
-            None => what(&kind, &body, other.as_deref()),
-        };
-        let at_ms = row.get(0)?;
-        Ok(Happened { at_ms, at: as_text(at_ms), what })
-    })
+        WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND (f.entry = ?4 OR (f.entry IS NULL AND f.picture = ?5))
+        ORDER BY f.seq";
+    for Known { entry, picture, history } in known {
+        moment.each(sql, values![after, upto, reader.tenant_id(), *entry, *picture], |row| {
+            if history.events.len() >= EVENTS_MAX {
+                history.events.pop_front();
+                history.earlier += 1;
+            }
+            history.events.push_back(event_at(row)?);
+            Ok(())
+        })?;
+    }
+    Ok(Some(upto))
+}
+
+fn event_at(row: &Row<'_>) -> Result<HistoryEvent, Trouble> {
+    let kind: String = row.get(1)?;
+    let body: Option<String> = row.get(2)?;
+    let damaged = |error| Trouble::Damaged(format!("the body of a line of the log: {error}"));
+    let body = body.map(|body| serde_json::from_str(&body).map_err(damaged)).transpose()?.unwrap_or(Value::Null);
+    let other: Option<String> = row.get(3)?;
+    let what = match row.get::<Option<ContentId>>(4)? {
+        Some(id) => format!("{id} stands for its picture, {} bits away", body["distance"]),
+        None => what(&kind, &body, other.as_deref()),
+    };
+    let at_ms = row.get(0)?;
+    Ok(HistoryEvent { at_ms, at: as_text(at_ms), what })
 }
 
 /// A time for people: UTC by RFC 3339, to the millisecond.
@@ -142,7 +190,7 @@ fn what(kind: &str, body: &Value, other: Option<&str>) -> String {
     }
 }
 
-impl fmt::Display for Life {
+impl fmt::Display for History {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.line {
             Line::Page(page) => {
@@ -150,7 +198,7 @@ impl fmt::Display for Life {
                 let reason = page.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 writeln!(out, "  {}{reason}, {} attempts, depth {}", page.status.word(), page.attempts, page.depth)?;
             }
-            Line::Image(image) => image_lines(image, out)?,
+            Line::Image(image) => write_image(image, out)?,
         }
         for page in &self.pages {
             writeln!(out, "  shown by {page}")?;
@@ -162,6 +210,9 @@ impl fmt::Display for Life {
             let when = if again_ms == 0 { "when one runs".to_owned() } else { format!("at {}", as_text(again_ms)) };
             writeln!(out, "  a stream looks at it again {when}")?;
         }
+        if self.earlier > 0 {
+            writeln!(out, "  {} earlier events are left out", self.earlier)?;
+        }
         for event in &self.events {
             writeln!(out, "  {} {}", event.at, event.what)?;
         }
@@ -169,7 +220,7 @@ impl fmt::Display for Life {
     }
 }
 
-fn image_lines(image: &ImageLine, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_image(image: &ImageLine, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(out, "image {}", image.url)?;
     let reason = image.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     writeln!(out, "  {}{reason}, {} attempts", image.status.word(), image.attempts)?;

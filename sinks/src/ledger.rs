@@ -7,9 +7,11 @@
 
 mod alternates;
 mod audit;
+mod claims;
 pub(crate) mod database;
 mod discover;
 mod error;
+mod known;
 mod location;
 mod lock;
 mod log;
@@ -22,6 +24,7 @@ mod reorder;
 pub(crate) mod rows;
 mod schema;
 mod settle;
+pub(crate) mod sql;
 mod state;
 mod status;
 mod tallies;

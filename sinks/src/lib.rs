@@ -1,15 +1,16 @@
-//! Where results go: the ledger in SQLite or PostgreSQL, the object store, results lines, sidecars, the report, and JSON lines of detections.
+//! Where results go: the ledger in SQLite or PostgreSQL, the object store, results lines, sidecars and the report.
 //!
 //! Everything here but the ledger is a view of the ledger: it can be written again at any time and says the same.
 
+mod chosen;
 pub mod explain;
-pub mod jsonl;
 pub mod ledger;
 mod lines;
 pub mod objects;
 pub mod report;
 pub mod results;
 pub mod sidecar;
+pub mod views;
 
 use faceflow_core::Fault;
 use faceflow_core::ledger::LedgerError;
@@ -28,6 +29,9 @@ pub enum SinkError {
         /// What the store said.
         fault: Fault,
     },
+    /// The report could not be put together.
+    #[error("the report could not be put together: {0}")]
+    Report(String),
     /// A thread of ours failed.
     #[error("{0}")]
     Failed(Fault),

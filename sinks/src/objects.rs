@@ -4,6 +4,8 @@
 //! for them. A folder is written by renaming, so a kill leaves at most a file whose name ends in `#` and a number, which is
 //! never read as an object.
 
+pub mod sweep;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
@@ -15,8 +17,9 @@ use bytes::Bytes;
 use faceflow_core::blocking::blocking;
 use faceflow_core::fsync::sync_entries;
 use faceflow_core::kill_point::kill_point;
-use faceflow_core::sink::Store;
+use faceflow_core::sink::{Listed, Listing, Store};
 use faceflow_core::{Class, Fault, Future};
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::local::LocalFileSystem;
@@ -60,6 +63,8 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: Arc<str>,
     stored: Arc<Mutex<Generations>>,
+    /// Where it lies, if it is a folder.
+    folder: Option<Arc<Folder>>,
     durable: Option<Arc<Durable>>,
 }
 
@@ -89,7 +94,7 @@ impl Objects {
         let in_folder = |path: &Folder| {
             let store = folder(path, durable).map_err(refused)?;
             let root = Durable { root: path.to_owned(), folders: Mutex::default() };
-            Ok(Self { durable: durable.then(|| Arc::new(root)), ..Self::over(store, place) })
+            Ok(Self { durable: durable.then(|| Arc::new(root)), folder: Some(path.into()), ..Self::over(store, place) })
         };
         if !place.contains("://") {
             return in_folder(Folder::new(place));
@@ -110,7 +115,7 @@ impl Objects {
     }
 
     fn over(store: Arc<dyn ObjectStore>, place: &str) -> Self {
-        Self { store, place: place.into(), stored: Arc::default(), durable: None }
+        Self { store, place: place.into(), stored: Arc::default(), folder: None, durable: None }
     }
 
     /// Writes, reads and deletes a small object, for `faceflow doctor`.
@@ -120,8 +125,10 @@ impl Objects {
         let key = format!("{CHECK_KEY}{:016x}", RandomState::new().hash_one(std::process::id()));
         self.put(key.clone(), body.clone()).await?;
         let read = self.get(key.clone()).await?;
-        let deleted = self.store.delete(&Path::from(key.as_str())).await;
-        deleted.map_err(|error| self.fault(&error, &key))?;
+        // Credentials that may not delete are good enough for everything else.
+        if let Err(fault) = self.delete(key.clone()).await {
+            tracing::warn!("{key} stays in {}, where it was written for a check: {fault}", self.place);
+        }
         if read == body {
             return Ok(());
         }
@@ -193,6 +200,30 @@ impl Store for Objects {
             read.await.map_err(|error| objects.fault(&error, &key))
         })
     }
+
+    fn list(&self, folder: String) -> Listing {
+        let objects = self.clone();
+        let listed = match Path::parse(&folder) {
+            Ok(path) => self.store.list(Some(&path)),
+            Err(error) => futures::stream::once(async { Err(error.into()) }).boxed(),
+        };
+        listed
+            .map_ok(|meta| Listed { key: meta.location.to_string(), bytes: meta.size })
+            .map_err(move |error| objects.fault(&error, &folder))
+            .boxed()
+    }
+
+    fn delete(&self, key: String) -> Future<Result<(), Fault>> {
+        let objects = self.clone();
+        Box::pin(async move {
+            let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
+            objects.stored().forget(&key);
+            match objects.store.delete(&path).await {
+                Err(Error::NotFound { .. }) => Ok(()),
+                deleted => deleted.map_err(|error| objects.fault(&error, &key)),
+            }
+        })
+    }
 }
 
 impl Durable {
@@ -238,6 +269,11 @@ impl Generations {
         self.newer.contains(key) || self.older.contains(key)
     }
 
+    fn forget(&mut self, key: &str) {
+        self.newer.remove(key);
+        self.older.remove(key);
+    }
+
     fn add(&mut self, key: String) {
         if self.newer.len() >= REMEMBERED_MAX {
             self.older = std::mem::take(&mut self.newer);
@@ -258,7 +294,8 @@ fn s3(builder: AmazonS3Builder, bucket: &str) -> Result<impl ObjectStore + use<>
     let http =
         builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|endpoint| endpoint.starts_with("http://"));
     let builder = if http { builder.with_allow_http(true) } else { builder };
-    builder.with_bucket_name(bucket).with_retry(retry()).build()
+    // One request for each object: many servers that speak S3 know no other way to delete.
+    builder.with_bucket_name(bucket).with_retry(retry()).with_disable_bulk_delete(true).build()
 }
 
 fn azure(container: &str) -> Result<impl ObjectStore + use<>, Error> {

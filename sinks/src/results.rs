@@ -1,19 +1,24 @@
 //! `faceflow results`: what is known, from the ledger alone, ordered by URL (byte order).
 //!
-//! Lines are streamed: only the order by URL is held, by the database, which spills it to disk when it is long. All lines of one
-//! call are of one moment, also while a run is writing.
+//! Lines are read in pages, each in a transaction of its own, and written after it has ended: however long the results are and
+//! however slowly they are taken, memory stays flat and the database is held up by nothing. Promise: a line is of one moment, and
+//! every URL that is known from the beginning to the end has exactly one; one that comes meanwhile may have one or none.
 
 use std::io::{self, Write};
 
 use faceflow_core::ledger::LedgerError;
 use serde::Serialize;
 
+use crate::chosen::Chosen;
 use crate::ledger::Reader;
-use crate::ledger::database::values;
+use crate::ledger::database::Moment;
 use crate::ledger::rows::{EntryKind, Trouble};
-use crate::lines::{FaceLine, ImageLine, PageLine, image_line, page_line};
+use crate::lines::{FaceLine, ImageLine, PageLine, image_lines, page_lines};
 
 mod csv;
+
+/// Lines read at a time.
+const PAGE: usize = 512;
 
 /// What each line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,70 +53,125 @@ pub enum ResultsError {
 
 /// Writes the results to `out`.
 pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn Write) -> Result<(), ResultsError> {
-    let header = match kind {
-        Kind::Images => csv::IMAGES,
-        Kind::Pages => csv::PAGES,
-        Kind::Faces => csv::FACES,
-    };
-    if format == Format::Csv {
-        csv::write_row(out, header.iter().copied())?;
-    }
-    // What went wrong with `out`; the ledger's own troubles come back from `read`.
-    let mut written: io::Result<()> = Ok(());
-    reader.read(|moment| {
-        let sql = "SELECT id FROM entries WHERE tenant = ?1 AND kind = ?2 ORDER BY url";
-        let kind_of = if kind == Kind::Pages { EntryKind::Page } else { EntryKind::Image };
-        let listed = moment.each(sql, values![reader.tenant_id(), kind_of], |row| {
-            let id = row.get(0)?;
-            written = match kind {
-                Kind::Pages => page_line(reader, moment, id)?.write(format, out),
-                Kind::Images => image_line(reader, moment, id)?.write(format, out),
-                Kind::Faces => {
-                    let line = image_line(reader, moment, id)?;
-                    line.face_lines().try_for_each(|face| face.write(format, out))
-                }
-            };
-            // Nobody reads on: there is no point in going on.
-            written.as_ref().map_or_else(|error| Err(Trouble::Stopped(error.to_string())), |()| Ok(()))
-        });
-        match listed {
-            Err(Trouble::Stopped(_)) => Ok(()),
-            listed => listed,
+    let mut writer = Lines::new(format, out);
+    match kind {
+        Kind::Pages => {
+            writer.header(csv::PAGES)?;
+            let read = |moment: &Moment<'_>, chosen: &Chosen<'_>| page_lines(reader, moment, chosen);
+            in_pages(reader, EntryKind::Page, read, |line: &PageLine| writer.write(line))?;
         }
-    })?;
-    written?;
-    Ok(out.flush()?)
+        Kind::Images => {
+            writer.header(csv::IMAGES)?;
+            in_pages(reader, EntryKind::Image, images(reader), |line| writer.write(line))?;
+        }
+        Kind::Faces => {
+            writer.header(csv::FACES)?;
+            let write = |line: &ImageLine| line.face_lines().try_for_each(|face| writer.write(&face));
+            in_pages(reader, EntryKind::Image, images(reader), write)?;
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+fn images(reader: &Reader) -> impl Fn(&Moment<'_>, &Chosen<'_>) -> Result<Vec<ImageLine>, Trouble> {
+    |moment, chosen| Ok(image_lines(reader, moment, chosen)?.into_iter().map(|described| described.line).collect())
+}
+
+/// Gives every line of a kind to `write`, page by page.
+fn in_pages<L: Line>(
+    reader: &Reader,
+    kind: EntryKind,
+    read: impl Fn(&Moment<'_>, &Chosen<'_>) -> Result<Vec<L>, Trouble>,
+    mut write: impl FnMut(&L) -> io::Result<()>,
+) -> Result<(), ResultsError> {
+    let mut after = String::new();
+    loop {
+        let lines = reader.read(|moment| read(moment, &Chosen::Next { kind, after: &after, max: PAGE }))?;
+        lines.iter().try_for_each(&mut write)?;
+        match lines.last() {
+            Some(last) if lines.len() == PAGE => last.url().clone_into(&mut after),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Writes lines in one form.
+enum Lines<'o> {
+    Jsonl(&'o mut dyn Write),
+    Csv(::csv::Writer<&'o mut dyn Write>),
+}
+
+impl<'o> Lines<'o> {
+    fn new(format: Format, out: &'o mut dyn Write) -> Self {
+        match format {
+            Format::Jsonl => Self::Jsonl(out),
+            Format::Csv => Self::Csv(csv::writer(out)),
+        }
+    }
+
+    fn header(&mut self, names: &[&str]) -> io::Result<()> {
+        match self {
+            Self::Jsonl(_) => Ok(()),
+            Self::Csv(writer) => csv::written(writer.write_record(names)),
+        }
+    }
+
+    /// Nothing is left in a buffer.
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Jsonl(out) => out.flush(),
+            Self::Csv(mut writer) => writer.flush(),
+        }
+    }
+
+    fn write(&mut self, line: &impl Row) -> io::Result<()> {
+        match self {
+            Self::Jsonl(out) => {
+                serde_json::to_writer(&mut *out, line)?;
+                out.write_all(b"\n")
+            }
+            Self::Csv(writer) => csv::written(writer.write_record(line.fields())),
+        }
+    }
+}
+
+/// A line of its own in the ledger.
+trait Line {
+    /// What it is about.
+    fn url(&self) -> &str;
+}
+
+impl Line for ImageLine {
+    fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Line for PageLine {
+    fn url(&self) -> &str {
+        &self.url
+    }
 }
 
 /// A line in either form.
-trait Written: Serialize {
-    fn write(&self, format: Format, out: &mut dyn Write) -> io::Result<()> {
-        match format {
-            Format::Jsonl => {
-                serde_json::to_writer(&mut *out, self)?;
-                out.write_all(b"\n")
-            }
-            Format::Csv => csv::write_row(out, self.fields().iter().map(String::as_str)),
-        }
-    }
-
+trait Row: Serialize {
     /// The fields of its row in CSV, as many as the header has.
     fn fields(&self) -> Vec<String>;
 }
 
-impl Written for ImageLine {
+impl Row for ImageLine {
     fn fields(&self) -> Vec<String> {
         csv::image_fields(self)
     }
 }
 
-impl Written for PageLine {
+impl Row for PageLine {
     fn fields(&self) -> Vec<String> {
         csv::page_fields(self)
     }
 }
 
-impl Written for FaceLine<'_> {
+impl Row for FaceLine<'_> {
     fn fields(&self) -> Vec<String> {
         csv::face_fields(self)
     }

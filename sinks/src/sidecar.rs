@@ -1,29 +1,33 @@
 //! Sidecars: beside every settled picture, what is known of it, so that the output explains itself without the ledger.
 //!
-//! They follow the log: each call writes those of the pictures that something happened to since the last one. The cursor
-//! moves only after the objects are written, so a kill in between writes some again and misses none.
+//! They follow the log: each call writes those of the pictures that something happened to since the last one, a part of the log
+//! at a time. The cursor moves only after the objects are written, so a kill in between writes some again and misses none.
+//! Crops that no answer names any more are deleted on the way, after the answer that replaced theirs is recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use faceflow_core::blocking::blocking;
-use faceflow_core::object_key::meta_key;
+use faceflow_core::kill_point::kill_point;
+use faceflow_core::object_key::{crop_generation, crops_folder, meta_key};
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
 use faceflow_core::{Class, Fault};
+use futures::TryStreamExt;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::SinkError;
+use crate::chosen::{Chosen, THESE_MAX, numbers, these};
 use crate::ledger::database::{Moment, values};
 use crate::ledger::rows::Trouble;
 use crate::ledger::{Reader, StateLedger, Status};
-use crate::lines::{ImageLine, image_line};
+use crate::lines::{ImageLine, image_lines};
 
 /// The name of the cursor.
 const VIEW: &str = "sidecars";
-/// Sidecars built, and then written, at once.
-const CHUNK: usize = 32;
+/// Lines of the log followed at a time.
+const WINDOW: i64 = 50_000;
 
 #[derive(Serialize)]
 struct Sidecar {
@@ -34,82 +38,162 @@ struct Sidecar {
     /// Every URL that led to it.
     urls: Vec<String>,
     /// Response headers of each URL, kept as evidence.
-    headers: BTreeMap<String, Vec<(String, String)>>,
+    headers: Headers,
 }
 
-/// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote.
-/// Holds 8 bytes for each such picture.
+/// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote. Holds
+/// 8 bytes for each picture of a part of the log; where nothing was added to the log, nothing is read but that, or written.
 pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<usize, SinkError> {
-    let reader = ledger.reader().clone();
-    let (upto, pictures) = reading(move || reader.read(|moment| changed(&reader, moment))).await?;
     let mut count = 0;
-    for chunk in pictures.chunks(CHUNK) {
-        let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
-        let sidecars = reading(move || reader.read(|moment| build(&reader, moment, &chunk))).await?;
-        count += sidecars.len();
-        put_all(store, sidecars).await?;
-    }
-    if let Some(upto) = upto {
+    loop {
+        let reader = ledger.reader().clone();
+        let changed = reading(move || reader.read(|moment| changed(&reader, moment))).await?;
+        let Some(Changed { upto, pictures }) = changed else { return Ok(count) };
+        let mut replaced = Vec::new();
+        for chunk in pictures.chunks(THESE_MAX) {
+            let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
+            let built = reading(move || reader.read(|moment| build(&reader, moment, &chunk))).await?;
+            count += built.sidecars.len();
+            put_all(store, built.sidecars).await?;
+            replaced.extend(built.replaced);
+        }
+        for (id, generation) in replaced {
+            delete_crops(store, ledger.reader().tenant(), id, generation).await;
+        }
+        kill_point("sidecars.cursor");
         ledger.advance(VIEW, upto).await?;
     }
-    Ok(count)
 }
 
-/// The end of the log, unless nothing was added to it, and the pictures of what was added.
-fn changed(reader: &Reader, moment: &Moment<'_>) -> Result<(Option<i64>, Vec<i64>), Trouble> {
+/// A part of the log that was not followed yet.
+struct Changed {
+    /// Where it ends.
+    upto: i64,
+    /// The pictures whose sidecars it may have changed.
+    pictures: Vec<i64>,
+}
+
+/// The next part of the log, if anything was added to it.
+fn changed(reader: &Reader, moment: &Moment<'_>) -> Result<Option<Changed>, Trouble> {
     let tenant = reader.tenant_id();
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
     let from = moment.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
     // Facts of another tenant may be visible before older ones of ours are.
-    let end = "SELECT max(seq) FROM facts WHERE seq > ?1 AND tenant = ?2";
-    let upto = moment.one(end, values![from, tenant], |row| row.get::<Option<i64>>(0))?.flatten();
-    let sql = "SELECT DISTINCT picture FROM facts WHERE seq > ?1 AND tenant = ?2 AND picture IS NOT NULL";
+    let end = "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 AND tenant = ?2 ORDER BY seq LIMIT ?3) w";
+    let upto = moment.one(end, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let Some(upto) = upto else { return Ok(None) };
+    // A picture's faces are also those of the pictures that it stands for.
+    let sql = "SELECT picture FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL
+        UNION SELECT q.id FROM facts f JOIN pictures q ON q.representative = f.picture AND q.representative <> q.id
+            WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND f.kind = 'delivered'";
     let mut pictures = Vec::new();
-    moment.each(sql, values![from, tenant], |row| {
+    moment.each(sql, values![from, upto, tenant], |row| {
         pictures.push(row.get(0)?);
         Ok(())
     })?;
-    Ok((upto, pictures))
+    Ok(Some(Changed { upto, pictures }))
 }
 
-/// The sidecars of these pictures, as keys and bodies; none for those that are still open.
-fn build(reader: &Reader, moment: &Moment<'_>, pictures: &[i64]) -> Result<Vec<(String, Bytes)>, Trouble> {
-    let mut sidecars = Vec::with_capacity(pictures.len());
-    for picture in pictures {
-        let main = "SELECT main, content FROM pictures WHERE id = ?1 AND main IS NOT NULL";
-        let main = moment.one(main, values![*picture], |row| Ok((row.get::<i64>(0)?, row.get::<ContentId>(1)?)))?;
-        let Some((main, id)) = main else { continue };
-        let line = image_line(reader, moment, main)?;
+/// Sidecars, and what they leave behind.
+struct Built {
+    /// Keys and bodies.
+    sidecars: Vec<(String, Bytes)>,
+    /// Pictures whose answer replaced others: crops of generations before that are named nowhere any more.
+    replaced: Vec<(ContentId, u32)>,
+}
+
+/// The sidecars of these pictures; none for those that are still open.
+fn build(reader: &Reader, moment: &Moment<'_>, pictures: &[i64]) -> Result<Built, Trouble> {
+    let sql = format!("SELECT main, id, content FROM pictures WHERE id IN ({}) AND main IS NOT NULL", numbers());
+    let of_main = moment
+        .list(&sql, &these(pictures), |row| Ok((row.get::<i64>(0)?, (row.get::<i64>(1)?, row.get::<ContentId>(2)?))))?;
+    let of_main: HashMap<i64, (i64, ContentId)> = of_main.into_iter().collect();
+    let mains: Vec<i64> = of_main.keys().copied().collect();
+    let max = reader.settings().sidecar_pages_max as i64;
+    let (mut pages, mut urls) = (grouped(moment, pictures, PAGES, max)?, grouped(moment, pictures, URLS, max)?);
+    let mut headers = headers(moment, pictures, max)?;
+    let mut built = Built { sidecars: Vec::with_capacity(mains.len()), replaced: Vec::new() };
+    for described in image_lines(reader, moment, &Chosen::These(&mains))? {
+        let (picture, id) = of_main[&described.entry];
+        let line = described.line;
         if line.status == Status::Open {
             continue;
         }
-        let max = reader.settings().sidecar_pages_max;
-        let pages =
-            "SELECT DISTINCT p.url FROM entries e JOIN sightings s ON s.image = e.id JOIN entries p ON p.id = s.page
-            WHERE e.picture = ?1 ORDER BY p.url LIMIT ?2";
-        let pages = strings(moment, pages, *picture, max)?;
-        let urls = strings(moment, "SELECT url FROM entries WHERE picture = ?1 ORDER BY url LIMIT ?2", *picture, max)?;
-        let sidecar = Sidecar { line, pages, urls, headers: headers(moment, *picture, max)? };
+        built.replaced.extend(described.generation.filter(|generation| *generation > 0).map(|later| (id, later)));
+        let (pages, urls) = (pages.remove(&picture).unwrap_or_default(), urls.remove(&picture).unwrap_or_default());
+        let sidecar = Sidecar { line, pages, urls, headers: headers.remove(&picture).unwrap_or_default() };
         let body =
             serde_json::to_vec(&sidecar).map_err(|error| Trouble::Damaged(format!("the sidecar of {id}: {error}")))?;
-        sidecars.push((meta_key(reader.tenant(), id), body.into()));
+        built.sidecars.push((meta_key(reader.tenant(), id), body.into()));
     }
-    Ok(sidecars)
+    Ok(built)
 }
 
-fn strings(moment: &Moment<'_>, sql: &str, picture: i64, max: usize) -> Result<Vec<String>, Trouble> {
-    moment.list(sql, values![picture, max as i64], |row| row.get(0))
+/// Pictures with the pages that show them, each once.
+const PAGES: &str = "SELECT DISTINCT e.picture, p.url
+    FROM entries e JOIN sightings s ON s.image = e.id JOIN entries p ON p.id = s.page";
+/// Pictures with the URLs that lead to them.
+const URLS: &str = "SELECT e.picture, e.url FROM entries e";
+
+/// The first `max` URLs of each picture, in their order.
+fn grouped(moment: &Moment<'_>, pictures: &[i64], pairs: &str, max: i64) -> Result<HashMap<i64, Vec<String>>, Trouble> {
+    let sql = format!(
+        "SELECT picture, url FROM (
+            SELECT picture, url, row_number() OVER (PARTITION BY picture ORDER BY url) AS nth
+            FROM ({pairs} WHERE e.picture IN ({})) pairs
+        ) ordered WHERE nth <= ?{} ORDER BY picture, url",
+        numbers(),
+        THESE_MAX + 1
+    );
+    let mut values = these(pictures);
+    values.push(max.into());
+    let mut grouped: HashMap<i64, Vec<String>> = HashMap::new();
+    moment.each(&sql, &values, |row| {
+        grouped.entry(row.get(0)?).or_default().push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(grouped)
 }
 
-fn headers(moment: &Moment<'_>, picture: i64, max: usize) -> Result<BTreeMap<String, Vec<(String, String)>>, Trouble> {
-    let sql = "SELECT url, headers FROM entries WHERE picture = ?1 AND headers IS NOT NULL ORDER BY url LIMIT ?2";
-    let headers = moment.list(sql, values![picture, max as i64], |row| {
-        let (url, text): (String, String) = (row.get(0)?, row.get(1)?);
+type Headers = BTreeMap<String, Vec<(String, String)>>;
+
+/// What is kept of the headers of each picture's first `max` URLs that have any.
+fn headers(moment: &Moment<'_>, pictures: &[i64], max: i64) -> Result<HashMap<i64, Headers>, Trouble> {
+    let sql = format!(
+        "SELECT picture, url, headers FROM (
+            SELECT picture, url, headers, row_number() OVER (PARTITION BY picture ORDER BY url) AS nth
+            FROM entries WHERE picture IN ({}) AND headers IS NOT NULL
+        ) ordered WHERE nth <= ?{}",
+        numbers(),
+        THESE_MAX + 1
+    );
+    let mut values = these(pictures);
+    values.push(max.into());
+    let mut of_pictures: HashMap<i64, Headers> = HashMap::new();
+    moment.each(&sql, &values, |row| {
+        let (url, text): (String, String) = (row.get(1)?, row.get(2)?);
         let kept =
             serde_json::from_str(&text).map_err(|error| Trouble::Damaged(format!("the headers of {url}: {error}")))?;
-        Ok((url, kept))
+        of_pictures.entry(row.get(0)?).or_default().insert(url, kept);
+        Ok(())
     })?;
-    Ok(headers.into_iter().collect())
+    Ok(of_pictures)
+}
+
+/// Deletes the crops of a picture that belong to answers before this generation. What cannot be deleted stays, and harms nobody.
+async fn delete_crops(store: &dyn Store, tenant: &str, id: ContentId, generation: u32) {
+    let deleted = async {
+        let mut listed = store.list(crops_folder(tenant, id));
+        while let Some(object) = listed.try_next().await? {
+            if crop_generation(&object.key).is_some_and(|older| older < generation) {
+                store.delete(object.key).await?;
+            }
+        }
+        Ok::<_, Fault>(())
+    };
+    if let Err(fault) = deleted.await {
+        tracing::warn!("crops of {id} that no answer names any more stay in the store: {fault}");
+    }
 }
 
 async fn put_all(store: &dyn Store, sidecars: Vec<(String, Bytes)>) -> Result<(), SinkError> {

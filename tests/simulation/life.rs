@@ -14,7 +14,7 @@ use faceflow::core::executor::Executor;
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
 use faceflow::core::record::{ContentId, Disposition, Work};
-use faceflow::core::sink::{Sink, Store};
+use faceflow::core::sink::{Listed, Listing, Sink, Store};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::sinks::ledger::StateLedger;
@@ -161,7 +161,8 @@ impl Store for ScriptedStore {
             life.step(&what).await;
             life.pause(&what, 0).await;
             life.store_fails(&what)?;
-            lock(&life.world.objects).insert(key, body);
+            let before = lock(&life.world.objects).insert(key, body.clone());
+            assert!(before.is_none_or(|before| before == body), "{what}: a key is never written with other bytes");
             life.step(&what).await;
             Ok(())
         })
@@ -176,6 +177,26 @@ impl Store for ScriptedStore {
             life.store_fails(&what)?;
             let body = lock(&life.world.objects).get(&key).cloned();
             body.ok_or_else(|| Fault::transient(Class::Store, "store_missing", key))
+        })
+    }
+
+    fn list(&self, folder: String) -> Listing {
+        let folder = if folder.is_empty() { folder } else { folder + "/" };
+        let objects = lock(&self.0.world.objects);
+        let listed = objects.iter().filter(|(key, _)| key.starts_with(&folder));
+        let listed = listed.map(|(key, body)| Ok(Listed { key: key.clone(), bytes: body.len() as u64 }));
+        Box::pin(futures::stream::iter(listed.collect::<Vec<_>>()))
+    }
+
+    fn delete(&self, key: String) -> Future<Result<(), Fault>> {
+        let life = Arc::clone(&self.0);
+        Box::pin(async move {
+            let what = format!("delete {key}");
+            life.step(&what).await;
+            life.store_fails(&what)?;
+            lock(&life.world.objects).remove(&key);
+            life.step(&what).await;
+            Ok(())
         })
     }
 }

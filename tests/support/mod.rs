@@ -13,7 +13,7 @@ use faceflow::config::{Layers, Settings};
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
-use faceflow::core::sink::Store;
+use faceflow::core::sink::{Listing, Store};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
@@ -174,5 +174,13 @@ impl Store for Nowhere {
 
     fn get(&self, key: String) -> Future<Result<Bytes, Fault>> {
         Box::pin(async { Err(Fault::transient(Class::Store, "store_missing", key)) })
+    }
+
+    fn list(&self, _: String) -> Listing {
+        Box::pin(futures::stream::empty())
+    }
+
+    fn delete(&self, _: String) -> Future<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
     }
 }

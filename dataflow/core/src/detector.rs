@@ -100,12 +100,20 @@ pub struct Detection {
     engine: EngineInfo,
     scale: f32,
     degraded: bool,
+    #[serde(default)]
+    generation: u32,
 }
 
 impl Detection {
     /// The detection that `answer` is, for the picture `id` with these displayed sizes.
     pub fn new(id: ContentId, (width, height): (u32, u32), answer: Answer, engine: EngineInfo) -> Self {
-        Self { picture: id, width, height, faces: answer.faces, engine, scale: answer.scale, degraded: answer.degraded }
+        let Answer { faces, scale, degraded } = answer;
+        Self { picture: id, width, height, faces, engine, scale, degraded, generation: 0 }
+    }
+
+    /// The same as the answer that follows `generation` others of its picture.
+    pub fn of_generation(self, generation: u32) -> Self {
+        Self { generation, ..self }
     }
 
     /// The picture.
@@ -136,5 +144,10 @@ impl Detection {
     /// Whether a full pass is still owed.
     pub fn degraded(&self) -> bool {
         self.degraded
+    }
+
+    /// How many answers of this picture were recorded before this one. Each has crops under keys of its own.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 }

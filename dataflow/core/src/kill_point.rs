@@ -7,7 +7,7 @@
 pub const VARIABLE: &str = "FACEFLOW_KILL_AT";
 
 /// Every point of a run, in the order in which it first comes to them.
-pub const POINTS: [&str; 10] = [
+pub const POINTS: [&str; 11] = [
     "state.migrated",
     "store.put",
     "store.stored",
@@ -15,6 +15,7 @@ pub const POINTS: [&str; 10] = [
     "ledger.commit",
     "ledger.committed",
     "run.ended",
+    "sidecars.cursor",
     "sidecars.written",
     "report.write",
     "report.written",

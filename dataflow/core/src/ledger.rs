@@ -41,6 +41,8 @@ pub struct KnownPicture {
     pub retrying: bool,
     /// Whether a degraded answer is kept while its full detection is owed.
     pub weak: bool,
+    /// How many answers are recorded: the generation of the next one.
+    pub generation: u32,
     /// Who stands for it by the last ruling.
     pub representative: Option<ContentId>,
 }

@@ -1,4 +1,4 @@
-//! A life is told in order, and matches the results.
+//! A history is in order, and matches the results.
 
 use super::*;
 use crate::ledger::Selection;
@@ -16,14 +16,14 @@ both![
     a_page_and_a_stranger,
 ];
 
-fn life(rig: &Rig, path: &str) -> Life {
-    let mut lives = explain(rig.reader(), &url(path)).expect("reads");
-    assert_eq!(lives.len(), 1, "{path}");
-    lives.remove(0)
+fn history(rig: &Rig, path: &str) -> History {
+    let mut found = explain(rig.reader(), &url(path)).expect("reads");
+    assert_eq!(found.len(), 1, "{path}");
+    found.remove(0)
 }
 
 fn told(rig: &Rig, path: &str) -> Vec<String> {
-    life(rig, path).events().iter().map(|event| event.what.clone()).collect()
+    history(rig, path).events().map(|event| event.what.clone()).collect()
 }
 
 fn an_image_from_its_discovery_to_its_representative() {
@@ -54,10 +54,10 @@ fn an_image_from_its_discovery_to_its_representative() {
             format!("{} stands for its picture, 3 bits away", content("one").id),
         ]
     );
-    let text = life(&rig, "/b").to_string();
+    let text = history(&rig, "/b").to_string();
     assert!(text.starts_with("image http://a.example/b\n  duplicate, 1 attempts\n  picture "), "{text}");
     assert!(text.contains("\n  shown by http://a.example/\n"), "{text}");
-    let json = serde_json::to_value(life(&rig, "/b")).expect("JSON");
+    let json = serde_json::to_value(history(&rig, "/b")).expect("JSON");
     assert_eq!((&json["kind"], &json["status"]), (&"image".into(), &"duplicate".into()));
 }
 
@@ -71,7 +71,7 @@ fn the_next_look_is_told_until_the_site_is_removed() {
     let rig = Rig::showing(vec![image("/a"), image("/b")]);
     rig.tell_all([with_a_chance(dead(image("/a")), 77), kept(image("/b"), "two")]);
     rig.tell(with_a_chance(dead(Work::Frame(frame("two"))), 88));
-    let says = |path: &str, text: &str| life(&rig, path).to_string().contains(text);
+    let says = |path: &str, text: &str| history(&rig, path).to_string().contains(text);
     assert!(says("/a", "a stream looks at it again at 1970-01-01T00:00:00.077Z"));
     assert!(says("/b", "a stream looks at it again at 1970-01-01T00:00:00.088Z"), "its picture is tried");
     assert!(!says("/", "a stream looks at it again"));
@@ -83,6 +83,6 @@ fn the_next_look_is_told_until_the_site_is_removed() {
 fn a_page_and_a_stranger() {
     let rig = Rig::showing(vec![]);
     assert_eq!(told(&rig, "/"), ["discovered: an entry of the input", "read; everything it leads to is known"]);
-    assert!(life(&rig, "/").to_string().starts_with("page http://a.example/\n  done, 1 attempts, depth 0\n"));
+    assert!(history(&rig, "/").to_string().starts_with("page http://a.example/\n  done, 1 attempts, depth 0\n"));
     assert_eq!(explain(rig.reader(), &url("/nowhere")), Ok(vec![]));
 }

@@ -41,7 +41,7 @@ impl From<Word> for Value<'_> {
 }
 
 /// Pages and images share a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum EntryKind {
     Page,
     Image,

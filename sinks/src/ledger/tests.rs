@@ -64,7 +64,16 @@ pub fn content(name: &str) -> Content {
 }
 
 pub fn frame(name: &str) -> Frame {
-    Frame { content: content(name), owner: 0, pixels: Some(3), attempts: 0, spared: 0, weak: false, scale: None }
+    Frame {
+        content: content(name),
+        owner: 0,
+        pixels: Some(3),
+        attempts: 0,
+        spared: 0,
+        weak: false,
+        generation: 0,
+        scale: None,
+    }
 }
 
 pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
@@ -125,6 +134,15 @@ pub fn kept(image: Image, name: &str) -> Fact {
 
 pub fn delivered(name: &str, faces: usize) -> Fact {
     delivered_at(1.0, name, faces)
+}
+
+/// The answer that follows `generation` others.
+pub fn delivered_later(generation: u32, name: &str, faces: usize) -> Fact {
+    let Fact::Detected(DetectedFrame { frame, detection }) = delivered(name, faces) else {
+        unreachable!("it is delivered")
+    };
+    let frame = Frame { weak: true, generation, ..frame };
+    Fact::Detected(DetectedFrame { frame, detection: detection.of_generation(generation) })
 }
 
 /// An answer at this scale; less than 1 is a degraded one.

@@ -1,24 +1,24 @@
-//! What the report shows, read from the ledger in one moment. Bounded by the settings, however large the ledger.
+//! What the report shows, read from the ledger. Bounded by the settings, however large the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 
 use super::ReportSettings;
+use super::follow::{Counts, ENTRIES, FAILED_ENTRIES, FAILED_PICTURES, PICTURES, UNKNOWN};
+use super::sums::{BLOCK, Candidate, Failure, Table};
+use crate::chosen::{Chosen, THESE_MAX, numbers, these};
 use crate::explain::as_text;
-use crate::ledger::database::{Moment, Row, values};
-use crate::ledger::rows::{EntryKind, Trouble, Word};
-use crate::ledger::{Reader, Status};
-use crate::lines::{ImageLine, image_line};
-
-/// Kinds of failure told apart; reasons are words of ours, so there are far fewer.
-const GROUPS_MAX: usize = 200;
+use crate::ledger::Reader;
+use crate::ledger::database::{Moment, values};
+use crate::ledger::rows::Trouble;
+use crate::lines::{ImageLine, image_lines};
 
 /// Everything the report shows.
 pub struct Found {
     pub tenant: String,
-    /// When the last fact was written, UTC.
+    /// When the last fact was written, UTC, to the minute.
     pub as_of: Option<String>,
     pub pages: Tally,
     pub images: Tally,
@@ -27,7 +27,7 @@ pub struct Found {
     /// Those pictures that have any.
     pub with_faces: i64,
     pub cards: Vec<Card>,
-    pub failures: BTreeMap<Failure, Group>,
+    pub failures: Vec<Failed>,
 }
 
 /// A picture with its duplicates.
@@ -38,102 +38,114 @@ pub struct Card {
     pub duplicates_total: i64,
 }
 
-/// One kind of failure.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Failure {
-    pub status: Status,
-    pub kind: &'static str,
-    pub reason: String,
-}
-
-/// How often it happened, with examples.
-#[derive(Default)]
-pub struct Group {
+/// How often something failed, with examples: URL and detail, of what was discovered first.
+pub struct Failed {
+    pub failure: Failure,
     pub count: i64,
-    /// URL to detail: the smallest URLs.
-    pub examples: BTreeMap<String, String>,
+    pub examples: Vec<(String, String)>,
 }
 
-pub fn gather(reader: &Reader, settings: &ReportSettings) -> Result<Found, LedgerError> {
+pub fn gather(reader: &Reader, counts: &Counts, settings: &ReportSettings) -> Result<Found, LedgerError> {
     let (pages, images) = reader.tally()?;
-    reader.read(|moment| {
-        let tenant = reader.tenant_id();
-        let as_of = "SELECT at_ms FROM facts WHERE seq = (SELECT max(seq) FROM facts)";
-        let as_of = moment.one(as_of, &[], |row| row.get(0))?.map(as_text);
-        let faces = "SELECT CAST(coalesce(sum(d.faces), 0) AS BIGINT), count(*) FILTER (WHERE d.faces > 0)
-            FROM pictures p JOIN detections d ON d.picture = p.id
-            WHERE p.tenant = ?1 AND coalesce(p.representative, p.id) = p.id";
-        let counted = moment.one(faces, values![tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (faces, with_faces) = counted.unwrap_or_default();
-        Ok(Found {
-            tenant: reader.tenant().to_owned(),
-            // To the minute.
-            as_of: as_of.map(|at: String| at.chars().take(16).collect()),
-            pages,
-            images,
-            faces,
-            with_faces,
-            cards: cards(reader, moment, settings)?,
-            failures: failures(reader, moment, settings)?,
-        })
-    })
+    let mut cards = Vec::new();
+    for chunk in counts.best.shown().unwrap_or_default().chunks(THESE_MAX) {
+        cards.extend(reader.read(|moment| self::cards(reader, moment, chunk, settings.examples_max))?);
+    }
+    let mut failures = Vec::new();
+    for (failure, count, blocks) in counts.failures.kinds(settings.examples_max as i64) {
+        let examples = reader.read(|moment| examples(reader, moment, (failure, &blocks), settings.examples_max))?;
+        failures.push(Failed { failure: failure.clone(), count, examples });
+    }
+    let as_of = counts.at_ms.map(|at_ms| as_text(at_ms).chars().take(16).collect());
+    let (faces, with_faces) = (counts.faces.faces, counts.faces.pictures);
+    Ok(Found { tenant: reader.tenant().to_owned(), as_of, pages, images, faces, with_faces, cards, failures })
 }
 
-fn cards(reader: &Reader, moment: &Moment<'_>, settings: &ReportSettings) -> Result<Vec<Card>, Trouble> {
-    let sql =
-        "SELECT p.id, p.main FROM pictures p JOIN detections d ON d.picture = p.id JOIN entries e ON e.id = p.main
-        WHERE p.tenant = ?1 AND p.state = 'settled' AND coalesce(p.representative, p.id) = p.id
-        ORDER BY d.faces DESC, e.url LIMIT ?2";
-    moment.list(sql, values![reader.tenant_id(), settings.images_max as i64], |row| {
-        let (picture, main): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let line = image_line(reader, moment, main)?;
-        let total = "SELECT p.urls - 1 + p.behind
-            + (SELECT CAST(coalesce(sum(q.urls + q.behind), 0) AS BIGINT) FROM pictures q WHERE q.representative = p.id AND q.representative <> q.id)
-            FROM pictures p WHERE p.id = ?1";
-        let duplicates_total = moment.one(total, values![picture], |row| row.get(0))?.unwrap_or(0);
-        let duplicates = duplicates(moment, (picture, main), settings.examples_max)?;
-        Ok(Card { line, duplicates, duplicates_total })
-    })
-}
-
-fn duplicates(moment: &Moment<'_>, (picture, main): (i64, i64), max: usize) -> Result<Vec<(String, u32)>, Trouble> {
-    let sql = "SELECT e.url, 0 AS distance FROM entries e WHERE e.picture = ?1 AND e.id <> ?2
-        UNION ALL SELECT e.url, q.distance FROM pictures q JOIN entries e ON e.picture = q.id
-            WHERE q.representative = ?1 AND q.representative <> q.id
-        ORDER BY distance, url LIMIT ?3";
-    moment.list(sql, values![picture, main, max as i64], |row| Ok((row.get(0)?, row.get(1)?)))
-}
-
-fn failures(
+fn cards(
     reader: &Reader,
     moment: &Moment<'_>,
-    settings: &ReportSettings,
-) -> Result<BTreeMap<Failure, Group>, Trouble> {
-    let entries = "SELECT kind, state, reason, detail, url, 1 FROM entries
-        WHERE tenant = ?1 AND (state IN ('rejected', 'dead') OR state = 'open' AND reason IS NOT NULL)";
-    let pictures = "SELECT 'image', p.state, p.reason, p.detail, e.url, p.urls + p.behind
-        FROM pictures p JOIN entries e ON e.id = p.main
-        WHERE p.tenant = ?1 AND p.state <> 'settled' AND p.reason IS NOT NULL AND coalesce(p.representative, p.id) = p.id";
-    let mut groups = BTreeMap::new();
-    for sql in [entries, pictures] {
-        moment.each(sql, values![reader.tenant_id()], |row| sort_in(&mut groups, row, settings.examples_max))?;
-    }
-    Ok(groups)
+    candidates: &[Candidate],
+    duplicates_max: usize,
+) -> Result<Vec<Card>, Trouble> {
+    let mains: Vec<i64> = candidates.iter().map(|candidate| candidate.main).collect();
+    let pictures: Vec<i64> = candidates.iter().map(|candidate| candidate.picture).collect();
+    let lines = image_lines(reader, moment, &Chosen::These(&mains))?;
+    let mut lines: HashMap<i64, ImageLine> =
+        lines.into_iter().map(|described| (described.entry, described.line)).collect();
+    let totals = totals(moment, &pictures)?;
+    let mut duplicates = duplicates(moment, &pictures, duplicates_max)?;
+    let card = |candidate: &Candidate| {
+        Some(Card {
+            line: lines.remove(&candidate.main)?,
+            duplicates: duplicates.remove(&candidate.picture).unwrap_or_default(),
+            duplicates_total: totals.get(&candidate.picture).copied().unwrap_or(0),
+        })
+    };
+    Ok(candidates.iter().filter_map(card).collect())
 }
 
-fn sort_in(groups: &mut BTreeMap<Failure, Group>, row: &Row<'_>, max: usize) -> Result<(), Trouble> {
-    let kind = row.get::<EntryKind>(0)?.word();
-    let status = Status::of_entry(row.get::<Word>(1)?.0);
-    let reason = row.get::<Option<String>>(2)?.unwrap_or_else(|| "unknown".to_owned());
-    let mut failure = Failure { status, kind, reason };
-    if groups.len() >= GROUPS_MAX && !groups.contains_key(&failure) {
-        failure.reason = "other".to_owned();
+/// How many URLs are duplicates of each picture.
+fn totals(moment: &Moment<'_>, pictures: &[i64]) -> Result<HashMap<i64, i64>, Trouble> {
+    let sql = format!(
+        "SELECT p.id, p.urls - 1 + p.behind + (SELECT CAST(coalesce(sum(q.urls + q.behind), 0) AS BIGINT)
+            FROM pictures q WHERE q.representative = p.id AND q.representative <> q.id)
+        FROM pictures p WHERE p.id IN ({})",
+        numbers()
+    );
+    let totals = moment.list(&sql, &these(pictures), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(totals.into_iter().collect())
+}
+
+type Duplicates = HashMap<i64, Vec<(String, u32)>>;
+
+/// The nearest duplicates of each picture.
+fn duplicates(moment: &Moment<'_>, pictures: &[i64], max: usize) -> Result<Duplicates, Trouble> {
+    let sql = format!(
+        "SELECT leader, url, distance FROM (
+            SELECT leader, url, distance, row_number() OVER (PARTITION BY leader ORDER BY distance, url) AS nth FROM (
+                SELECT p.id AS leader, e.url, 0 AS distance FROM pictures p JOIN entries e ON e.picture = p.id
+                    WHERE p.id IN ({0}) AND e.id <> p.main
+                UNION ALL SELECT q.representative, e.url, q.distance FROM pictures q JOIN entries e ON e.picture = q.id
+                    WHERE q.representative IN ({0}) AND q.representative <> q.id
+            ) followers
+        ) ordered WHERE nth <= ?{1} ORDER BY leader, nth",
+        numbers(),
+        THESE_MAX + 1
+    );
+    let mut values = these(pictures);
+    values.push((max as i64).into());
+    let mut duplicates = Duplicates::new();
+    moment.each(&sql, &values, |row| {
+        duplicates.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
+        Ok(())
+    })?;
+    Ok(duplicates)
+}
+
+/// Examples of a failure, from the blocks that have some.
+fn examples(
+    reader: &Reader,
+    moment: &Moment<'_>,
+    (failure, blocks): (&Failure, &[(Table, i64)]),
+    max: usize,
+) -> Result<Vec<(String, String)>, Trouble> {
+    let entries = format!(
+        "SELECT e.url, e.detail FROM {} WHERE {FAILED_ENTRIES} AND e.kind = ?4 AND e.state = ?5
+            AND coalesce(e.reason, '{UNKNOWN}') = ?6 ORDER BY e.id LIMIT ?7",
+        ENTRIES.of(moment)
+    );
+    let pictures = format!(
+        "SELECT m.url, p.detail FROM {} LEFT JOIN entries m ON m.id = p.main WHERE {FAILED_PICTURES}
+            AND CAST(?4 AS TEXT) = 'image' AND p.state = ?5 AND p.reason = ?6 ORDER BY p.id LIMIT ?7",
+        PICTURES.of(moment)
+    );
+    let mut examples = Vec::new();
+    for (table, block) in blocks {
+        let (first, last, left) = (block * BLOCK, (block + 1) * BLOCK, (max - examples.len()) as i64);
+        let sql = if *table == Table::Entries { &entries } else { &pictures };
+        let (kind, state, reason) = (failure.kind, failure.status.word(), &failure.reason);
+        let values = values![reader.tenant_id(), first, last, kind, state, reason, left];
+        examples.extend(moment.list(sql, values, |row| Ok((row.get(0)?, row.get::<Option<String>>(1)?)))?);
     }
-    let group = groups.entry(failure).or_default();
-    group.count += row.get::<i64>(5)?;
-    group.examples.insert(row.get(4)?, row.get::<Option<String>>(3)?.unwrap_or_default());
-    if group.examples.len() > max {
-        group.examples.pop_last();
-    }
-    Ok(())
+    Ok(examples.into_iter().map(|(url, detail)| (url, detail.unwrap_or_default())).collect())
 }

@@ -1,176 +1,175 @@
-//! The report as HTML. Every text goes through [`escape`], every address through [`link`].
+//! The report as HTML, by the template `templates/report.html`. It escapes every text; every address goes through [`Address`].
 
-use std::fmt::Write;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use askama::Template;
 use faceflow_core::tally::Tally;
 use url::Url;
 
-use super::gather::{Card, Failure, Found, Group};
+use super::gather::{Card, Failed, Found};
+use crate::SinkError;
 use crate::ledger::Status;
 use crate::lines::FaceFields;
 
-/// Head, style and frame of the page.
-const PAGE: &str = include_str!("page.html");
-const CONTENT: &str = "<!--content-->";
-
-/// Writing to a `String` cannot fail.
-macro_rules! put {
-    ($page:expr, $($text:tt)*) => { write!($page, $($text)*).expect("writing to memory succeeds") };
+/// The whole page.
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    tenant: &'a str,
+    as_of: Option<&'a str>,
+    totals: [Total; 2],
+    faces: i64,
+    with_faces: i64,
+    done: u64,
+    cards: Vec<CardView<'a>>,
+    failures: Vec<FailureView>,
 }
 
-/// Text that is text, wherever it came from.
-pub fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            // Controls, and characters that reorder what stands beside them.
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                safe.push('\u{fffd}')
-            }
-            c => safe.push(c),
-        }
-    }
-    safe
+struct Total {
+    name: &'static str,
+    discovered: u64,
+    /// Those with anything in them.
+    states: Vec<(&'static str, u64)>,
+}
+
+struct CardView<'a> {
+    /// Where the original lies, as seen from the report.
+    original: String,
+    width: u32,
+    height: u32,
+    thumbnail: Option<&'a str>,
+    faces: Vec<FaceView>,
+    url: Address,
+    page: Option<Address>,
+    duplicates: Vec<(Address, u32)>,
+    duplicates_total: i64,
+    duplicates_more: i64,
+}
+
+struct FaceView {
+    x: f32,
+    y: f32,
+    width: f32,
+    height: f32,
+    score: String,
+    quality: String,
+}
+
+struct FailureView {
+    status: &'static str,
+    kind: &'static str,
+    reason: String,
+    count: i64,
+    examples: Vec<(Address, String)>,
+    more: i64,
 }
 
 /// An address: a link if it is on the web, else just text.
-pub fn link(address: &str) -> String {
-    let text = escape(address);
-    match Url::parse(address) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => {
-            let href = escape(url.as_str());
-            format!("<a class=\"url\" href=\"{href}\" rel=\"noreferrer noopener\" target=\"_blank\">{text}</a>")
+#[derive(Template)]
+#[template(
+    ext = "html",
+    source = r#"{% if let Some(href) = href %}<a class="url" href="{{ href }}" rel="noreferrer noopener" target="_blank">{{ text }}</a>{% else %}<span class="url">{{ text }}</span>{% endif %}"#
+)]
+pub struct Address {
+    href: Option<String>,
+    text: String,
+}
+
+impl Address {
+    pub fn new(address: &str) -> Self {
+        let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        Self { href: url.map(String::from), text: visible(address) }
+    }
+}
+
+/// Text without controls, and without characters that reorder what stands beside them.
+pub fn visible(text: &str) -> String {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The page, stamped with a time or not. `key` is the report's own, from which originals are linked; `thumbnails` are those of
+/// the cards, one for each, in base64.
+pub fn page(
+    found: &Found,
+    (key, thumbnails): (&str, &[Option<&str>]),
+    as_of: Option<&str>,
+) -> Result<String, SinkError> {
+    let cards = found.cards.iter().zip(thumbnails).filter_map(|(card, thumbnail)| CardView::of(card, *thumbnail, key));
+    let page = Page {
+        tenant: &found.tenant,
+        as_of,
+        totals: [Total::of("images", &found.images), Total::of("pages", &found.pages)],
+        faces: found.faces,
+        with_faces: found.with_faces,
+        done: found.images.done,
+        cards: cards.collect(),
+        failures: found.failures.iter().map(FailureView::of).collect(),
+    };
+    let page = page.render().map_err(|error| SinkError::Report(error.to_string()))?;
+    Ok(page + "\n")
+}
+
+impl Total {
+    fn of(name: &'static str, tally: &Tally) -> Self {
+        let states = [
+            (Status::Done, tally.done),
+            (Status::Duplicate, tally.duplicate),
+            (Status::Rejected, tally.rejected),
+            (Status::Dead, tally.dead),
+            (Status::Open, tally.open),
+        ];
+        let states = states.into_iter().filter(|(_, count)| *count > 0);
+        Self {
+            name,
+            discovered: tally.discovered,
+            states: states.map(|(state, count)| (state.word(), count)).collect(),
         }
-        _ => format!("<span class=\"url\">{text}</span>"),
     }
 }
 
-/// Everything before the first card.
-pub fn begin(found: &Found) -> String {
-    let (head, _) = PAGE.split_once(CONTENT).expect("the template has a place for the content");
-    let mut page = String::with_capacity(head.len() + 24 * 1024 * found.cards.len());
-    page.push_str(head);
-    let as_of = found.as_of.as_ref().map(|at| format!(" as of {at}")).unwrap_or_default();
-    put!(page, "<h1>faceflow</h1>\n<p class=\"soft\">tenant {}{}</p>\n", escape(&found.tenant), escape(&as_of));
-    put!(page, "<div class=\"totals\">\n");
-    total(&mut page, "images", &found.images);
-    total(&mut page, "pages", &found.pages);
-    let (faces, with_faces) = (found.faces, found.with_faces);
-    put!(
-        page,
-        "<div class=\"box\"><b>{faces}</b>faces<p class=\"soft\">in {with_faces} distinct images</p></div>\n</div>\n"
-    );
-    let shown = found.cards.len();
-    put!(
-        page,
-        "<h2>Images</h2>\n<p class=\"soft\">{shown} of {} distinct images with an answer, most faces first.</p>\n",
-        found.images.done
-    );
-    page.push_str("<div class=\"gallery\">\n");
-    page
-}
-
-fn total(page: &mut String, name: &str, tally: &Tally) {
-    let states = [
-        (Status::Done, tally.done),
-        (Status::Duplicate, tally.duplicate),
-        (Status::Rejected, tally.rejected),
-        (Status::Dead, tally.dead),
-        (Status::Open, tally.open),
-    ];
-    put!(page, "<div class=\"box\"><b>{}</b>{name}\n<div class=\"bar\">", tally.discovered);
-    for (status, count) in states.iter().filter(|(_, count)| *count > 0) {
-        put!(page, "<span class=\"{}\" style=\"flex:{count}\"></span>", status.word());
-    }
-    page.push_str("</div><div class=\"key\">");
-    for (status, count) in states.iter().filter(|(_, count)| *count > 0) {
-        put!(page, "<i class=\"{0}\">{count} {0}</i>", status.word());
-    }
-    page.push_str("</div></div>\n");
-}
-
-/// One picture with its faces and duplicates. `key` is the report's own, from which the original is linked.
-pub fn card(page: &mut String, card: &Card, thumbnail: Option<&[u8]>, key: &str) {
-    let Some(image) = &card.line.image else { return };
-    let (width, height) = (image.width.max(1), image.height.max(1));
-    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let original = image.key.strip_prefix(folder).map_or(image.key.as_str(), |rest| rest.trim_start_matches('/'));
-    let shape = format!("aspect-ratio:{width}/{height};max-width:calc(22rem*{width}/{height})");
-    put!(page, "<figure><a class=\"frame\" href=\"{}\" style=\"{shape}\">", escape(original));
-    if let Some(bytes) = thumbnail {
-        put!(page, "<img alt=\"\" loading=\"lazy\" src=\"data:image/jpeg;base64,{}\">", STANDARD.encode(bytes));
-    }
-    put!(page, "<svg viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\">");
-    let faces = card.line.faces.as_deref().unwrap_or_default();
-    for face in faces {
-        rect(page, face);
-    }
-    page.push_str("</svg></a><figcaption>");
-    let plural = if faces.len() == 1 { "" } else { "s" };
-    put!(page, "<p><strong>{} face{plural}</strong> <span class=\"soft\">{width}×{height}</span></p>", faces.len());
-    put!(page, "<p>{}</p>", link(&card.line.url));
-    if let Some(shown_by) = &card.line.page {
-        put!(page, "<p class=\"soft\">on {}</p>", link(shown_by));
-    }
-    duplicates(page, card);
-    page.push_str("</figcaption></figure>\n");
-}
-
-fn rect(page: &mut String, face: &FaceFields) {
-    let [x1, y1, x2, y2] = face.bbox;
-    let (width, height) = ((x2 - x1).max(0.0), (y2 - y1).max(0.0));
-    put!(page, "<rect x=\"{x1}\" y=\"{y1}\" width=\"{width}\" height=\"{height}\"><title>");
-    put!(page, "score {:.2}, quality {:.2}</title></rect>", face.score, face.quality);
-}
-
-fn duplicates(page: &mut String, card: &Card) {
-    if card.duplicates_total == 0 {
-        return;
-    }
-    let plural = if card.duplicates_total == 1 { "" } else { "s" };
-    put!(page, "<details><summary>{} duplicate{plural}</summary><ul>", card.duplicates_total);
-    for (url, distance) in &card.duplicates {
-        put!(page, "<li>{} <span class=\"soft\">{distance} bits away</span></li>", link(url));
-    }
-    more(page, card.duplicates_total, card.duplicates.len());
-    page.push_str("</ul></details>");
-}
-
-fn more(page: &mut String, total: i64, shown: usize) {
-    let hidden = total - shown as i64;
-    if hidden > 0 {
-        put!(page, "<li class=\"soft\">and {hidden} more</li>");
+impl<'a> CardView<'a> {
+    fn of(card: &'a Card, thumbnail: Option<&'a str>, key: &str) -> Option<Self> {
+        let image = card.line.image.as_ref()?;
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let original = image.key.strip_prefix(folder).map_or(image.key.as_str(), |rest| rest.trim_start_matches('/'));
+        Some(Self {
+            original: original.to_owned(),
+            width: image.width.max(1),
+            height: image.height.max(1),
+            thumbnail,
+            faces: card.line.faces.iter().flatten().map(FaceView::of).collect(),
+            url: Address::new(&card.line.url),
+            page: card.line.page.as_deref().map(Address::new),
+            duplicates: card.duplicates.iter().map(|(url, distance)| (Address::new(url), *distance)).collect(),
+            duplicates_total: card.duplicates_total,
+            duplicates_more: card.duplicates_total - card.duplicates.len() as i64,
+        })
     }
 }
 
-/// Everything after the last card.
-pub fn end(page: &mut String, found: &Found) {
-    page.push_str("</div>\n");
-    if !found.failures.is_empty() {
-        page.push_str("<h2>What did not work</h2>\n");
+impl FaceView {
+    fn of(face: &FaceFields) -> Self {
+        let [x, y, x2, y2] = face.bbox;
+        Self {
+            x,
+            y,
+            width: (x2 - x).max(0.0),
+            height: (y2 - y).max(0.0),
+            score: format!("{:.2}", face.score),
+            quality: format!("{:.2}", face.quality),
+        }
     }
-    for (failure, group) in &found.failures {
-        failed(page, failure, group);
-    }
-    let (_, foot) = PAGE.split_once(CONTENT).expect("the template has a place for the content");
-    page.push_str(foot);
 }
 
-fn failed(page: &mut String, failure: &Failure, group: &Group) {
-    let plural = if group.count == 1 { "" } else { "s" };
-    let (status, kind) = (failure.status.word(), failure.kind);
-    put!(page, "<details class=\"group {status}\"><summary><strong>{}</strong> ", escape(&failure.reason));
-    put!(page, "{} {kind}{plural} <span class=\"soft\">{status}</span></summary><ul>", group.count);
-    for (url, detail) in &group.examples {
-        put!(page, "<li>{}<br><span class=\"soft\">{}</span></li>", link(url), escape(detail));
+impl FailureView {
+    fn of(failed: &Failed) -> Self {
+        let examples = failed.examples.iter().map(|(url, detail)| (Address::new(url), visible(detail)));
+        Self {
+            status: failed.failure.status.word(),
+            kind: failed.failure.kind.word(),
+            reason: visible(&failed.failure.reason),
+            count: failed.count,
+            examples: examples.collect(),
+            more: failed.count - failed.examples.len() as i64,
+        }
     }
-    more(page, group.count, group.examples.len());
-    page.push_str("</ul></details>\n");
 }

@@ -8,7 +8,7 @@ use faceflow_core::object_key::thumb_key;
 use faceflow_core::record::{Disposition, Image, Work};
 use url::Url;
 
-use super::html::{escape, link};
+use super::html::{Address, visible};
 use super::*;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
@@ -24,7 +24,7 @@ both![
 ];
 
 fn report(rig: &Rig, store: &Objects, settings: &ReportSettings) -> String {
-    let key = wait(write_report(rig.reader(), store, settings)).expect("writes").expect("is wanted");
+    let key = wait(Report::default().write(rig.reader(), store, settings)).expect("writes").expect("is wanted");
     assert_eq!(key, "report.html");
     String::from_utf8(wait(store.get(key)).expect("is there").to_vec()).expect("text")
 }
@@ -70,7 +70,7 @@ fn limits_hold() {
     let one = report(&rig, &store, &ReportSettings { images_max: 1, examples_max: 1, ..ReportSettings::default() });
     assert_eq!(one.matches("<figure>").count(), 1);
     let none = ReportSettings { images_max: 0, ..ReportSettings::default() };
-    assert_eq!(wait(write_report(rig.reader(), &store, &none)).expect("is not wanted"), None);
+    assert_eq!(wait(Report::default().write(rig.reader(), &store, &none)).expect("is not wanted"), None);
     assert_eq!(ReportSettings::default().check(), Ok(()));
     let wrong = ReportSettings { images_max: 1 << 20, ..ReportSettings::default() };
     assert_eq!(wrong.check().expect_err("is impossible").0, "images_max");
@@ -94,17 +94,23 @@ fn hostile_text_stays_text() {
     for bad in ["<script", "<img src=x", "<i>reason", "('<b>", "(&#39;<b>", "href=\"javascript", "\u{202e}"] {
         assert!(!page.contains(bad), "{bad}");
     }
-    assert!(page.contains("&lt;i&gt;reason") && page.contains("javascript:alert("), "it is all there to read");
+    assert!(page.contains("&#60;i&#62;reason") && page.contains("javascript:alert("), "it is all there to read");
 }
 
 #[test]
 fn only_the_web_is_linked() {
+    let link = |address: &str| Address::new(address).to_string();
     assert!(
-        link("https://a.example/?a=1&b=2")
-            .contains("href=\"https://a.example/?a=1&amp;b=2\" rel=\"noreferrer noopener\"")
+        link("https://a.example/?a=1&b=<2>")
+            .contains("href=\"https://a.example/?a=1&#38;b=%3C2%3E\" rel=\"noreferrer noopener\"")
     );
     for address in ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "vbscript:x", "no address"] {
         assert!(!link(address).contains("href"), "{address}");
     }
-    assert_eq!(escape("<a b='c' d=\"e\">&\u{7}"), "&lt;a b=&#39;c&#39; d=&quot;e&quot;&gt;&amp;\u{fffd}");
+    let text = link("<a b='c' d=\"e\">&");
+    assert!(
+        !text["<span class=\"url\">".len()..text.len() - "</span>".len()].contains(['<', '>', '"', '\'']),
+        "{text}"
+    );
+    assert_eq!(visible("a\u{7}\u{202e}b"), "a\u{fffd}\u{fffd}b");
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use csv::{Terminator, Writer, WriterBuilder};
+
 use crate::lines::{FaceLine, ImageLine, PageLine};
 
 /// Columns of images; `faces` is how many were seen, each of which is a row of the faces.
@@ -40,19 +42,17 @@ pub const PAGES: &[&str] =
 pub const FACES: &[&str] =
     &["id", "image", "url", "page", "site", "tenant", "x1", "y1", "x2", "y2", "score", "quality", "landmarks", "crop"];
 
-/// Writes one row.
-pub fn write_row<'a>(out: &mut dyn Write, fields: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    for (n, field) in fields.enumerate() {
-        if n > 0 {
-            out.write_all(b",")?;
-        }
-        if field.contains(['"', ',', '\r', '\n']) {
-            write!(out, "\"{}\"", field.replace('"', "\"\""))?;
-        } else {
-            out.write_all(field.as_bytes())?;
-        }
-    }
-    out.write_all(b"\r\n")
+/// Writes rows to `out`, whose errors are its own.
+pub fn writer<'o>(out: &'o mut dyn Write) -> Writer<&'o mut dyn Write> {
+    WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out)
+}
+
+/// What became of a write.
+pub fn written(written: csv::Result<()>) -> io::Result<()> {
+    written.map_err(|error| match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    })
 }
 
 fn text(value: Option<impl ToString>) -> String {
@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn hostile_fields_stay_in_their_columns() {
         let mut out = Vec::new();
-        write_row(&mut out, ["plain", "a,b", "say \"no\"", "two\nlines", ""].into_iter()).expect("writes to memory");
+        let row = ["plain", "a,b", "say \"no\"", "two\nlines", ""];
+        written(writer(&mut out).write_record(row)).expect("writes to memory");
         assert_eq!(String::from_utf8(out).expect("text"), "plain,\"a,b\",\"say \"\"no\"\"\",\"two\nlines\",\r\n");
     }
 }

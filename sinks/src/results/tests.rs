@@ -1,8 +1,13 @@
 //! The lines exactly as scripts read them.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::ledger::Place;
 use crate::ledger::tests::place::both;
-use crate::ledger::tests::{Rig, content, delivered, image, image_with, kept, rejected, retry, ruled};
+use crate::ledger::tests::{
+    Rig, admitted, content, delivered, image, image_with, kept, page, read, rejected, retry, ruled, start,
+};
 use faceflow_core::fact::Fact;
 use faceflow_core::object_key::{crop_key, image_key};
 use faceflow_core::record::{Image, StoredImage};
@@ -12,6 +17,8 @@ both![
     faces_are_those_of_done_images_only,
     a_row_has_a_field_for_every_column,
     a_closed_pipe_is_told_apart_from_a_broken_ledger,
+    pages_follow_each_other_while_others_write,
+    a_page_is_read_in_the_order_of_its_index,
 ];
 
 fn text(rig: &Rig, kind: Kind, format: Format) -> String {
@@ -39,7 +46,7 @@ fn world() -> Rig {
 
 fn images_are_as_the_contract_says() {
     let (one, two) = (content("one"), content("two"));
-    let (id, crop) = (one.id, crop_key("default", one.id, 0));
+    let (id, crop) = (one.id, crop_key("default", one.id, 0, 0));
     let detector =
         r#""detector":{"engine":"scripted","model":"none","model_sha256":"00","scale":1.0,"degraded":false}"#;
     let common = r#""page":"http://a.example/","site":"http://a.example/","tenant":"default""#;
@@ -49,7 +56,7 @@ fn images_are_as_the_contract_says() {
             r#"{{"url":"http://a.example/a","final_url":"http://a.example/a",{common},"status":"done","reason":null,"attempts":1,"due_ms":null,"image":{{"id":"{id}","bytes":3,"format":"jpeg","width":40,"height":30,"phash":"{}","key":"{}"}},"duplicate_of":null,"distance":null,"faces":[{{"id":"{id}/0","bbox":[1.0,2.0,11.0,22.0],"score":0.98,"quality":0.5,"landmarks":[[3.0,4.0],[5.0,4.0],[4.0,6.0],[3.0,8.0],[5.0,8.0]],"crop":"{crop}"}},{{"id":"{id}/1","bbox":[11.0,2.0,21.0,22.0],"score":0.98,"quality":0.5,"landmarks":null,"crop":"{}"}}],{detector}}}"#,
             one.phash,
             image_key("default", &one),
-            crop_key("default", id, 1),
+            crop_key("default", id, 0, 1),
         ),
         format!(
             r#"{{"url":"http://a.example/b","final_url":null,{common},"status":"rejected","reason":"http_404","attempts":1,"due_ms":null,{nothing}}}"#
@@ -59,7 +66,7 @@ fn images_are_as_the_contract_says() {
             two.id,
             two.phash,
             image_key("default", &two),
-            crop_key("default", id, 1),
+            crop_key("default", id, 0, 1),
         ),
         format!(
             r#"{{"url":"http://a.example/e","final_url":null,{common},"status":"open","reason":"http_503","attempts":1,"due_ms":5000,{nothing}}}"#
@@ -73,7 +80,7 @@ fn images_are_as_the_contract_says() {
 
 fn faces_are_those_of_done_images_only() {
     let id = content("one").id;
-    let crop = crop_key("default", id, 0);
+    let crop = crop_key("default", id, 0, 0);
     let text = text(&world(), Kind::Faces, Format::Jsonl);
     let first = format!(
         r#"{{"id":"{id}/0","image":"{id}","url":"http://a.example/a","page":"http://a.example/","site":"http://a.example/","tenant":"default","bbox":[1.0,2.0,11.0,22.0],"score":0.98,"quality":0.5,"landmarks":[[3.0,4.0],[5.0,4.0],[4.0,6.0],[3.0,8.0],[5.0,8.0]],"crop":"{crop}"}}"#
@@ -114,4 +121,92 @@ fn a_closed_pipe_is_told_apart_from_a_broken_ledger() {
         let ended = write_results(world().reader(), Kind::Images, format, &mut Closed).expect_err("is closed");
         assert!(matches!(&ended, ResultsError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe), "{ended:?}");
     }
+}
+
+/// URLs of every length, also beyond what an index of a server holds, many of which differ only at their ends.
+fn many() -> Vec<Image> {
+    let long = |n: usize| image(&format!("/long/{}{}", "x".repeat(3_000), n % 700));
+    let prefix = |n: usize| image(&format!("/p{}{:04}", "y".repeat(n % 490), n));
+    (0..2 * PAGE).flat_map(|n| [prefix(n), long(n)]).collect()
+}
+
+/// Whenever something is written to it, it puts the file in order and adds pages and images.
+struct Meddling<'r> {
+    rig: &'r Rig,
+    written: Vec<u8>,
+    times: usize,
+}
+
+impl Write for Meddling<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written.extend(bytes);
+        self.times += 1;
+        if self.times.is_multiple_of(200) {
+            if let Place::Folder(dir) = self.rig.home.place() {
+                let file = rusqlite::Connection::open(dir.join("ledger.sqlite")).expect("opens");
+                let busy: bool =
+                    file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("answers");
+                assert!(!busy, "a reader that waits for its reader holds up nothing");
+            }
+            let (by, before) = (format!("/by{}", self.times), format!("/0{}", self.times));
+            let images = vec![image(&before), image(&format!("/zz{}", self.times)), image("/p0000")];
+            self.rig.try_tell(admitted(vec![page(&by, 0)])).expect("is legal");
+            self.rig.try_tell(read(page(&by, 0), vec![], images)).expect("is legal");
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn pages_follow_each_other_while_others_write() {
+    let rig = Rig::new();
+    rig.tell(start());
+    rig.try_tell(read(page("/", 0), vec![], many())).expect("is legal");
+    let before: BTreeSet<String> = many().iter().map(|image| image.url.to_string()).collect();
+    assert!(before.len() > 2 * PAGE);
+    let mut out = Meddling { rig: &rig, written: vec![], times: 0 };
+    write_results(rig.reader(), Kind::Images, Format::Jsonl, &mut out).expect("writes");
+    let urls = String::from_utf8(out.written).expect("text");
+    let urls: Vec<String> = urls
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON")["url"].as_str().expect("a URL").into()
+        })
+        .collect();
+    assert!(out.times >= 200, "something was added meanwhile");
+    assert!(urls.is_sorted_by(|one, other| one < other), "ordered by URL, each once");
+    let seen: BTreeSet<String> = urls.into_iter().collect();
+    assert!(before.is_subset(&seen), "nothing is left out");
+    assert!(seen.len() > before.len(), "what comes further on is seen");
+}
+
+fn a_page_is_read_in_the_order_of_its_index() {
+    let rig = Rig::new();
+    rig.tell(start());
+    rig.try_tell(read(page("/", 0), vec![], many())).expect("is legal");
+    if let Place::Server(_) = rig.home.place() {
+        rig.home.sql("ANALYZE entries");
+    }
+    let plan = rig.reader().read(|moment| {
+        let chosen = Chosen::Next { kind: EntryKind::Image, after: "http://a.example/p", max: 100 };
+        let (from, values) = (chosen.from(moment), chosen.values(rig.reader().tenant_id()));
+        let lines = match moment {
+            Moment::Sqlite(_) => {
+                moment.list(&format!("EXPLAIN QUERY PLAN SELECT * FROM {from}"), &values, |row| row.get::<String>(3))
+            }
+            Moment::Postgres(_) => {
+                let sql = format!("SELECT * FROM {from}").replace("?1", "1").replace("?2", "'image'");
+                let sql = sql.replace("?3", "'http://a.example/p'").replace("?4", "100");
+                moment.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
+            }
+        };
+        Ok(lines?.join("\n"))
+    });
+    let plan = plan.expect("explains");
+    // A server sorts only what shares a prefix.
+    let sorts = plan.contains("TEMP B-TREE") || plan.replace("Incremental Sort", "").contains("Sort  ");
+    assert!(plan.contains("entries_by_url") && !sorts, "{plan}");
 }

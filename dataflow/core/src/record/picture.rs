@@ -71,6 +71,8 @@ pub struct Frame {
     pub spared: u32,
     /// Whether a degraded answer is kept, which stands if no full one comes.
     pub weak: bool,
+    /// How many answers are recorded already: the generation of the next one.
+    pub generation: u32,
     /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
     pub scale: Option<f32>,
 }

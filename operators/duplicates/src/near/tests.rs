@@ -160,6 +160,7 @@ impl<'a> World<'a> {
                 state,
                 retrying,
                 weak: false,
+                generation: 0,
                 representative,
             });
         }
@@ -272,6 +273,7 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
         retrying: false,
         representative,
         weak: false,
+        generation: 0,
     };
     let mut clusters = clusters();
     clusters.learn(known(&small, State::Open, Some(big.id)));

@@ -8,12 +8,13 @@ use crate::ledger::database::{Moment, values};
 use crate::ledger::error::TransactionError as Trouble;
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
     include_str!("../schema/postgres/004_lists.sql"),
     include_str!("../schema/postgres/005_commits.sql"),
+    include_str!("../schema/postgres/006_urls.sql"),
 ];
 
 /// Held while formats are looked at and changed; any number will do, if it is always the same.

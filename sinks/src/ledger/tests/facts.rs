@@ -151,6 +151,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
         state: State::Open,
         retrying,
         weak: false,
+        generation: 0,
         representative: None,
     };
     assert_eq!(pictures, [known("one", true), known("two", false)]);

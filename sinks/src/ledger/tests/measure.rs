@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+use faceflow_core::sink::{Listing, Store};
 use tokio::task::JoinSet;
 
 use super::place::{Database, on};
 use super::*;
 use crate::ledger::Place;
 use crate::ledger::database::Row;
+use crate::report::ReportSettings;
 
 /// Pages to write, `FACEFLOW_PAGES=20000` for a million images.
 fn pages() -> usize {
@@ -39,6 +42,12 @@ mod sqlite {
     fn facts_per_second() {
         super::on(super::Database::Sqlite, super::facts_per_second);
     }
+
+    #[test]
+    #[ignore = "a measurement; see the head of this file"]
+    fn microseconds_per_line() {
+        super::on(super::Database::Sqlite, super::microseconds_per_line);
+    }
 }
 
 mod postgres {
@@ -46,6 +55,12 @@ mod postgres {
     #[ignore = "a measurement; see the head of this file"]
     fn facts_per_second() {
         super::on(super::Database::Postgres, super::facts_per_second);
+    }
+
+    #[test]
+    #[ignore = "a measurement; see the head of this file"]
+    fn microseconds_per_line() {
+        super::on(super::Database::Postgres, super::microseconds_per_line);
     }
 }
 
@@ -78,24 +93,24 @@ fn known_urls_per_second() {
     println!("{}", kb.lines().find(|line| line.starts_with("VmHWM")).expect("a line"));
 }
 
+/// Every page read, with every image kept and delivered. Returns how many facts that took, and how long.
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
-fn facts_per_second() {
-    let home = Home::new();
+fn fill(home: &Home) -> (usize, f64) {
     let ledger = Arc::new(home.open());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let listings = (0..pages()).map(listing).collect();
     runtime.block_on(ledger.append(admitted(listings))).expect("is legal");
-    let all: Vec<[Vec<Fact>; 3]> = (0..pages()).map(rounds).collect();
-    let facts: usize = all.iter().flatten().map(Vec::len).sum();
+    let mut facts = 0;
     let started = Instant::now();
     runtime.block_on(async {
-        let mut rounds = JoinSet::new();
-        for page in all {
-            while rounds.len() >= 64 {
-                rounds.join_next().await.expect("some are under way").expect("no panic");
+        let mut under_way = JoinSet::new();
+        for page in (0..pages()).map(rounds) {
+            facts += page.iter().map(Vec::len).sum::<usize>();
+            while under_way.len() >= 64 {
+                under_way.join_next().await.expect("some are under way").expect("no panic");
             }
             let ledger = Arc::clone(&ledger);
-            rounds.spawn(async move {
+            under_way.spawn(async move {
                 for round in page {
                     let appends: Vec<_> = round.into_iter().map(|fact| ledger.append(fact)).collect();
                     for append in appends {
@@ -104,12 +119,121 @@ fn facts_per_second() {
                 }
             });
         }
-        while let Some(ended) = rounds.join_next().await {
+        while let Some(ended) = under_way.join_next().await {
             ended.expect("no panic");
         }
     });
-    let took = started.elapsed().as_secs_f64();
-    drop(ledger);
+    (facts, started.elapsed().as_secs_f64())
+}
+
+/// Counts lines, and looks now and then how much memory the process has.
+struct Measured {
+    lines: u64,
+    bytes: u64,
+    kb: Vec<u64>,
+}
+
+impl std::io::Write for Measured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.bytes += bytes.len() as u64;
+        if self.bytes >> 24 > self.kb.len() as u64 {
+            self.kb.push(resident_kb());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says how much memory a process has");
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+}
+
+/// Results of all kinds, in both forms. Pages are as many as images.
+#[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
+fn microseconds_per_line() {
+    let home = Home::new();
+    fill(&home);
+    let ledger = home.open();
+    for n in 0..pages() {
+        let site = url(&format!("/more/{n}"));
+        let page = |i: usize| Page { site: site.clone(), ..page(&format!("/more/{n}/{i}"), 1) };
+        wait(ledger.append(admitted((0..IMAGES).map(page).collect()))).expect("is legal");
+    }
+    if let Place::Server(_) = home.place() {
+        home.sql("ANALYZE");
+    }
+    for kind in [Kind::Images, Kind::Pages, Kind::Faces] {
+        for format in [Format::Jsonl, Format::Csv] {
+            let mut out = Measured { lines: 0, bytes: 0, kb: vec![] };
+            let (started, before) = (Instant::now(), resident_kb());
+            write_results(ledger.reader(), kind, format, &mut std::io::BufWriter::new(&mut out)).expect("writes");
+            let (took, lines) = (started.elapsed().as_secs_f64(), out.lines as f64);
+            let images = if kind == Kind::Faces { lines / 2.0 } else { lines };
+            println!(
+                "{kind:?} {format:?}: {lines} lines in {took:.2} s, {:.1} us a line, {:.1} us an entry; resident {before} KB before, {:?} to {:?} KB meanwhile",
+                took * 1e6 / lines,
+                took * 1e6 / images,
+                out.kb.iter().min(),
+                out.kb.iter().max(),
+            );
+        }
+    }
+    views(&home, ledger);
+}
+
+/// Sidecars and report: the first time, with nothing new, and with one picture more.
+#[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
+fn views(home: &Home, ledger: StateLedger) {
+    let (ledger, store) = (Arc::new(ledger), Arc::new(Nowhere));
+    let views = crate::views::Views::new(Arc::clone(&ledger), store, ReportSettings::default().into());
+    let write = |what: &str| {
+        let started = Instant::now();
+        wait(views.write()).expect("writes");
+        println!("views {what}: {:.2} ms; resident {} KB", started.elapsed().as_secs_f64() * 1e3, resident_kb());
+    };
+    write("of everything");
+    write("with nothing new");
+    wait(ledger.append(admitted(vec![Page { site: url("/new"), ..page("/new", 0) }]))).expect("is legal");
+    let new = Page { site: url("/new"), ..page("/new", 0) };
+    for fact in [read(new, vec![], vec![image("/new.jpg")]), kept(image("/new.jpg"), "new"), delivered("new", 1)] {
+        wait(ledger.append(fact)).expect("is legal");
+    }
+    write("with one picture more");
+    drop((views, ledger));
+    sizes(home);
+}
+
+/// Takes everything and keeps nothing.
+struct Nowhere;
+
+impl Store for Nowhere {
+    fn put(&self, _: String, _: Bytes) -> faceflow_core::Future<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn get(&self, key: String) -> faceflow_core::Future<Result<Bytes, Fault>> {
+        Box::pin(async { Err(Fault::transient(Class::Store, "store_missing", key)) })
+    }
+
+    fn list(&self, _: String) -> Listing {
+        Box::pin(futures::stream::empty())
+    }
+
+    fn delete(&self, _: String) -> faceflow_core::Future<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
+fn facts_per_second() {
+    let home = Home::new();
+    let (facts, took) = fill(&home);
     println!("{facts} facts in {took:.2} s: {:.0} facts/s", facts as f64 / took);
     groups(&home);
     sizes(&home);

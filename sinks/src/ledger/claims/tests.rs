@@ -93,10 +93,11 @@ fn claims_follow_their_indexes_and_never_sort() {
             (Queue::revived_frames(), "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
         ];
         for (queue, index, lane, dues) in queues {
-            let claims = dues.iter().flat_map(|due| {
-                [Some(queue.due(due)), Some(*due).filter(|due| !due.is_empty()).map(|due| queue.later(due))]
-            });
-            for sql in claims.flatten() {
+            let statements = |moment: &Moment<'_>| {
+                let later = dues.iter().filter(|due| !due.is_empty()).map(|due| queue.later(moment, due));
+                Ok(dues.iter().map(|due| queue.due(moment, due)).chain(later).collect::<Vec<_>>())
+            };
+            for sql in rig.reader().read(statements).expect("names them") {
                 for generic in [false, true] {
                     let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), lane, 50, 8], generic);
                     let sorts = ["Sort", "TEMP B-TREE"].iter().any(|word| plan.contains(word));

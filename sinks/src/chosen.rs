@@ -1,0 +1,57 @@
+//! Which entries lines are read of: the next ones in the order of their URLs, or those with certain numbers.
+
+use crate::ledger::database::{Moment, Value};
+use crate::ledger::rows::EntryKind;
+use crate::ledger::sql::Sql;
+
+/// Numbers that can be named at once. Every statement has room for as many, so that it stays one prepared statement.
+pub const THESE_MAX: usize = 32;
+
+/// The next entries of a kind by URL: from after ?3, ?4 of them. A server has them in order by the first 500 characters only,
+/// since what an index holds is limited there, and sorts those that share them.
+const NEXT: Sql = Sql {
+    sqlite: "(SELECT * FROM entries INDEXED BY entries_by_url WHERE tenant = ?1 AND kind = ?2 AND url > ?3
+        ORDER BY url LIMIT ?4) e",
+    postgres: "(SELECT * FROM entries WHERE tenant = ?1 AND kind = ?2 AND left(url, 500) >= left(?3, 500) AND url > ?3
+        ORDER BY left(url, 500), url LIMIT ?4) e",
+};
+
+/// Entries of one tenant.
+pub enum Chosen<'a> {
+    /// Those of a kind that come next after a URL, so many at most.
+    Next { kind: EntryKind, after: &'a str, max: usize },
+    /// Those with these numbers, [`THESE_MAX`] at most; whoever names them knows that they are the tenant's.
+    These(&'a [i64]),
+}
+
+impl Chosen<'_> {
+    /// What to select from, as `e`.
+    pub fn from(&self, moment: &Moment<'_>) -> String {
+        match self {
+            Self::Next { .. } => NEXT.of(moment).to_owned(),
+            Self::These(_) => format!("(SELECT * FROM entries WHERE id IN ({})) e", numbers()),
+        }
+    }
+
+    /// What the places in that stand for.
+    pub fn values(&self, tenant: i64) -> Vec<Value<'_>> {
+        match self {
+            Self::Next { kind, after, max } => {
+                vec![tenant.into(), (*kind).into(), (*after).into(), (*max as i64).into()]
+            }
+            Self::These(ids) => these(ids),
+        }
+    }
+}
+
+/// `?1, ?2, …` for as many numbers as can be named.
+pub fn numbers() -> String {
+    (1..=THESE_MAX).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What [`numbers`] stands for; places that are left over name nothing.
+pub fn these(ids: &[i64]) -> Vec<Value<'static>> {
+    assert!(ids.len() <= THESE_MAX, "{} numbers are more than a statement has room for", ids.len());
+    let nothing = std::iter::repeat_n(-1, THESE_MAX - ids.len());
+    ids.iter().copied().chain(nothing).map(Value::from).collect()
+}

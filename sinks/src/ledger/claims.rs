@@ -1,0 +1,308 @@
+//! What the dispatcher asks: the work of a queue that is due, in the order in which it is given out.
+
+use faceflow_core::Time;
+use faceflow_core::ledger::{DispatchReply, DispatchRequest, LedgerError};
+use faceflow_core::record::{DETECTION_QUEUE, Frame, Image, Key, Page, Work};
+use serde::Deserialize;
+
+use super::alternates::first_page;
+use super::database::{Moment, Row, values};
+use super::reader::Reader;
+use super::rows::{CONTENT, Trouble, content_at, parse_url, split_keys};
+use super::sql::Sql;
+
+impl Reader {
+    /// What lanes have to give that is due by `now`; of `ours`, only what that run has. Where another run looks again,
+    /// that is asked about after `patience_ms`.
+    pub fn claim(
+        &self,
+        (ours, patience_ms): (Option<i64>, Option<u64>),
+        now: Time,
+        asks: &[DispatchRequest],
+    ) -> Result<Vec<DispatchReply>, LedgerError> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.read(|moment| {
+            follow_indexes(moment)?;
+            let claim = |ask: &DispatchRequest| {
+                let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
+                if ask.lane == DETECTION_QUEUE {
+                    claim.from(&Queue::frames(ours), &["due_ms"])?;
+                } else {
+                    claim.from(&Queue::entries(ours), &["due_ms", ""])?;
+                }
+                match patience_ms.filter(|_| ask.again) {
+                    None if ask.again => claim.look_again()?,
+                    None => {}
+                    Some(patience_ms) => claim.leave_to_another(patience_ms as i64)?,
+                }
+                Ok(DispatchReply { lane: ask.lane, work: claim.work, next: claim.next })
+            };
+            asks.iter().map(claim).collect()
+        })
+    }
+}
+
+/// A server guesses that little is due, and would then rather sort it: for claims it has to follow an index in its order, however
+/// much there is.
+fn follow_indexes(moment: &Moment<'_>) -> Result<(), Trouble> {
+    match moment {
+        Moment::Sqlite(_) => Ok(()),
+        Moment::Postgres(_) => moment.batch("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"),
+    }
+}
+
+/// A condition that is true of what this run has, and of what those have whose heir it is; of everything where there are no runs.
+/// Its text does not change with those, for every text is a statement that stays prepared.
+pub(super) fn having(alias: &str, run: Option<i64>) -> String {
+    let Some(run) = run else { return "TRUE".to_owned() };
+    format!("{alias}.run = ANY (ARRAY(SELECT CAST({run} AS BIGINT) UNION ALL SELECT id FROM runs WHERE heir = {run}))")
+}
+
+/// How to ask for the work of a lane that waits in one way.
+struct Queue {
+    /// What waits, as `e`, and what its columns need besides.
+    from: Sql,
+    join: &'static str,
+    /// Which of it.
+    which: String,
+    /// What comes first of what is due at the same time, where the index says so: sorting would read all of that every time.
+    ties: &'static str,
+    /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
+    columns: String,
+    work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
+    key: fn(&Row<'_>) -> Result<Key, Trouble>,
+}
+
+const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
+    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared";
+
+/// Of what was rejected a try counts as failed, so that the next one comes later, but towards no limit.
+const ENTRY_AGAIN: &str =
+    "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
+    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.spared + 1 ELSE e.spared END";
+
+impl Queue {
+    fn entries(ours: Option<i64>) -> Self {
+        Self {
+            from: Sql::hinted("FROM entries e INDEXED BY entries_open", "FROM entries e"),
+            join: "JOIN sites s ON s.id = e.site",
+            which: format!("WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}", having("e", ours)),
+            ties: ", e.id",
+            columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
+    }
+
+    /// Settled pages that are looked at again.
+    fn again() -> Self {
+        Self {
+            from: Sql::hinted("FROM entries e INDEXED BY entries_again", "FROM entries e"),
+            join: "JOIN sites s ON s.id = e.site",
+            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
+            ties: ", e.id",
+            columns: format!("e.key, e.again_ms, {ENTRY_COLUMNS}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
+    }
+
+    /// What came to a bad end and is tried nevertheless.
+    fn revived() -> Self {
+        Self {
+            from: Sql::hinted("FROM entries e INDEXED BY entries_revive", "FROM entries e"),
+            join: "JOIN sites s ON s.id = e.site",
+            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL
+                AND NOT (SELECT removed FROM sites WHERE id = e.site)"
+                .to_owned(),
+            ties: ", e.id",
+            columns: format!("e.key, e.revive_ms, {ENTRY_AGAIN}"),
+            work: entry_work,
+            key: |row| row.get(0),
+        }
+    }
+
+    fn frames(ours: Option<i64>) -> Self {
+        let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", having("e", ours));
+        Self::pictures("due_ms", Sql::hinted("FROM pictures e INDEXED BY pictures_waiting", "FROM pictures e"), &which)
+    }
+
+    /// Dead pictures that are tried nevertheless, unless another stands for them by now or all their sites were removed.
+    fn revived_frames() -> Self {
+        let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)
+            AND EXISTS (SELECT 1 FROM entries i JOIN sites s ON s.id = i.site WHERE i.picture = e.id AND NOT s.removed)";
+        Self::pictures("revive_ms", Sql::hinted("FROM pictures e INDEXED BY pictures_revive", "FROM pictures e"), which)
+    }
+
+    fn pictures(due: &str, from: Sql, which: &str) -> Self {
+        let content = CONTENT.replace("p.", "e.");
+        let answered = "(SELECT d.body FROM detections d WHERE d.picture = e.id)";
+        Self {
+            from,
+            join: "",
+            which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
+            ties: "",
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.spared"),
+            work: frame_work,
+            key: |row| Ok(frame_at(row)?.key()),
+        }
+    }
+
+    /// What of it is due at `?3` by the column `due`, or at once (`""`), the first `?4` of it.
+    fn due(&self, moment: &Moment<'_>, due: &str) -> String {
+        let (Self { join, which, ties, columns, .. }, from) = (self, self.from.of(moment));
+        let order = match due {
+            // In the order of the index: a server does not see that one column is the same for all.
+            "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms".to_owned(),
+            due => format!("AND e.{due} <= ?3 ORDER BY e.{due}"),
+        };
+        format!("SELECT {columns} {from} {join} {which} {order}{ties} LIMIT ?4")
+    }
+
+    /// When the next of it is due after `?3`.
+    fn later(&self, moment: &Moment<'_>, due: &str) -> String {
+        // Not the minimum, which a server finds in an index only where it is asked of one table alone.
+        let (Self { which, .. }, from) = (self, self.from.of(moment));
+        format!("SELECT e.{due} {from} {which} AND e.{due} > ?3 ORDER BY e.{due} LIMIT 1")
+    }
+}
+
+/// What is being taken out of a lane.
+struct Claim<'a, 'm> {
+    moment: &'a Moment<'m>,
+    tenant: i64,
+    now: i64,
+    ask: &'a DispatchRequest,
+    work: Vec<Work>,
+    next: Option<Time>,
+}
+
+impl Claim<'_, '_> {
+    /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
+    fn look_again(&mut self) -> Result<(), Trouble> {
+        if self.ask.lane == DETECTION_QUEUE {
+            return self.from(&Queue::revived_frames(), &["revive_ms"]);
+        }
+        self.from(&Queue::again(), &["again_ms"])?;
+        self.from(&Queue::revived(), &["revive_ms"])
+    }
+
+    /// Another run does that. It may be over when this is asked again, which it is for the lane of pictures in any case, so that
+    /// somebody notices.
+    fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), Trouble> {
+        let until = self.now.saturating_add(patience_ms);
+        if self.ask.lane == DETECTION_QUEUE {
+            self.wait_until(Some(until));
+            return Ok(());
+        }
+        for (queue, due) in [(Queue::again(), "again_ms"), (Queue::revived(), "revive_ms")] {
+            // Whatever is not due yet is more than no time at all.
+            let lane = self.ask.lane as i64;
+            let first = self
+                .moment
+                .one(&queue.later(self.moment, due), values![self.tenant, lane, -1_i64], |row| row.get::<i64>(0))?;
+            self.wait_until(first.map(|first| first.max(until)));
+        }
+        Ok(())
+    }
+
+    /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
+    fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
+        for due in dues {
+            self.take(queue, due)?;
+            if !due.is_empty() {
+                let (sql, lane) = (queue.later(self.moment, due), self.ask.lane as i64);
+                let later =
+                    self.moment.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
+                self.wait_until(later.flatten());
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, queue: &Queue, due: &str) -> Result<(), Trouble> {
+        let (moment, ask, sql) = (self.moment, self.ask, queue.due(self.moment, due));
+        let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
+        let found = moment.list(&sql, values![self.tenant, ask.lane as i64, self.now, most], |row| {
+            if ask.held.contains(&(queue.key)(row)?) {
+                return Ok(None);
+            }
+            Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(moment, row)?)))
+        })?;
+        for (due, work) in found.into_iter().flatten() {
+            match self.work.len() < ask.max {
+                true => self.work.push(work),
+                false => self.wait_until(Some(due.unwrap_or(0))),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until(&mut self, due: Option<i64>) {
+        self.next = [self.next, due.map(|due| due as Time)].into_iter().flatten().min();
+    }
+}
+
+fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
+    frame_at(row).map(Work::Frame)
+}
+
+/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, spared attempts.
+fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
+    let content = content_at(row, 2)?;
+    // Its pixels are gone, so any worker is as good a home as the other.
+    let owner = content.id.route() as usize;
+    let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
+    let (weak, generation) = next_generation(row.get(9)?)?;
+    Ok(Frame { content, owner, pixels: None, attempts: row.get(0)?, spared: row.get(11)?, weak, generation, scale })
+}
+
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts.
+fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
+    let id: i64 = row.get(2)?;
+    let url = parse_url(&row.get::<String>(3)?)?;
+    let site = parse_url(&row.get::<String>(4)?)?;
+    let attempts = row.get(5)?;
+    if let Some(depth) = row.get(6)? {
+        let damaged = |error: serde_json::Error| Trouble::Damaged(format!("the reading of {url}: {error}"));
+        let last =
+            row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
+        return Ok(Work::Page(Page {
+            skip: split_keys(row.get(7)?),
+            url,
+            site,
+            depth,
+            attempts,
+            spared: row.get(10)?,
+            last,
+        }));
+    }
+    let page = first_page(moment, id)?.map(|page| parse_url(&page)).transpose()?;
+    let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);
+    Ok(Work::Image(Image {
+        page: page.unwrap_or_else(|| site.clone()),
+        url,
+        site,
+        attempts,
+        inline,
+        spared: row.get(10)?,
+        alternates: vec![],
+        version: None,
+    }))
+}
+
+/// Whether there is an answer, and the generation of the one that follows it.
+pub(super) fn next_generation(body: Option<String>) -> Result<(bool, u32), Trouble> {
+    #[derive(Deserialize)]
+    struct Answered {
+        #[serde(default)]
+        generation: u32,
+    }
+    let Some(body) = body else { return Ok((false, 0)) };
+    let damaged = |error| Trouble::Damaged(format!("a detection: {error}"));
+    let Answered { generation } = serde_json::from_str(&body).map_err(damaged)?;
+    Ok((true, generation + 1))
+}
+
+#[cfg(test)]
+mod tests;

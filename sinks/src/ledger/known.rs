@@ -1,0 +1,121 @@
+//! What a process that begins or goes on has to know of earlier ones: pictures, queues with something in them, watched sites,
+//! and whose turn it is to look again at what is settled.
+
+use std::collections::HashSet;
+
+use faceflow_core::Time;
+use faceflow_core::ledger::{KnownPicture, LedgerError, QueueUpdate};
+use faceflow_core::record::{DETECTION_QUEUE, Key, QueueId};
+
+use super::claims::{having, next_generation};
+use super::database::values;
+use super::postgres::lease::{lives, who_looks_again};
+use super::reader::Reader;
+use super::rows::{CONTENT, Trouble, Word, content_at, parse_url};
+use super::sql::Sql;
+
+/// All are read, in the order of the table.
+const PICTURES: Sql = Sql::hinted("pictures p NOT INDEXED", "pictures p");
+
+impl Reader {
+    /// The sites that a watched list named when it was read last, by the keys of their pages.
+    pub fn listed(&self, list: &str) -> Result<HashSet<Key>, LedgerError> {
+        let mut sites = HashSet::new();
+        self.read(|moment| {
+            let sql = "SELECT url FROM sites WHERE tenant = ?1 AND list = ?2 AND NOT removed";
+            moment.each(sql, values![self.tenant_id(), list], |row| {
+                sites.insert(Key::page(&parse_url(&row.get::<String>(0)?)?));
+                Ok(())
+            })
+        })?;
+        Ok(sites)
+    }
+
+    /// Every known picture; of `ours`, without open ones that other runs have.
+    pub(super) fn pictures_for(
+        &self,
+        ours: Option<i64>,
+        each: &mut dyn FnMut(KnownPicture),
+    ) -> Result<(), LedgerError> {
+        let ours = having("p", ours);
+        self.read(|moment| {
+            let from = PICTURES.of(moment);
+            let sql = format!(
+                "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
+                CASE p.representative WHEN p.id THEN p.content ELSE r.content END,
+                CASE WHEN p.state = 'open' THEN (SELECT d.body FROM detections d WHERE d.picture = p.id) END
+            FROM {from} LEFT JOIN pictures r ON r.id = p.representative AND r.id <> p.id
+            WHERE p.tenant = ?1 AND (p.state <> 'open' OR {ours}) ORDER BY p.id"
+            );
+            moment.each(&sql, values![self.tenant_id()], |row| {
+                let (answered, generation) = next_generation(row.get(10)?)?;
+                each(KnownPicture {
+                    content: content_at(row, 0)?,
+                    state: row.get::<Word>(7)?.0,
+                    retrying: row.get(8)?,
+                    representative: row.get(9)?,
+                    weak: answered,
+                    generation,
+                });
+                Ok(())
+            })
+        })
+    }
+
+    /// Calls `each` with every lane that has open work, and if `again`, with those of settled pages to be looked at again.
+    pub fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        let open = ("state = 'open'", "CAST(0 AS BIGINT)");
+        let later = (
+            "again_ms IS NOT NULL",
+            "(SELECT min(again_ms) FROM entries WHERE tenant = ?1 AND again_ms IS NOT NULL AND lane = l.lane)",
+        );
+        let revived = (
+            "revive_ms IS NOT NULL",
+            "(SELECT min(revive_ms) FROM entries WHERE tenant = ?1 AND revive_ms IS NOT NULL AND lane = l.lane)",
+        );
+        let looks_again = [later, revived].into_iter().filter(|_| again);
+        for (waiting, due) in std::iter::once(open).chain(looks_again) {
+            // One look into the index for each lane, however much waits in it.
+            let sql = format!(
+                "WITH RECURSIVE l (lane) AS (
+                    SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting}
+                    UNION ALL
+                    SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting} AND lane > l.lane) FROM l
+                    WHERE l.lane IS NOT NULL
+                ) SELECT lane, {due} FROM l WHERE lane IS NOT NULL"
+            );
+            let again = waiting != open.0;
+            self.for_each(&sql, |row| {
+                let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
+                each(QueueUpdate { lane: row.get::<i64>(0)? as QueueId, due, again });
+                Ok(())
+            })?;
+        }
+        self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
+            each(QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: false });
+            Ok(())
+        })?;
+        let sql = "SELECT min(revive_ms) FROM pictures
+            WHERE tenant = ?1 AND revive_ms IS NOT NULL AND (representative IS NULL OR representative = id)";
+        if !again {
+            return Ok(());
+        }
+        self.for_each(sql, |row| {
+            if let Some(due) = row.get::<Option<i64>>(0)? {
+                each(QueueUpdate { lane: DETECTION_QUEUE, due: due as Time, again: true });
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether `run` is the one that looks again at what is settled. One that is over is told so.
+    pub fn looks_again(&self, run: i64) -> Result<bool, LedgerError> {
+        self.read(|moment| {
+            if !lives(moment, run)? {
+                let why = format!("run {run} lost its lease: its work may be with another run");
+                return Err(Trouble::Lost(format!("{why}; run the same command again")));
+            }
+            Ok(who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run))
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! A piece of a statement where SQLite and PostgreSQL want different words.
+
+use super::database::Moment;
+
+/// The same question to both databases.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sql {
+    pub sqlite: &'static str,
+    pub postgres: &'static str,
+}
+
+impl Sql {
+    /// For an index that SQLite is told to use, or not to use any: a server finds out for itself.
+    pub const fn hinted(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
+    }
+
+    /// The words for the database of this transaction.
+    pub fn of(self, moment: &Moment<'_>) -> &'static str {
+        match moment {
+            Moment::Sqlite(_) => self.sqlite,
+            Moment::Postgres(_) => self.postgres,
+        }
+    }
+}
