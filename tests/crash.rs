@@ -5,6 +5,8 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +15,12 @@ use faceflow::core::kill_point::{POINTS, VARIABLE};
 use faceflow::core::record::ContentId;
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Time};
-use faceflow::job::Engine;
+use faceflow::job::{Engine, Job};
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
 use support::Recorded;
 use tempfile::tempdir;
-use world::{Answer, Faceflow, Gallery, Plan, Script};
+use world::{Answer, Faceflow, Gallery, Plan, Script, World};
 
 /// A small web with a server error and a dropped connection in it, so that retries are under way when the kill comes.
 fn web() -> Gallery {
@@ -234,6 +236,97 @@ fn an_interrupt_drains_and_the_same_command_goes_on() {
         repeated.is_empty(),
         "a drained run finished what was under way, yet these were asked for again: {repeated:?}"
     );
+}
+
+/// An engine that sees two faces at a small scale first, then one.
+struct Improving(AtomicUsize);
+
+impl Detector for Improving {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { engine: "improving".into(), model: "none".into(), model_sha256: String::new() }
+    }
+
+    fn shape(&self, width: u32, height: u32) -> Shape {
+        Shape { width, height }
+    }
+
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<detector::Answer, Fault>>, Fault> {
+        let degraded = self.0.fetch_add(1, Relaxed) == 0;
+        let face = |n: usize| detector::Face {
+            bbox: [10.0 + 40.0 * n as f32, 10.0, 50.0 + 40.0 * n as f32, 60.0],
+            score: 0.9,
+            quality: 0.0,
+            landmarks: None,
+        };
+        let (faces, scale) = if degraded { (vec![face(1), face(2)], 0.5) } else { (vec![face(0)], 1.0) };
+        Ok(batch.iter().map(|_| Ok(detector::Answer { faces: faces.clone(), scale, degraded })).collect())
+    }
+}
+
+const ANSWERS: &str = "FACEFLOW_TEST_ANSWERS";
+
+fn improving(folder: &Path, site: &str, looks: usize) -> Job {
+    let mut job = support::job(folder, &[site.to_owned()], &["retry.detect.base_ms=10", "dedupe.settle_ms=0"]);
+    job.engine = Engine::Own(Arc::new(Improving(AtomicUsize::new(looks))));
+    job
+}
+
+/// Does nothing unless the test below starts it: then it is killed by the variable that names the point.
+#[test]
+fn the_run_that_is_killed_between_two_answers() {
+    let Ok(asked) = std::env::var(ANSWERS) else {
+        println!("runs only as the child of a_second_answer_that_is_not_recorded_changes_nothing_of_the_first");
+        return;
+    };
+    let (folder, site) = asked.split_once(' ').expect("a folder and a site");
+    improving(Path::new(folder), site, 0).run().expect("is killed before it can fail");
+}
+
+#[test]
+fn a_second_answer_that_is_not_recorded_changes_nothing_of_the_first() {
+    let web = World::new();
+    let site = web.site();
+    site.page("/", "<img src=/a.jpg>").image("/a.jpg", world::jpeg(&world::picture(5, 300, 200), 90));
+    let folder = tempdir().expect("a folder");
+    // A probe of the store, the original, two crops and the thumbnail of the first answer; then the crop of the second.
+    let killed = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "the_run_that_is_killed_between_two_answers", "--nocapture"])
+        .env(ANSWERS, format!("{} {}", folder.path().display(), site.url("/")))
+        .env(VARIABLE, "store.stored:6")
+        .output()
+        .expect("runs");
+    assert_eq!(killed.status.code(), None, "it was killed: {}", String::from_utf8_lossy(&killed.stderr));
+    let crops = || {
+        let line = support::lines(folder.path(), Kind::Images).remove(0);
+        let keys = line["faces"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|face| face["crop"].as_str().expect("a key").to_owned());
+        let bytes =
+            keys.clone().map(|key| std::fs::read(folder.path().join("out").join(key)).expect("what is named is there"));
+        (
+            line["status"].as_str().expect("a word").to_owned(),
+            line["detector"]["degraded"] == true,
+            keys.collect::<Vec<_>>(),
+            bytes.collect::<Vec<_>>(),
+        )
+    };
+    let (status, degraded, keys, first) = crops();
+    assert_eq!((status.as_str(), degraded, first.len()), ("open", true, 2));
+    let later = keys[0].replace("/0.jpg", "/g1-0.jpg");
+    let second = std::fs::read(folder.path().join("out").join(&later)).expect("the second answer's crop is there");
+    assert!(first.iter().all(|crop| *crop != second), "it is another picture");
+
+    support::finish(improving(folder.path(), &site.url("/"), 1));
+    let (status, degraded, now, bytes) = crops();
+    assert_eq!((status.as_str(), degraded, &now[..]), ("done", false, &[later][..]));
+    assert_eq!(bytes, [second]);
+    assert!(keys.iter().all(|key| !folder.path().join("out").join(key).exists()), "nothing names them any more");
 }
 
 /// Takes what it is given, or nothing.
