@@ -262,6 +262,27 @@ fn new_settings_hold_for_what_comes_after_them_and_bad_ones_change_nothing() {
 }
 
 #[test]
+fn what_a_killed_process_left_half_written_is_removed_once_it_is_old() {
+    let folder = tempdir().expect("a folder");
+    let images = folder.path().join("faceflow-out/default/images/ab");
+    std::fs::create_dir_all(&images).expect("makes it");
+    let left = |name: &str, days: u64| {
+        let path = images.join(name);
+        let file = std::fs::File::create(&path).expect("makes it");
+        let changed = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        file.set_modified(changed).expect("sets");
+        path
+    };
+    let (old, young, whole) = (left("abcd.jpg#1", 3), left("abcd.jpg#2", 0), left("abcd.jpg", 3));
+    std::fs::write(folder.path().join("sites.txt"), "").expect("writes");
+    let mut running = faceflow(folder.path()).start(&[&FLAGS[..], &["--sites", "sites.txt"]].concat());
+    assert!(running.waits(LIMIT, || !old.exists()), "{}", running.stderr());
+    assert!(young.exists() && whole.exists());
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+}
+
+#[test]
 fn a_submission_that_was_accepted_survives_a_kill() {
     let web = World::new();
     let sites = sites(&web, 4);

@@ -41,6 +41,57 @@ fn folders_and_memory_give_back_what_they_took() {
     assert_eq!(left, 0, "the check leaves nothing");
 }
 
+fn keys(objects: &Objects, folder: &str) -> Vec<String> {
+    let listed = wait(objects.list(folder.to_owned()).try_collect::<Vec<_>>()).expect("lists");
+    let mut keys: Vec<String> = listed.into_iter().map(|object| object.key).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// What every store does with what it holds.
+fn lists_and_deletes(objects: &Objects) {
+    let all = ["t/faces/ab/abcd/0.jpg", "t/faces/ab/abcd/1.jpg", "t/faces/ab/abcdef/0.jpg", KEY];
+    all.iter().for_each(|key| put(objects, key, b"body").expect("puts"));
+    assert_eq!(keys(objects, "t/faces/ab/abcd"), all[..2], "a folder, not what begins like it");
+    let (mut everything, mut expected) = (keys(objects, ""), all.map(str::to_owned).to_vec());
+    everything.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(everything, expected);
+    assert_eq!(keys(objects, "nowhere"), Vec::<String>::new());
+    for _ in 0..2 {
+        assert_eq!(wait(objects.delete(all[0].to_owned())), Ok(()), "what is gone is deleted already");
+    }
+    assert_eq!(keys(objects, "t/faces/ab/abcd"), all[1..2]);
+    assert_eq!(get(objects, all[0]).expect_err("is gone").reason, "store_missing");
+    // An original that was deleted is not remembered as stored.
+    assert_eq!(wait(objects.delete(KEY.to_owned())), Ok(()));
+    put(objects, KEY, b"body").expect("puts");
+    assert_eq!(get(objects, KEY), Ok(Bytes::from_static(b"body")));
+}
+
+#[test]
+fn folders_and_memory_list_and_delete() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().to_str().expect("text");
+    std::fs::create_dir_all(dir.path().join("t/faces/ab/abcd")).expect("makes it");
+    std::fs::write(dir.path().join("t/faces/ab/abcd/2.jpg#1"), "ha").expect("writes");
+    for place in [folder, "memory://"] {
+        lists_and_deletes(&Objects::open(place).expect("opens"));
+    }
+    let outside = wait(Objects::open(folder).expect("opens").delete("../x".to_owned())).expect_err("is outside");
+    assert_eq!(outside.class, Class::Store);
+}
+
+#[test]
+fn s3_lists_and_deletes_without_bulk_requests() {
+    lists_and_deletes(&Bucket::answering(200).open());
+}
+
+#[test]
+fn credentials_that_may_not_delete_are_good_enough() {
+    assert_eq!(wait(Bucket::keeping().open().check()), Ok(()));
+}
+
 #[test]
 fn an_object_that_changes_is_written_again() {
     let objects = Objects::open("memory://").expect("opens");
@@ -99,13 +150,21 @@ fn the_keys_remembered_are_bounded() {
     assert!(stored.holds(&(3 * REMEMBERED_MAX - 1).to_string()) && !stored.holds("0"));
 }
 
-/// A tiny S3: what was put is given back, and every answer can be made to fail.
+/// Says of a [`Bucket`] that it refuses to delete, and nothing else.
+const KEEPING: u16 = 299;
+
+/// A tiny S3 that knows no bulk requests: what was put is given back, and every answer can be made to fail.
 struct Bucket {
     endpoint: String,
     puts: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bucket {
+    /// Deletes nothing.
+    fn keeping() -> Self {
+        Self::answering(KEEPING)
+    }
+
     /// Answers with `status` unless it is 200.
     fn answering(status: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
@@ -145,13 +204,20 @@ fn serve(stream: TcpStream, status: u16, objects: &mut HashMap<String, Vec<u8>>,
         head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse()));
     let mut body = vec![0; length.map_or(0, |length| length.expect("a number"))];
     reader.read_exact(&mut body).expect("reads");
+    let (place, query) = path.split_once('?').map_or((path.clone(), ""), |(place, query)| (place.to_owned(), query));
     let (status, answer) = match (status, method.as_str()) {
-        (200, "PUT") => {
-            objects.insert(path.clone(), body);
+        (200 | KEEPING, "PUT") => {
+            objects.insert(place, body);
             (200, Vec::new())
         }
-        (200, "GET") => objects.get(&path).map_or((404, Vec::new()), |body| (200, body.clone())),
-        (200, _) => (204, Vec::new()),
+        (200 | KEEPING, "GET") if query.contains("list-type=2") => (200, listed(objects, query)),
+        (200 | KEEPING, "GET") => objects.get(&place).map_or((404, Vec::new()), |body| (200, body.clone())),
+        (200, "DELETE") => {
+            objects.remove(&place);
+            (204, Vec::new())
+        }
+        (KEEPING, _) => (403, Vec::new()),
+        (200, _) => (501, Vec::new()),
         (status, _) => (status, Vec::new()),
     };
     if method == "PUT" {
@@ -163,6 +229,19 @@ fn serve(stream: TcpStream, status: u16, objects: &mut HashMap<String, Vec<u8>>,
     );
     let mut stream = reader.into_inner();
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer)).expect("writes");
+}
+
+/// The answer to a list request, as S3 gives it.
+fn listed(objects: &HashMap<String, Vec<u8>>, query: &str) -> Vec<u8> {
+    let prefix = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "prefix");
+    let prefix = format!("/bucket/{}", prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default());
+    let found = objects.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(key, body)| {
+        let (key, size) = (key.trim_start_matches("/bucket/"), body.len());
+        format!(
+            "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>x</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+        )
+    });
+    format!("<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>", found.collect::<String>()).into()
 }
 
 #[test]

@@ -5,14 +5,16 @@ use faceflow_core::Fault;
 use faceflow_core::fact::Fact;
 use faceflow_core::fault::Class;
 use faceflow_core::object_key::thumb_key;
-use faceflow_core::record::{Disposition, Image, Work};
+use faceflow_core::record::{Disposition, Frame, Image, Work};
 use url::Url;
 
 use super::html::{Address, visible};
 use super::*;
+use crate::ledger::Selection;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
-    Rig, content, dead, delivered, frame, image, image_with, kept, rejected, retry, ruled, wait,
+    Rig, admitted, content, dead, delivered, delivered_at, fault, frame, image, image_with, kept, page, read, rejected,
+    retry, ruled, wait,
 };
 use crate::objects::Objects;
 
@@ -21,6 +23,7 @@ both![
     limits_hold,
     an_empty_ledger_has_a_report,
     hostile_text_stays_text,
+    a_report_that_follows_is_that_of_one_look,
 ];
 
 fn report(rig: &Rig, store: &Objects, settings: &ReportSettings) -> String {
@@ -113,4 +116,64 @@ fn only_the_web_is_linked() {
         "{text}"
     );
     assert_eq!(visible("a\u{7}\u{202e}b"), "a\u{fffd}\u{fffd}b");
+}
+
+/// A life with everything in it that moves something in the report.
+fn life() -> Vec<Fact> {
+    let frame_work = |name: &str| Work::Frame(frame(name));
+    let answered = Work::Frame(Frame { weak: true, generation: 1, ..frame("three") });
+    let stands = Fact::Failed(Disposition::DegradedAccepted { work: answered.clone(), fault: fault("degraded") });
+    vec![
+        retry(image("/a"), 5),
+        kept(image("/b"), "two"),
+        kept(image("/c"), "two"),
+        retry(frame_work("two"), 7),
+        dead(frame_work("two")),
+        rejected(image("/a")),
+        kept(image("/a-small"), "one"),
+        delivered("one", 3),
+        kept(image("/d"), "three"),
+        delivered_at(0.5, "three", 1),
+        retry(answered, 9),
+        retry(image("/e"), 9),
+        retry(image("/f"), 9),
+        stands,
+        ruled("two", "one", 4),
+        kept(image("/e"), "four"),
+        delivered("four", 2),
+        ruled("two", "four", 2),
+        ruled("one", "four", 3),
+        dead(image("/f")),
+        admitted(vec![page("/p", 0)]),
+        retry(page("/p", 0), 3),
+        read(page("/p", 0), vec![], vec![image("/a"), image_with("/g", &["/g-small", "/a-small"]), image("/h")]),
+        rejected(image("/g")),
+        rejected(image("/g-small")),
+        kept(image("/h"), "four"),
+    ]
+}
+
+fn a_report_that_follows_is_that_of_one_look() {
+    let images = ["/b", "/c", "/d", "/e", "/f"].map(image).to_vec();
+    let rig = Rig::showing([vec![image_with("/a", &["/a-small", "/a-smaller"])], images].concat());
+    let (store, settings) =
+        (Objects::open("memory://").expect("opens"), ReportSettings { images_max: 2, ..ReportSettings::default() });
+    let mut following = Report::default();
+    let mut followed = || {
+        let key = wait(following.write(rig.reader(), &store, &settings)).expect("writes").expect("is wanted");
+        String::from_utf8(wait(store.get(key)).expect("is there").to_vec()).expect("text")
+    };
+    let fresh = Objects::open("memory://").expect("opens");
+    let mut pages = vec![followed()];
+    for fact in life() {
+        rig.tell(fact.clone());
+        let page = followed();
+        assert_eq!(page, report(&rig, &fresh, &settings), "after {fact:?}");
+        pages.push(page);
+    }
+    let all = Selection { dead: true, waiting: true, urls: vec![] };
+    assert!(wait(rig.ledger().redrive(all)).expect("drives") > 0);
+    assert_eq!(followed(), report(&rig, &fresh, &settings), "after all were driven again");
+    pages.dedup();
+    assert!(pages.len() > 20, "nearly every fact shows: {}", pages.len());
 }
