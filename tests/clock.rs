@@ -7,6 +7,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use faceflow::core::testing::require;
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::tempdir;
@@ -43,7 +44,7 @@ fn faceflow(folder: &Path) -> Faceflow {
 /// libfaketime.
 fn with_clock(folder: &Path, offset: &Path) -> Option<Faceflow> {
     let Some(library) = library() else {
-        println!("skipped: there is no libfaketime (apt-get install faketime)");
+        require::skip("faketime", "there is no libfaketime (apt-get install faketime)");
         return None;
     };
     let faceflow = faceflow(folder)

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use faceflow::core::kill_point::VARIABLE;
+use faceflow::core::testing::require;
 use serde_json::Value;
 use support::Recorded;
 use tempfile::{TempDir, tempdir};
@@ -331,7 +332,7 @@ fn in_a_network_of_its_own(test: &str) -> bool {
     }
     let unshare = |arguments: &[&str]| Command::new("unshare").arg("--net").args(arguments).env(MARK, "1").output();
     if !unshare(&["ip", "rule"]).is_ok_and(|probe| probe.status.success()) {
-        println!("skipped: unshare --net or ip does not work here (it needs root, util-linux and iproute2)");
+        require::skip("unshare", "unshare --net or ip does not work here (it needs root, util-linux and iproute2)");
         return false;
     }
     let this = std::env::current_exe().expect("a test has a file");

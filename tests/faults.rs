@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use faceflow::core::kill_point::VARIABLE;
+use faceflow::core::testing::require;
 use serde_json::Value;
 use tempfile::tempdir;
 use world::postgres::Server;
@@ -32,6 +33,9 @@ const FLAGS: [&str; 8] = [
 /// The account that every emulator of Azure's storage has, with the key that its manual prints.
 const ACCOUNT: &str = "devstoreaccount1";
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// So long after its start an object store takes connections.
+const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 
 fn web() -> Gallery {
     Plan { sites: 2, pages_per_site: 7, images: 60, ..Plan::default() }.serve()
@@ -73,11 +77,14 @@ impl Disk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
             Ok(output) => {
-                println!("skipped: no small disk can be mounted: {}", String::from_utf8_lossy(&output.stderr));
+                require::skip(
+                    "disks",
+                    format_args!("none can be mounted: {}", String::from_utf8_lossy(&output.stderr)),
+                );
                 None
             }
             Err(error) => {
-                println!("skipped: no small disk can be mounted: {error}");
+                require::skip("disks", format_args!("none can be mounted: {error}"));
                 None
             }
         }
@@ -243,10 +250,7 @@ fn a_damaged_ledger_is_named_and_left_as_it_is() {
 
 #[test]
 fn a_database_server_that_stops_in_mid_run_is_named_and_the_same_command_goes_on_when_it_is_back() {
-    let Some(server) = Server::start() else {
-        println!("skipped: no PostgreSQL server is installed");
-        return;
-    };
+    let Some(server) = Server::start() else { return };
     let gallery = web();
     let starts = gallery.starts();
     let expected = expected(&gallery, &starts);
@@ -296,9 +300,13 @@ impl Objects {
         let mut server = Command::new(program);
         server.args(arguments).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = server.spawn().ok()?;
+        // A server has a process and a clock of its own.
+        #[allow(clippy::disallowed_methods)]
+        let began = std::time::Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let ended = child.try_wait().expect("a child can be asked");
             assert!(ended.is_none(), "the server ended: {ended:?}");
+            assert!(began.elapsed() < LISTENS_WITHIN, "the server does not listen within {LISTENS_WITHIN:?}");
             std::thread::yield_now();
         }
         Some(Self { child, port })
@@ -308,7 +316,7 @@ impl Objects {
     fn s3() -> Option<Self> {
         let server = Self::start("moto_server", &["-H", "127.0.0.1", "-p"]);
         if server.is_none() {
-            println!("skipped: there is no moto_server (pip install 'moto[server]')");
+            require::skip("s3", "there is no moto_server (pip install 'moto[server]')");
         }
         server
     }
@@ -321,7 +329,7 @@ impl Objects {
         let local = target.join("azurite/node_modules/.bin/azurite-blob");
         let server = Self::start("azurite-blob", &arguments).or_else(|| Self::start(local, &arguments));
         if server.is_none() {
-            println!("skipped: there is no azurite-blob (npm install azurite)");
+            require::skip("azurite", "there is no azurite-blob (npm install azurite)");
         }
         server
     }

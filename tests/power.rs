@@ -20,6 +20,7 @@ use std::time::Duration;
 use disk::{Dice, Journal, tree};
 use faceflow::core::kill_point::VARIABLE;
 use faceflow::core::record::ContentId;
+use faceflow::core::testing::require;
 use faceflow::sinks::ledger::Reader;
 use faceflow::sinks::results::Kind;
 use rusqlite::{Connection, OpenFlags};
@@ -79,7 +80,7 @@ fn faceflow(folder: &Path) -> Faceflow {
 fn layer() -> Option<&'static Path> {
     static LAYER: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     if !cfg!(target_os = "linux") {
-        println!("skipped: the layer between process and files is made for Linux");
+        require::skip("preload", "the layer between process and files is made for Linux");
         return None;
     }
     let (_, library) = LAYER.get_or_init(|| {

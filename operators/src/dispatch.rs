@@ -16,6 +16,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::metrics::{Metrics, StageMetrics};
+use faceflow_core::plant::{AGAIN_LOST, planted};
 use faceflow_core::record::{DETECTION_QUEUE, Key, QueueId, Work};
 use faceflow_core::shutdown::Mode;
 use faceflow_core::timer::Timer;
@@ -81,7 +82,7 @@ impl<'s> Dispatch<'s> for Flow<'s, LedgerUpdate> {
                 let again = dispatcher.again;
                 ask(&mut in_flight, &dispatcher.ledger, move |ledger| {
                     let mut lanes = Vec::new();
-                    ledger.lanes(again, &mut |lane| lanes.push(lane))?;
+                    ledger.lanes(again && !planted(AGAIN_LOST), &mut |lane| lanes.push(lane))?;
                     Ok(Answer::Lanes(lanes))
                 });
                 (dispatcher.ledger, dispatcher.crawl, frontier)

@@ -8,6 +8,7 @@ use faceflow_core::blocking::blocking;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
+use faceflow_core::plant::{LAST_IMAGE, planted};
 use faceflow_core::record::{Image, Page, PageKind, Visit};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
@@ -63,7 +64,8 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
             return Err(OptOuts::fault(&word, content));
         }
     }
-    let images = reading.images.into_iter().map(|found| Image {
+    let shown = reading.images.len().saturating_sub(usize::from(planted(LAST_IMAGE)));
+    let images = reading.images.into_iter().take(shown).map(|found| Image {
         url: found.url,
         page: page.url.clone(),
         site: page.site.clone(),

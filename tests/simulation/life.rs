@@ -11,30 +11,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
 use faceflow::core::executor::Executor;
-use faceflow::core::fact::Fact;
-use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
-use faceflow::core::record::{ContentId, Disposition, Work};
+use faceflow::core::record::ContentId;
 use faceflow::core::sink::{Listed, Listing, Sink, Store};
-use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
-use faceflow::sinks::ledger::StateLedger;
 use faceflow::web::{Response, Want, Web};
 use url::Url;
 
-use crate::script::{Mood, Place, World, dice, lock};
+use crate::pool::{by_pixels, pool};
+use crate::script::{Mood, Place, World, lock};
 use crate::support::markers;
 
-/// What a ledger says that fails.
-pub const BROKEN: &str = "the connection broke";
+/// How a life ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Death {
+    /// The step at which it is killed; 0 for a natural end.
+    pub step: u64,
+    /// Whether it is not killed then, but its ledger fails from then on.
+    pub ledger_fails: bool,
+    /// The moment at which a life without end is killed.
+    pub moment: Option<Time>,
+}
 
 /// A life of the process.
 pub struct Life {
     pub world: Arc<World>,
     pub executor: Executor,
-    /// The step at which it ends; 0 for a natural end.
-    kill_at: u64,
-    /// Whether it is not killed then, but its ledger fails from then on.
-    ledger_fails: bool,
+    death: Death,
     steps: AtomicU64,
     dead: AtomicBool,
     /// Everything that happened, in order.
@@ -46,18 +48,27 @@ pub struct Life {
 
 impl Life {
     /// A life in `world` that begins now.
-    pub fn new(world: Arc<World>, executor: &Executor, (kill_at, ledger_fails): (u64, bool)) -> Self {
+    pub fn new(world: Arc<World>, executor: &Executor, death: Death) -> Self {
         Self {
             world,
             executor: executor.clone(),
-            kill_at,
-            ledger_fails,
+            death,
             steps: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             history: Mutex::default(),
             began: executor.clock.now(),
             wrong: Mutex::default(),
         }
+    }
+
+    /// Notes a promise that was broken.
+    pub fn object(&self, what: String) {
+        lock(&self.wrong).push(what);
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Time {
+        self.began
     }
 
     /// Every promise that was broken.
@@ -71,23 +82,28 @@ impl Life {
     }
 
     /// A moment at which the process may die. It never comes back from it then.
-    async fn step(&self, what: &str) {
+    pub async fn step(&self, what: &str) {
         (what, self.executor.clock.now()).hash(&mut *lock(&self.history));
-        if self.steps.fetch_add(1, Relaxed) + 1 == self.kill_at && !self.ledger_fails {
-            self.dead.store(true, Relaxed);
-            self.executor.shutdown.stop();
-            self.executor.wake_driver();
+        if self.steps.fetch_add(1, Relaxed) + 1 == self.death.step && !self.death.ledger_fails {
+            self.die();
         }
         if self.dead.load(Relaxed) {
             std::future::pending().await
         }
     }
 
-    fn ledger_is_down(&self) -> bool {
-        self.ledger_fails && self.steps.load(Relaxed) >= self.kill_at
+    /// From here on nothing is answered any more.
+    pub fn die(&self) {
+        self.dead.store(true, Relaxed);
+        self.executor.shutdown.stop();
+        self.executor.wake_driver();
     }
 
-    async fn pause(&self, what: &str, times: usize) {
+    pub fn ledger_is_down(&self) -> bool {
+        self.death.ledger_fails && self.steps.load(Relaxed) >= self.death.step
+    }
+
+    pub async fn pause(&self, what: &str, times: usize) {
         tokio::time::sleep(Duration::from_millis(self.world.latency_ms(what, times))).await;
     }
 
@@ -97,7 +113,7 @@ impl Life {
         if let Some(due) = lock(&self.world.dues).remove(url)
             && now != due.max(self.began)
         {
-            lock(&self.wrong).push(format!("{url} was due at {due} and asked for at {now}"));
+            self.object(format!("{url} was due at {due} and asked for at {now}"));
         }
         let mut asked = lock(&self.world.asked);
         let asked = asked.entry(url.to_owned()).or_default();
@@ -130,18 +146,15 @@ impl Web for ScriptedWeb {
             let (times, fails) = life.ask(url.as_str());
             life.pause(url.as_str(), times).await;
             life.step(&format!("answer {url}")).await;
-            if fails
-                && life.world.web(url.as_str()) == Mood::Violation
-                && dice((life.world.seed, url.as_str())) % 2 == 0
-            {
+            if fails && life.world.web(url.as_str()) == Mood::Missing {
                 return Err(Fault::permanent(Class::Refused, "http_404", "scripted"));
             }
             if fails {
                 return Err(Fault::transient(Class::Busy, "http_503", "scripted"));
             }
             let (kind, body) = match life.world.places.get(url.as_str()) {
-                Some(Place::Page(html)) => ("text/html", Bytes::from(html.clone())),
-                Some(Place::Picture(bytes)) => ("image/jpeg", bytes.clone()),
+                Some(Place::Page(page)) => ("text/html", Bytes::from(life.world.html(page))),
+                Some(Place::Picture(picture)) => ("image/jpeg", pool()[*picture].bytes.clone()),
                 None => return Err(Fault::permanent(Class::Refused, "http_404", "not there")),
             };
             let headers = vec![("content-type".to_owned(), kind.to_owned())];
@@ -219,18 +232,27 @@ impl Detector for ScriptedEngine {
 
     fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
         let life = &self.0;
-        for picture in batch {
-            let name = dice(&picture.rgb[..]);
+        let names: Vec<usize> = batch.iter().map(|picture| by_pixels(&picture.rgb)).collect();
+        let mut failures = lock(&life.world.engine_failures);
+        for name in &names {
             (name, life.executor.clock.now()).hash(&mut *lock(&life.history));
-            let mut failures = lock(&life.world.engine_failures);
-            let failures = failures.entry(name).or_default();
-            if life.world.engine(name).fails(*failures) {
+            let failures = failures.entry(*name).or_default();
+            if life.world.engine(*name).fails(*failures) {
                 // It counts as a try of this picture only when no other may be to blame.
                 *failures += u32::from(batch.len() == 1);
                 return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
             }
         }
-        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+        let mut answer = |(picture, name): (&Picture, &usize)| {
+            let looks = failures.entry(*name).or_default();
+            if matches!(life.world.engine(*name), Mood::Degraded(times) if *looks < times) {
+                // It sees nothing, and says that it could not look as it should.
+                *looks += 1;
+                return Ok(Answer { faces: vec![], scale: 0.5, degraded: true });
+            }
+            Ok(markers(picture))
+        };
+        Ok(batch.iter().zip(&names).map(&mut answer).collect())
     }
 }
 
@@ -251,69 +273,5 @@ impl Sink for ScriptedSink {
             lock(&self.life.world.told).extend(self.written.drain(..).map(|id| id.to_string()));
         }
         Ok(())
-    }
-}
-
-/// The real ledger, written on this thread: time stands still meanwhile. Facts are written in the order of their appends.
-pub struct ScriptedLedger {
-    pub life: Arc<Life>,
-    pub ledger: Arc<StateLedger>,
-    pub turn: Arc<tokio::sync::Mutex<usize>>,
-}
-
-impl Ledger for ScriptedLedger {
-    fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
-        let (life, ledger, turn) = (Arc::clone(&self.life), Arc::clone(&self.ledger), Arc::clone(&self.turn));
-        Box::pin(async move {
-            let mut turn = turn.lock().await;
-            *turn += 1;
-            let what = format!("fact {fact:?}");
-            life.step(&what).await;
-            if *turn % 4 == 0 {
-                life.pause("fact", *turn).await;
-            }
-            let due = match &fact {
-                Fact::Failed(Disposition::Retry { work: Work::Page(page), due, .. }) => {
-                    Some((page.url.to_string(), *due))
-                }
-                Fact::Failed(Disposition::Retry { work: Work::Image(image), due, .. }) => {
-                    Some((image.url.to_string(), *due))
-                }
-                _ => None,
-            };
-            // The connection breaks before the fact is there, or before the answer is.
-            let broken = || LedgerError::Storage { place: "scripted".to_owned(), reason: BROKEN.to_owned() };
-            if life.ledger_is_down() && *turn % 2 == 0 {
-                return Err(broken());
-            }
-            let written = futures::executor::block_on(ledger.append(fact));
-            life.step(&what).await;
-            if life.ledger_is_down() {
-                return Err(broken());
-            }
-            let now = life.executor.clock.now();
-            lock(&life.world.dues).extend(due.map(|(url, due)| (url, due.max(now))));
-            written
-        })
-    }
-
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
-        self.ledger.lanes(again, each)
-    }
-
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
-        self.ledger.claim(now, asks)
-    }
-
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.ledger.known_pictures(each)
-    }
-
-    fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
-        self.ledger.tally()
-    }
-
-    fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
-        self.ledger.audit(keys_max)
     }
 }

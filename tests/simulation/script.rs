@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use faceflow::core::Time;
 use url::Url;
 
-use crate::world::{MARKER, jpeg, mark, picture, png, shrink};
+use crate::plan::Plan;
+use crate::pool::{POOL, pool};
 
 /// A number that depends on these things alone.
 pub fn dice(of: impl Hash) -> u64 {
@@ -25,8 +27,12 @@ pub fn dice(of: impl Hash) -> u64 {
 pub enum Mood {
     /// It fails so many times first.
     Fails(u32),
-    /// It fails for ever.
+    /// It fails for ever: an address by being busy, an engine by an error.
     Violation,
+    /// An address says for ever that there is nothing.
+    Missing,
+    /// An engine gives weaker answers so many times first.
+    Degraded(u32),
 }
 
 impl Mood {
@@ -44,40 +50,59 @@ impl Mood {
     pub fn fails(self, failures: u32) -> bool {
         match self {
             Self::Fails(times) => failures < times,
-            Self::Violation => true,
+            Self::Violation | Self::Missing => true,
+            Self::Degraded(_) => false,
         }
     }
+}
+
+/// What a page says.
+#[derive(Clone, Debug, Default)]
+pub struct PageTruth {
+    /// Where its links lead.
+    pub links: Vec<String>,
+    /// Its images, each with its candidates, the best first.
+    pub shown: Vec<Vec<String>>,
+    /// An image that it shows once the world has grown.
+    pub later: Option<String>,
 }
 
 /// What an address leads to.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// A page.
-    Page(String),
-    /// A picture, or bytes that say they are one.
-    Picture(Bytes),
+    Page(PageTruth),
+    /// A picture of the pool, or bytes that say they are one.
+    Picture(usize),
 }
 
 /// The world of one seed, over all lives of the process in it.
 pub struct World {
     pub seed: u64,
+    pub plan: Plan,
     pub starts: Vec<Url>,
     pub places: BTreeMap<String, Place>,
+    /// Whether pages show more than they did at first.
+    pub grown: AtomicBool,
+    /// Whether what was broken has been mended.
+    pub mended: AtomicBool,
     /// When each address was asked for, and whether that try failed.
     pub asked: Mutex<BTreeMap<String, Vec<(Time, bool)>>>,
-    /// Failures of the engine, by picture.
-    pub engine_failures: Mutex<HashMap<u64, u32>>,
+    /// Failures and weaker answers of the engine, by picture of the pool.
+    pub engine_failures: Mutex<HashMap<usize, u32>>,
     /// The object store.
     pub objects: Mutex<BTreeMap<String, Bytes>>,
     /// Pictures whose detections a sink was told of.
     pub told: Mutex<BTreeSet<String>>,
     /// Failures of the object store, by operation and key.
     pub store_failures: Mutex<HashMap<String, u32>>,
-    /// By address: when its retry is due. It is asked for then, exactly, or as soon as the ledger has it or a life begins.
-    pub dues: Mutex<HashMap<String, u64>>,
+    /// By address: when its retry, or the next look at it, is due. It is asked for then, exactly, or as soon as the ledger has it or
+    /// a life begins.
+    pub dues: Mutex<HashMap<String, Time>>,
+    /// By page that was read: whether the world had grown by then, and after how long it is looked at again.
+    pub intervals: Mutex<HashMap<String, (bool, u64)>>,
 }
 
-/// Everyone who locks these maps is on one thread.
+/// Everyone who locks these maps has this moment for himself.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("not poisoned")
 }
@@ -87,14 +112,18 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut world = Self {
             seed,
+            plan: Plan::of(seed),
             starts: vec![],
             places: BTreeMap::new(),
+            grown: AtomicBool::new(false),
+            mended: AtomicBool::new(false),
             asked: Mutex::default(),
             engine_failures: Mutex::default(),
             objects: Mutex::default(),
             told: Mutex::default(),
             store_failures: Mutex::default(),
             dues: Mutex::default(),
+            intervals: Mutex::default(),
         };
         for site in 0..1 + dice((seed, "sites")) % 3 {
             world.add_site(site);
@@ -107,37 +136,82 @@ impl World {
         self.starts.push(Url::parse(&format!("{base}/")).expect("a URL"));
         let (pages, images) = (1 + dice((seed, site, "pages")) % 7, 1 + dice((seed, site, "images")) % 9);
         for image in 0..images {
-            let bytes = pool()[dice((seed, site, image)) as usize % pool().len()].clone();
-            self.places.insert(format!("{base}/i{image}"), Place::Picture(bytes));
+            let picture = dice((seed, site, image)) as usize % POOL;
+            self.places.insert(format!("{base}/i{image}"), Place::Picture(picture));
         }
         for page in 0..pages {
             let path = if page == 0 { String::new() } else { format!("p{page}") };
-            let mut html = String::new();
+            let mut truth = PageTruth::default();
             for link in 0..dice((seed, site, page, "links")) % 5 {
-                html += &format!("<a href=/p{}>", dice((seed, site, page, link)) % pages.max(2));
+                // One of them may lead nowhere.
+                truth.links.push(format!("{base}/p{}", dice((seed, site, page, link)) % pages.max(2)));
             }
             for shown in 0..dice((seed, site, page, "shown")) % 5 {
-                // Some images are on another site, some are not there at all, some have a smaller version.
+                // Some images are on another site, some are not there at all, some have smaller versions.
                 let dice = dice((seed, site, page, shown, "image"));
                 let (at, image) = (dice >> 8 & 1, dice >> 16 & 7);
                 let host = if at == 0 { base.clone() } else { "http://s0.example".to_owned() };
-                html += &match dice % 4 {
-                    0 => format!("<img src=/a srcset='{host}/i{image} 2x, {host}/i{} 1x'>", image ^ 1),
-                    _ => format!("<img src={host}/i{image}>"),
-                };
+                let candidates = [1, 1, 2, 3][dice as usize % 4];
+                let candidates = (0..candidates).map(|n| format!("{host}/i{}", image ^ n)).collect::<Vec<_>>();
+                // A page that shows an image twice shows it once.
+                if truth.shown.iter().all(|others| others[0] != candidates[0]) {
+                    truth.shown.push(candidates);
+                }
             }
-            self.places.insert(format!("{base}/{path}"), Place::Page(html));
+            unique(&mut truth.links);
+            if self.plan.recrawl && dice((seed, site, page, "grows")).is_multiple_of(2) {
+                let later = format!("{base}/later{page}");
+                self.places.insert(later.clone(), Place::Picture(dice((seed, &later)) as usize % POOL));
+                truth.later = Some(later);
+            }
+            self.places.insert(format!("{base}/{path}"), Place::Page(truth));
         }
+    }
+
+    /// What a page says now.
+    pub fn html(&self, page: &PageTruth) -> String {
+        let mut html: String = page.links.iter().map(|link| format!("<a href={link}>")).collect();
+        for candidates in &page.shown {
+            html += &match &candidates[..] {
+                [only] => format!("<img src={only}>"),
+                several => {
+                    let sizes = several.iter().enumerate().map(|(n, url)| format!("{url} {}x", several.len() - n));
+                    format!("<img srcset='{}'>", sizes.collect::<Vec<_>>().join(", "))
+                }
+            };
+        }
+        html + &page.later.iter().filter(|_| self.is_grown()).map(|url| format!("<img src={url}>")).collect::<String>()
+    }
+
+    pub fn is_grown(&self) -> bool {
+        self.grown.load(Relaxed)
     }
 
     /// How an address behaves.
     pub fn web(&self, url: &str) -> Mood {
-        Mood::of((self.seed, "web", url), 6)
+        let mood = Mood::of((self.seed, "web", url), 6);
+        match mood {
+            Mood::Violation if dice((self.seed, url)).is_multiple_of(2) => Mood::Missing,
+            Mood::Violation if self.mended.load(Relaxed) => Mood::Fails(0),
+            // Where a budget binds and pages fail for a while, what is cut depends on when they recover.
+            Mood::Fails(_) if self.plan.budget.is_some() && matches!(self.places.get(url), Some(Place::Page(_))) => {
+                Mood::Fails(0)
+            }
+            mood => mood,
+        }
     }
 
-    /// How the engine behaves with a picture.
-    pub fn engine(&self, picture: u64) -> Mood {
-        Mood::of((self.seed, "engine", picture), 6)
+    /// How the engine behaves with a picture of the pool.
+    pub fn engine(&self, picture: usize) -> Mood {
+        match Mood::of((self.seed, "engine", picture), 6) {
+            Mood::Violation if self.mended.load(Relaxed) => Mood::Fails(0),
+            Mood::Fails(0) => match dice((self.seed, "degraded", picture)) % 12 {
+                0 => Mood::Degraded(1),
+                1 => Mood::Degraded(u32::MAX),
+                _ => Mood::Fails(0),
+            },
+            mood => mood,
+        }
     }
 
     /// How the store behaves with a key. It always comes to its senses: its objects are shared by many.
@@ -150,22 +224,18 @@ impl World {
         let dice = dice((self.seed, "latency", what, times));
         if dice.is_multiple_of(16) { 500 + (dice >> 8) % 4_000 } else { (dice >> 8) % 30 }
     }
+
+    /// The bytes that an address leads to, if it is a picture.
+    pub fn picture(&self, url: &str) -> Option<&'static Bytes> {
+        match self.places.get(url) {
+            Some(Place::Picture(picture)) => Some(&pool()[*picture].bytes),
+            _ => None,
+        }
+    }
 }
 
-/// Pictures that sites choose from: some are copies, some near-duplicates, one says nothing, one is no picture.
-fn pool() -> &'static [Bytes] {
-    static POOL: OnceLock<Vec<Bytes>> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let mut pool = Vec::new();
-        for seed in 0..5 {
-            let mut whole = picture(seed, 96, 72);
-            mark(&mut whole, [10, 10, 30, 28]);
-            pool.push(jpeg(&whole, 92));
-            pool.push(jpeg(&whole, 70));
-            pool.push(png(&shrink(&whole, 72, 54)));
-        }
-        pool.push(png(&image::RgbImage::from_pixel(64, 64, image::Rgb(MARKER))));
-        pool.push(b"no picture".to_vec());
-        pool.into_iter().map(Bytes::from).collect()
-    })
+/// Without what was there before.
+fn unique(links: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    links.retain(|link| seen.insert(link.clone()));
 }

@@ -40,7 +40,7 @@ pub use encode::{Variants, bmp, gif, jpeg, png, tiff, variants, webp, with_orien
 pub use gallery::{Plan, gallery_web};
 pub use log::{Log, Request};
 pub use nasty::{gif_bomb, gzip, gzip_bomb, png_bomb};
-pub use photos::{photos, rustface_photo, testdata};
+pub use photos::{photos, rustface_photo};
 pub use picture::{MARKER, dhash, find_markers, mark, picture, portrait, shrink};
 pub use process::{Ended, Faceflow, Running};
 pub use script::Script;

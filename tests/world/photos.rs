@@ -2,28 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folder of test data that is not part of the repository: `FACEFLOW_TESTDATA`, else `shared` beside the workspace.
-/// `None`, with the reason printed, where there is none.
-pub fn testdata() -> Option<PathBuf> {
-    let named = std::env::var_os("FACEFLOW_TESTDATA").map(PathBuf::from);
-    let folder = named.unwrap_or_else(|| workspace().join("../shared"));
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no test data: {} is not a folder (set FACEFLOW_TESTDATA)", folder.display());
-    None
-}
+use faceflow_core::testing::require;
 
 /// The JPEG files of the test data folder's `photos/faces` and `photos/nofaces`, in the order of their names. `None`, with
 /// the reason printed, where there are none.
 pub fn photos() -> Option<Vec<PathBuf>> {
-    let photos = testdata()?.join("photos");
+    let photos = require::testdata("photos")?;
     let mut files: Vec<PathBuf> =
         ["faces", "nofaces"].iter().flat_map(|folder| entries(&photos.join(folder))).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jpg"));
     files.sort();
     if files.is_empty() {
-        println!("skipped: no photographs in {}", photos.display());
+        require::skip("testdata", format_args!("no photographs in {}", photos.display()));
         return None;
     }
     Some(files)

@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use faceflow_core::testing::require;
+
 /// An authority, and a certificate by it.
 const CERTIFICATES: &str = "
     key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
@@ -18,6 +20,8 @@ const CERTIFICATES: &str = "
     openssl req $key -subj /CN=localhost -keyout server.key -out server.csr
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
     chmod 600 server.key";
+
+const NO_SERVER: &str = "no server is installed (initdb is neither in PATH nor under /usr/lib/postgresql)";
 
 /// A PostgreSQL server.
 pub struct Server {
@@ -36,16 +40,17 @@ impl Server {
         static SHARED: OnceLock<Option<Server>> = OnceLock::new();
         let shared = SHARED.get_or_init(Self::start);
         if shared.is_none() {
-            println!(
-                "skipped: no PostgreSQL server is installed (initdb is neither in PATH nor under /usr/lib/postgresql)"
-            );
+            require::skip("postgresql", NO_SERVER);
         }
         shared.as_ref()
     }
 
-    /// One of a test's own, to be killed.
+    /// One of a test's own, to be killed; or nothing, with the reason printed.
     pub fn start() -> Option<Self> {
-        let programs = programs()?;
+        let Some(programs) = programs() else {
+            require::skip("postgresql", NO_SERVER);
+            return None;
+        };
         let folder = tempfile::Builder::new().prefix("faceflow-pg").tempdir().expect("a folder").keep();
         if is_root() {
             let id = |flag: &str| {
@@ -92,7 +97,7 @@ impl Server {
         std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost").expect("writes");
         let made = Command::new("sh").current_dir(&folder).args(["-ec", CERTIFICATES]).output().expect("sh runs");
         if !made.status.success() {
-            println!("skipped: openssl makes no certificate: {}", String::from_utf8_lossy(&made.stderr));
+            require::skip("openssl", format_args!("no certificate: {}", String::from_utf8_lossy(&made.stderr)));
             return None;
         }
         let key = folder.join("server.key");

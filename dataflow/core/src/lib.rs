@@ -20,6 +20,7 @@ pub mod map_async;
 pub mod metrics;
 pub mod object_key;
 pub mod peers;
+pub mod plant;
 pub mod record;
 pub mod reloadable;
 pub mod retry;

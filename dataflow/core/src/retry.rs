@@ -1,6 +1,7 @@
 //! One retry policy type for pages, images and frames: exponential backoff with a cap and a last attempt.
 
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
 
 use crate::clock::Time;
 use crate::fault::{Class, Lost};
@@ -156,13 +157,10 @@ impl RetrySettings {
         Disposition::Retry { work, fault, due: now + delay }
     }
 
-    /// A number that depends on the seed, the work and its attempt alone (SplitMix64).
+    /// A number that depends on the seed, the work and its attempt alone: SipHash, which is specified, so that every process and
+    /// every version comes to the same.
     fn dice(&self, work: &Work) -> u64 {
-        let mut z =
-            (self.seed ^ work.route()).wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(work.attempts() as u64 + 1));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        SipHasher13::new_with_keys(self.seed, work.route()).hash(&work.attempts().to_le_bytes())
     }
 }
 
@@ -194,6 +192,45 @@ mod tests {
         let settings = RetrySettings::default();
         let decide = || settings.decide(Lost { record: page(0), fault: busy.clone() }, 5);
         assert_eq!(decide(), decide());
+    }
+
+    /// The delay of this site's start page at its `attempts`-th failure, of which up to half is jitter.
+    fn jittered(seed: u64, site: u32, attempts: u32) -> u64 {
+        let mut settings = RetrySettings { seed, ..RetrySettings::default() };
+        settings.web = Policy { base_ms: 1_000_000, factor: 1.0, attempts_max: u32::MAX, jitter: 0.5, ..Policy::WEB };
+        settings.web.cap_ms = 1_000_000;
+        let url = url::Url::parse(&format!("http://s{site}.example/")).expect("a URL");
+        let record = Work::Page(Page { attempts, ..Page::start(url) });
+        match settings.decide(Lost { record, fault: Fault::transient(Class::Busy, "http_503", "") }, 0) {
+            Disposition::Retry { due, .. } => due,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Failures that happened at once come back evenly over the whole interval, whatever it is by which they differ.
+    #[test]
+    fn jitter_spreads_what_failed_together() {
+        let by_site: Vec<u64> = (0..4_000).map(|site| jittered(0, site, 0)).collect();
+        let by_attempt: Vec<u64> = (0..4_000).map(|attempts| jittered(0, 7, attempts)).collect();
+        let by_seed: Vec<u64> = (0..4_000).map(|seed| jittered(seed, 7, 0)).collect();
+        for (what, delays) in [("sites", &by_site), ("attempts", &by_attempt), ("seeds", &by_seed)] {
+            assert!(delays.iter().all(|delay| (1_000_000..=1_500_000).contains(delay)), "{what}");
+            let mut tenths = [0_i32; 10];
+            delays.iter().for_each(|delay| tenths[((delay - 1_000_000) / 50_000).min(9) as usize] += 1);
+            // 400 each, and a standard deviation of 19.
+            assert!(tenths.iter().all(|count| (count - 400).abs() < 95), "{what}: {tenths:?}");
+            let apart = delays.iter().collect::<std::collections::BTreeSet<_>>().len();
+            assert!(apart > 3_900, "{what}: {apart} different delays");
+            // Neighbours are not near each other: a third of the interval apart, in the mean.
+            let steps = delays.windows(2).map(|pair| pair[0].abs_diff(pair[1])).sum::<u64>() / 3_999;
+            assert!((155_000..179_000).contains(&steps), "{what}: {steps}");
+        }
+    }
+
+    /// Whoever restarts with another version waits as long as before.
+    #[test]
+    fn jitter_is_the_same_in_every_process_and_version() {
+        assert_eq!([jittered(0, 1, 0), jittered(0, 1, 1), jittered(9, 1, 0)], [1_139_286, 1_432_093, 1_455_136]);
     }
 
     #[test]

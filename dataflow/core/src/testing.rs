@@ -3,6 +3,9 @@
 //! Behind the feature `testing`, for tests of operators and of whole graphs. Time moves only when every task waits, so what
 //! is asserted about timestamps does not depend on the machine.
 
+pub mod require;
+mod workers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,8 @@ use crate::clock::{Clock, RuntimeClock, Time};
 use crate::executor::Executor;
 use crate::metrics::Metrics;
 use crate::shutdown::{Mode, Shutdown};
+
+pub use workers::simulate_workers;
 
 /// Where virtual time starts.
 pub const EPOCH: Time = 1_000_000;
@@ -38,42 +43,60 @@ where
 {
     work_in_place();
     timely::execute::execute_directly(move |worker| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let runtime = runtime.expect("a runtime without I/O always starts");
-        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), epoch));
-        let executor =
-            Executor::new(runtime.handle().clone(), Arc::clone(&clock), (Metrics::default(), Shutdown::default()));
-        let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, &executor));
+        let virtual_time = VirtualRuntime::starting_at(epoch);
+        let executor = &virtual_time.executor;
+        let probe = worker.dataflow::<Time, _, _>(|scope| build(scope, executor));
         loop {
             settle(worker);
             if probe.done() || executor.shutdown.mode() == Mode::Stopped {
                 break;
             }
-            let left = Duration::from_millis((epoch + limit_ms).saturating_sub(clock.now()));
-            let woken = runtime.block_on(async { tokio::time::timeout(left, executor.woken()).await });
-            assert!(
-                woken.is_ok(),
-                "not settled within {limit_ms} virtual ms; failure: {:?}",
-                executor.shutdown.failure()
-            );
+            virtual_time.advance(limit_ms);
         }
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
         }
-        clock.now()
+        executor.clock.now()
     })
+}
+
+/// A runtime whose time is virtual, and the executor to it.
+struct VirtualRuntime {
+    runtime: tokio::runtime::Runtime,
+    executor: Executor,
+    epoch: Time,
+}
+
+impl VirtualRuntime {
+    fn starting_at(epoch: Time) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without I/O always starts");
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::starting_at(runtime.handle().clone(), epoch));
+        let executor = Executor::new(runtime.handle().clone(), clock, (Metrics::default(), Shutdown::default()));
+        Self { runtime, executor, epoch }
+    }
+
+    /// Lets jobs run, and time pass if they wait, until an operator is woken.
+    fn advance(&self, limit_ms: u64) {
+        let left = Duration::from_millis((self.epoch + limit_ms).saturating_sub(self.executor.clock.now()));
+        let woken = self.runtime.block_on(async { tokio::time::timeout(left, self.executor.woken()).await });
+        let failure = self.executor.shutdown.failure();
+        assert!(woken.is_ok(), "not settled within {limit_ms} virtual ms; failure: {failure:?}");
+    }
 }
 
 /// Idle steps after which nothing is under way inside the worker: a record or a progress message crosses at least one
 /// operator per step, so this is the length of the longest way through a graph, with room to spare.
 const IDLE_STEPS: usize = 10;
 
-/// Steps a worker until nothing is left to do before something new arrives.
-pub fn settle(worker: &mut Worker) {
-    let mut idle_steps = 0;
+/// Steps a worker until nothing is left to do before something new arrives. Whether there was something.
+pub fn settle(worker: &mut Worker) -> bool {
+    let (mut idle_steps, mut busy) = (0, false);
     while idle_steps < IDLE_STEPS {
         worker.step();
         let pending = worker.activations().borrow().empty_for() == Some(Duration::ZERO);
         idle_steps = if pending { 0 } else { idle_steps + 1 };
+        busy |= pending;
     }
+    busy
 }

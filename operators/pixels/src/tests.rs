@@ -5,21 +5,14 @@ use std::sync::Arc;
 
 use faceflow_core::detector::{Face, Picture};
 use faceflow_core::record::Phash;
+use faceflow_core::testing::require;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, RgbImage, codecs, imageops};
 
 use super::*;
 
 /// The folder of test photographs, or `None` with a line that says so.
 pub(super) fn photos() -> Option<PathBuf> {
-    let named = std::env::var_os("FACEFLOW_TESTDATA").map(PathBuf::from);
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let beside =
-        || manifest.ancestors().map(|folder| folder.join("../shared")).find(|folder| folder.join("photos").is_dir());
-    let found = named.or_else(beside).map(|folder| folder.join("photos")).filter(|photos| photos.is_dir());
-    if found.is_none() {
-        println!("skipped: no test data (set FACEFLOW_TESTDATA)");
-    }
-    found
+    require::testdata("photos")
 }
 
 fn settings() -> ImageSettings {

@@ -120,18 +120,14 @@ fn delay(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use faceflow_core::testing::require;
+
     use super::*;
 
     /// The robots.txt suite of the test data, if it is here.
     fn suite(name: &str) -> Option<Vec<u8>> {
-        let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-        let folder = std::env::var("FACEFLOW_TESTDATA").unwrap_or_else(|_| shared.to_owned());
-        let file = std::path::Path::new(&folder).join("suites/robots").join(name);
-        let found = std::fs::read(&file).ok();
-        if found.is_none() {
-            println!("skipped: no {} (set FACEFLOW_TESTDATA to the folder of test data)", file.display());
-        }
-        found
+        let file = require::testdata(&format!("suites/robots/{name}"))?;
+        Some(std::fs::read(file).expect("reads"))
     }
 
     /// Which of the paths are allowed to an agent.

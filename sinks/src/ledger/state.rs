@@ -28,7 +28,7 @@ pub struct StateLedger {
     /// have that this one has not heard of.
     look_around_at: AtomicU64,
     place: String,
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::Sender<Vec<Job>>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -127,11 +127,36 @@ impl StateLedger {
         })
     }
 
+    /// Appends facts that are written in one transaction, if no refusal of the database comes between them.
+    pub fn append_group(&self, facts: Vec<Fact>) -> Vec<Future<Result<Vec<QueueUpdate>, LedgerError>>> {
+        let (jobs, outcomes): (Vec<_>, Vec<_>) = facts
+            .into_iter()
+            .map(|fact| {
+                let (answer, outcome) = oneshot::channel();
+                (Job { task: Task::Append(Box::new(fact)), answer }, outcome)
+            })
+            .unzip();
+        let sent = self.send(jobs);
+        outcomes.into_iter().map(|outcome| opened_by(self.answer(outcome, sent))).collect()
+    }
+
     /// Queues a task at once, so that tasks are written in the order in which they were asked for. Whoever asks holds what
     /// it asks for, so the queue is as long as its callers allow.
     fn ask(&self, task: Task) -> Future<Result<Outcome, LedgerError>> {
         let (answer, outcome) = oneshot::channel();
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { task, answer }).is_ok());
+        let sent = self.send(vec![Job { task, answer }]);
+        self.answer(outcome, sent)
+    }
+
+    fn send(&self, jobs: Vec<Job>) -> bool {
+        self.jobs.as_ref().is_some_and(|queue| queue.send(jobs).is_ok())
+    }
+
+    fn answer(
+        &self,
+        outcome: oneshot::Receiver<Result<Outcome, LedgerError>>,
+        sent: bool,
+    ) -> Future<Result<Outcome, LedgerError>> {
         let place = self.place.clone();
         Box::pin(async move {
             let gone = || LedgerError::Storage { place, reason: "its writer has ended; see the log".to_owned() };
@@ -141,6 +166,16 @@ impl StateLedger {
             }
         })
     }
+}
+
+/// What a fact opened.
+fn opened_by(outcome: Future<Result<Outcome, LedgerError>>) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
+    Box::pin(async move {
+        match outcome.await? {
+            Outcome::Opened(opened) => Ok(opened),
+            other => unreachable!("a fact is answered by what it opened, not {other:?}"),
+        }
+    })
 }
 
 impl Drop for StateLedger {
@@ -154,13 +189,7 @@ impl Drop for StateLedger {
 
 impl Ledger for StateLedger {
     fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
-        let outcome = self.ask(Task::Append(Box::new(fact)));
-        Box::pin(async move {
-            match outcome.await? {
-                Outcome::Opened(opened) => Ok(opened),
-                other => unreachable!("a fact is answered by what it opened, not {other:?}"),
-            }
-        })
+        opened_by(self.ask(Task::Append(Box::new(fact))))
     }
 
     fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {

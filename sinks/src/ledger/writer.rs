@@ -15,6 +15,7 @@ use std::sync::mpsc;
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::{LedgerError, QueueUpdate};
+use faceflow_core::plant;
 use tokio::sync::oneshot;
 
 use super::OpenError;
@@ -47,6 +48,12 @@ pub(super) enum Task {
     },
     /// Notes that this run looks again at what is settled.
     LookAgain,
+}
+
+impl Task {
+    fn fact(&mut self) -> Option<&mut Fact> {
+        if let Self::Append(fact) = self { Some(fact) } else { None }
+    }
 }
 
 /// What came of it.
@@ -107,11 +114,14 @@ impl Writer {
     }
 
     /// Writes until nobody is left who could ask.
-    pub fn work(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let rest = jobs.try_iter().take(self.backend.settings().group_max.saturating_sub(1));
+    pub fn work(mut self, jobs: &mpsc::Receiver<Vec<Job>>) {
+        let group_max = self.backend.settings().group_max;
+        while let Ok(mut jobs_of_group) = jobs.recv() {
+            while let Some(more) = (jobs_of_group.len() < group_max).then(|| jobs.try_recv().ok()).flatten() {
+                jobs_of_group.extend(more);
+            }
             let (mut group, mut answers) = (Vec::new(), Vec::new());
-            for Job { task, answer } in std::iter::once(first).chain(rest) {
+            for Job { task, answer } in jobs_of_group {
                 match task {
                     // Tasks are written in the order in which they were asked for.
                     Task::Redrive(selection) => {
@@ -134,10 +144,11 @@ impl Writer {
     }
 
     /// Writes a group and answers.
-    fn commit(&mut self, group: Vec<Task>, answers: Vec<oneshot::Sender<Result<Outcome, LedgerError>>>) {
+    fn commit(&mut self, mut group: Vec<Task>, answers: Vec<oneshot::Sender<Result<Outcome, LedgerError>>>) {
         if group.is_empty() {
             return;
         }
+        plant::leak(group.iter_mut().filter_map(Task::fact));
         let outcomes = self.write_group(&group).unwrap_or_else(|error| {
             let error = error.at(&self.backend.storage());
             tracing::error!("{error}; {} facts were not written", group.len());

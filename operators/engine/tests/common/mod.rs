@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use faceflow_core::detector::Picture;
+use faceflow_core::testing::require;
 use faceflow_engine::{DetectSettings, RuntimeChoice, open};
 
 /// A file of `tests/data`.
@@ -17,13 +18,9 @@ pub fn onnx(path: &Path) -> String {
 
 /// The folder of reference models and photographs; `None`, and a line that says so, where there is none.
 pub fn test_data() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let folder = std::env::var_os("FACEFLOW_TESTDATA").map_or_else(beside, PathBuf::from);
-    if folder.join("models").is_dir() && folder.join("photos").is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: {} has no models and photos; name a folder in FACEFLOW_TESTDATA", folder.display());
-    None
+    require::testdata("models")?;
+    let photos = require::testdata("photos")?;
+    Some(photos.parent().expect("it is in a folder").to_owned())
 }
 
 /// rten, and ONNX Runtime where it is installed.
@@ -32,7 +29,7 @@ pub fn onnx_runtimes() -> Vec<RuntimeChoice> {
     match open(&onnx(&data("tiny_yunet.onnx")), &settings) {
         Ok(_) => vec![RuntimeChoice::Rten, RuntimeChoice::Onnxruntime],
         Err(error) => {
-            println!("skipped on ONNX Runtime: {error}");
+            require::skip("onnxruntime", error);
             vec![RuntimeChoice::Rten]
         }
     }

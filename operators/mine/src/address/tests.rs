@@ -1,5 +1,6 @@
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+
+use faceflow_core::testing::require;
 
 use super::*;
 
@@ -13,10 +14,8 @@ fn normalised(text: &str) -> Option<String> {
 
 /// A file of the test data, or `None`, saying so.
 fn suite(name: &str) -> Option<String> {
-    let beside = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let folder = std::env::var_os("FACEFLOW_TESTDATA").map_or(beside.to_owned(), PathBuf::from);
-    let text = std::fs::read_to_string(folder.join("suites/urls").join(name));
-    text.inspect_err(|error| println!("skipped: no {name} in {}: {error}", folder.display())).ok()
+    let file = require::testdata(&format!("suites/urls/{name}"))?;
+    Some(std::fs::read_to_string(file).expect("reads"))
 }
 
 /// The rows of a CSV file with comments: fields may be quoted, and quotes doubled inside.

@@ -1,8 +1,7 @@
 //! Answers that follow the rules: bodies, codings, statuses, redirects, opt-outs.
 
-use std::path::{Path, PathBuf};
-
 use faceflow_core::record::PageVersion;
+use faceflow_core::testing::require;
 
 use super::server::{Reply, Server, answer, moved, ok};
 use super::*;
@@ -195,12 +194,7 @@ async fn a_page_that_is_a_gzip_file_is_unpacked() {
 /// The packed sitemaps of the suite; each names the same five pages.
 #[tokio::test]
 async fn packed_sitemaps_come_out_as_listings() {
-    let beside = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let folder = std::env::var_os("FACEFLOW_TESTDATA").map_or(beside.to_owned(), PathBuf::from).join("suites/sitemaps");
-    if !folder.is_dir() {
-        println!("skipped: no {}", folder.display());
-        return;
-    }
+    let Some(folder) = require::testdata("suites/sitemaps") else { return };
     let server = Server::start(move |path, _| {
         let file = std::fs::read(folder.join(path.trim_start_matches('/'))).expect("a file of the suite");
         std::future::ready(Reply::Bytes(answer(200, "Content-Type: application/octet-stream\r\n", &file)))

@@ -1,5 +1,4 @@
-use std::path::{Path, PathBuf};
-
+use faceflow_core::testing::require;
 use proptest::prelude::*;
 
 use super::super::srcset;
@@ -7,13 +6,8 @@ use super::*;
 
 #[test]
 fn srcset_suite() {
-    let beside = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let file =
-        std::env::var_os("FACEFLOW_TESTDATA").map_or(beside.to_owned(), PathBuf::from).join("suites/html/srcset.json");
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        println!("skipped: no {}", file.display());
-        return;
-    };
+    let Some(file) = require::testdata("suites/html/srcset.json") else { return };
+    let text = std::fs::read_to_string(file).expect("reads");
     let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
     assert!(cases.len() > 80);
     for case in cases {

@@ -1,26 +1,14 @@
 //! Sitemaps and feeds of others, and anything that looks a little like one. What the suite's files hold is in the files;
 //! which of it counts follows from the sitemap protocol and from what a page's links and pictures are.
 
-use std::path::{Path, PathBuf};
-
+use faceflow_core::testing::require;
 use proptest::prelude::*;
 
 use super::*;
 
-/// The suite's folder; `None`, and a line that says so, where it is not.
-fn suite() -> Option<PathBuf> {
-    let beside = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let folder = std::env::var_os("FACEFLOW_TESTDATA").map_or(beside.to_owned(), PathBuf::from).join("suites/sitemaps");
-    if !folder.is_dir() {
-        println!("skipped: no {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
 #[test]
 fn sitemap_suite() {
-    let Some(folder) = suite() else { return };
+    let Some(folder) = require::testdata("suites/sitemaps") else { return };
     for (file, url, links, images) in [
         ("atom.xml", "http://example.org/feed/", "/2003/12/13/atom03 /2003/12/13/atom03.html", ""),
         ("do-not-visit.txt", "http://www.example.com/robots", "/do-not-visit-here", ""),
@@ -81,7 +69,7 @@ fn sitemap_suite() {
 
 #[test]
 fn larger_sitemaps_of_the_suite() {
-    let Some(folder) = suite() else { return };
+    let Some(folder) = require::testdata("suites/sitemaps") else { return };
     let counts = |file: &str, url: &str| {
         let body = std::fs::read(folder.join(file)).expect(file);
         let (url, text) = (Url::parse(url).expect("a URL"), String::from_utf8_lossy(&body).into_owned());
