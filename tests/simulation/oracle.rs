@@ -10,7 +10,7 @@ use faceflow::core::record::Key;
 use url::Url;
 
 use crate::pool::pool;
-use crate::script::{Mood, PageTruth, Place, World};
+use crate::script::{Mood, PageTruth, Place, World, lock};
 
 /// Links that are followed from a page.
 const WIDTH: usize = 3;
@@ -100,8 +100,14 @@ impl Oracle {
         Self { pages, images: images.collect() }
     }
 
+    /// The images that were asked for.
+    pub fn tried(&self) -> BTreeSet<String> {
+        let tried = self.images.iter().filter(|(_, image)| matches!(image.is, Is::Tried(_)));
+        tried.map(|(url, _)| url.clone()).collect()
+    }
+
     /// Which picture of the pool stands for each one, of those that were found: the largest that the engine can look at, and of
-    /// equals the one with the smallest id; itself for one that it cannot look at.
+    /// equals the one with the smallest id; itself for one that it cannot look at and would rather.
     pub fn representatives(&self, world: &World) -> BTreeMap<usize, usize> {
         let found: BTreeSet<usize> = self.images.values().filter_map(|image| image.picture()).collect();
         let rank = |n: &usize| {
@@ -111,7 +117,9 @@ impl Oracle {
         let of = |n: &usize| {
             let same = found.iter().filter(|other| pool()[**other].group == pool()[*n].group);
             let alive = same.filter(|other| world.engine(**other) != Mood::Violation);
-            alive.min_by_key(|other| rank(other)).copied().unwrap_or(*n)
+            let first = alive.min_by_key(|other| rank(other)).copied().unwrap_or(*n);
+            // One that comes before it was looked at first, and is dead.
+            if world.engine(*n) == Mood::Violation && rank(n) < rank(&first) { *n } else { first }
         };
         found.iter().map(|n| (*n, of(n))).collect()
     }
@@ -156,10 +164,16 @@ fn crawl<'w>(world: &'w World, start: &str) -> Vec<(String, ExpectedPage, Option
     read
 }
 
-/// The images that a page shows by now.
+/// The images that a page shows by now, each with its candidates. What is shown by itself is nobody's candidate.
 fn shown<'w>(world: &World, truth: &'w PageTruth) -> impl Iterator<Item = Vec<String>> + 'w {
     let later = truth.later.iter().filter(|_| world.is_grown()).map(|later| vec![later.clone()]);
-    truth.shown.iter().cloned().chain(later.collect::<Vec<_>>())
+    let own = |url: &String| truth.shown.iter().any(|candidates| candidates[0] == *url);
+    let counts = move |(n, url): &(usize, &String)| *n == 0 || !own(url);
+    let shown = truth
+        .shown
+        .iter()
+        .map(move |image| image.iter().enumerate().filter(counts).map(|(_, url)| url.clone()).collect());
+    shown.chain(later.collect::<Vec<_>>())
 }
 
 /// How an address ends that is asked for.
@@ -181,7 +195,7 @@ fn fails(world: &World, url: &str) -> bool {
 
 /// The addresses that are asked for: what pages show first, and what comes after something that fails, until something does not.
 fn tried(world: &World, offers: &BTreeMap<String, Offer>) -> HashSet<String> {
-    let mut tried: HashSet<String> = offers.keys().cloned().collect();
+    let mut tried: HashSet<String> = offers.keys().chain(&*lock(&world.tried)).cloned().collect();
     for (_, offer) in offers.iter().filter(|(url, _)| fails(world, url)) {
         for alternate in offer.by_rank() {
             tried.insert(alternate.clone());

@@ -85,6 +85,8 @@ pub struct World {
     pub grown: AtomicBool,
     /// Whether what was broken has been mended.
     pub mended: AtomicBool,
+    /// Other candidates of images that came to their turn before it was mended.
+    pub tried: Mutex<BTreeSet<String>>,
     /// When each address was asked for, and whether that try failed.
     pub asked: Mutex<BTreeMap<String, Vec<(Time, bool)>>>,
     /// Failures and weaker answers of the engine, by picture of the pool.
@@ -117,6 +119,7 @@ impl World {
             places: BTreeMap::new(),
             grown: AtomicBool::new(false),
             mended: AtomicBool::new(false),
+            tried: Mutex::default(),
             asked: Mutex::default(),
             engine_failures: Mutex::default(),
             objects: Mutex::default(),
@@ -158,6 +161,8 @@ impl World {
                     truth.shown.push(candidates);
                 }
             }
+            // What a link to the page itself means, the miner decides, and has tests for.
+            truth.links.retain(|link| *link != format!("{base}/{path}"));
             unique(&mut truth.links);
             if self.plan.recrawl && dice((seed, site, page, "grows")).is_multiple_of(2) {
                 let later = format!("{base}/later{page}");
