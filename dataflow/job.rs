@@ -1,6 +1,6 @@
 //! One batch or stream from settings to a finished store: opens the services, runs the graph, writes the views.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,12 +222,9 @@ impl Job {
             sources: self.sources,
             sinks: self.sinks,
         };
-        let swept = Arc::clone(&store);
+        let folder = store.folder().filter(|_| first).map(Path::to_owned);
         let views = Views::new(Arc::clone(&ledger), store as _, live.report.clone());
-        let swept = first.then(|| {
-            let (store, clock) = (Objects::clone(&swept), Arc::clone(&executor.clock));
-            runtime.spawn(sweep(store, self.settings.store, clock))
-        });
+        let swept = folder.map(|root| runtime.spawn(sweep(root, self.settings.store, Arc::clone(&executor.clock))));
         let settings = self.settings.cluster.clone();
         let share = self.cluster.as_ref().map(|membership| WorkerShare {
             process: membership.process,

@@ -17,7 +17,8 @@ use crate::chosen::Chosen;
 use crate::ledger::Reader;
 use crate::ledger::database::{Moment, Row, values};
 use crate::ledger::rows::{EntryKind, Trouble};
-use crate::lines::{ImageLine, PageLine, image_lines, page_lines};
+use crate::lines::{ImageLine, PageLine};
+use crate::read_lines::{image_lines, page_lines};
 
 /// Pages listed of those that show an image.
 const PAGES_MAX: i64 = 20;

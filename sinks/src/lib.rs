@@ -7,6 +7,7 @@ pub mod explain;
 pub mod ledger;
 mod lines;
 pub mod objects;
+mod read_lines;
 pub mod report;
 pub mod results;
 pub mod sidecar;

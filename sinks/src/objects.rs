@@ -4,13 +4,14 @@
 //! for them. A folder is written by renaming, so a kill leaves at most a file whose name ends in `#` and a number, which is
 //! never read as an object.
 
+mod durable;
+mod recent;
 pub mod sweep;
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
-use std::path::{Path as Folder, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path as Folder;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,8 +30,9 @@ use object_store::prefix::PrefixStore;
 use object_store::{Error, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::Url;
 
-/// Originals remembered as stored, at most, twice over.
-const REMEMBERED_MAX: usize = 8_192;
+use durable::Durable;
+use recent::{Recent, lock};
+
 /// Retries inside one request. The pipeline retries with more patience, and lets others go first.
 const RETRIES_MAX: usize = 2;
 /// How long a request and its retries may take.
@@ -62,17 +64,10 @@ pub enum ObjectsError {
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     place: Arc<str>,
-    stored: Arc<Mutex<Generations>>,
+    stored: Arc<Mutex<Recent>>,
     /// Where it lies, if it is a folder.
     folder: Option<Arc<Folder>>,
     durable: Option<Arc<Durable>>,
-}
-
-/// A folder whose objects survive a power cut.
-struct Durable {
-    root: PathBuf,
-    /// Folders in it whose entries are on disk, and all above them.
-    folders: Mutex<Generations>,
 }
 
 impl Objects {
@@ -92,8 +87,8 @@ impl Objects {
         let unknown = || ObjectsError::Unknown { place: place.to_owned() };
         let refused = |reason: String| ObjectsError::Refused { place: place.to_owned(), reason };
         let in_folder = |path: &Folder| {
-            let store = folder(path, durable).map_err(refused)?;
-            let root = Durable { root: path.to_owned(), folders: Mutex::default() };
+            let store = local(path, durable).map_err(refused)?;
+            let root = Durable::new(path);
             Ok(Self { durable: durable.then(|| Arc::new(root)), folder: Some(path.into()), ..Self::over(store, place) })
         };
         if !place.contains("://") {
@@ -116,6 +111,11 @@ impl Objects {
 
     fn over(store: Arc<dyn ObjectStore>, place: &str) -> Self {
         Self { store, place: place.into(), stored: Arc::default(), folder: None, durable: None }
+    }
+
+    /// Where it lies, if it is a folder.
+    pub fn folder(&self) -> Option<&Folder> {
+        self.folder.as_deref()
     }
 
     /// Writes, reads and deletes a small object, for `faceflow doctor`.
@@ -173,7 +173,7 @@ impl Store for Objects {
         Box::pin(async move {
             // The key of an original is the digest of its bytes: what is stored under it need not be stored again.
             let original = key.split('/').nth(1) == Some("images");
-            if original && objects.stored().holds(&key) {
+            if original && lock(&objects.stored).holds(&key) {
                 return Ok(());
             }
             let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
@@ -186,7 +186,7 @@ impl Store for Objects {
             objects.store.put(&path, body.into()).await.map_err(|error| objects.fault(&error, &key))?;
             kill_point("store.stored");
             if original {
-                objects.stored().add(key);
+                lock(&objects.stored).add(key);
             }
             Ok(())
         })
@@ -217,7 +217,7 @@ impl Store for Objects {
         let objects = self.clone();
         Box::pin(async move {
             let path = Path::parse(&key).map_err(|error| objects.fault(&error.into(), &key))?;
-            objects.stored().forget(&key);
+            lock(&objects.stored).forget(&key);
             match objects.store.delete(&path).await {
                 Err(Error::NotFound { .. }) => Ok(()),
                 deleted => deleted.map_err(|error| objects.fault(&error, &key)),
@@ -226,63 +226,7 @@ impl Store for Objects {
     }
 }
 
-impl Durable {
-    /// Makes the folders of an object, with their entries on disk. The store does that for folders which it makes itself, and
-    /// not for those that another put makes at the same time or that a killed process has left.
-    fn make_folders(&self, path: &Path) -> io::Result<()> {
-        let names: Vec<String> = path.parts().map(|part| part.as_ref().to_owned()).collect();
-        let mut folder = self.root.clone();
-        for name in &names[..names.len().saturating_sub(1)] {
-            folder.push(name);
-            let key = folder.to_string_lossy().into_owned();
-            if lock(&self.folders).holds(&key) {
-                continue;
-            }
-            std::fs::create_dir_all(&folder)?;
-            // What is above it has been seen to, in this loop or when the output was opened.
-            sync_entries(&folder, |_| true)?;
-            lock(&self.folders).add(key);
-        }
-        Ok(())
-    }
-}
-
-impl Objects {
-    fn stored(&self) -> MutexGuard<'_, Generations> {
-        lock(&self.stored)
-    }
-}
-
-fn lock(generations: &Mutex<Generations>) -> MutexGuard<'_, Generations> {
-    generations.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The keys added last: when the newer set is full, the older one is forgotten.
-#[derive(Default)]
-struct Generations {
-    newer: HashSet<String>,
-    older: HashSet<String>,
-}
-
-impl Generations {
-    fn holds(&self, key: &str) -> bool {
-        self.newer.contains(key) || self.older.contains(key)
-    }
-
-    fn forget(&mut self, key: &str) {
-        self.newer.remove(key);
-        self.older.remove(key);
-    }
-
-    fn add(&mut self, key: String) {
-        if self.newer.len() >= REMEMBERED_MAX {
-            self.older = std::mem::take(&mut self.newer);
-        }
-        self.newer.insert(key);
-    }
-}
-
-fn folder(path: &Folder, durable: bool) -> Result<Arc<dyn ObjectStore>, String> {
+fn local(path: &Folder, durable: bool) -> Result<Arc<dyn ObjectStore>, String> {
     let made =
         std::fs::create_dir_all(path).and_then(|()| if durable { sync_entries(path, |_| false) } else { Ok(()) });
     made.map_err(|error| error.to_string())?;

@@ -7,6 +7,7 @@
 mod follow;
 mod gather;
 mod html;
+mod settings;
 mod sums;
 
 use std::collections::HashMap;
@@ -18,7 +19,6 @@ use faceflow_core::ledger::LedgerError;
 use faceflow_core::object_key::thumb_key;
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::Store;
-use serde::{Deserialize, Serialize};
 
 use crate::SinkError;
 use crate::ledger::Reader;
@@ -26,50 +26,10 @@ use crate::sidecar::reading;
 use follow::Counts;
 use gather::{Card, Found};
 
+pub use settings::{REPORT, ReportSettings, report_key};
+
 /// A thumbnail larger than this was not made by us, in bytes.
 const THUMB_BYTES_MAX: usize = 512 * 1024;
-
-/// The settings `report.*`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReportSettings {
-    /// Images shown, those with the most faces first; each takes about 20 KB of the file and of memory. 0 for no report.
-    pub images_max: usize,
-    /// Examples of each kind of failure, and duplicates listed under each image, at most.
-    pub examples_max: usize,
-    /// How often sidecars and the report are brought up to date while `faceflow stream` runs, in milliseconds.
-    pub refresh_ms: u64,
-}
-
-impl Default for ReportSettings {
-    fn default() -> Self {
-        Self { images_max: 400, examples_max: 8, refresh_ms: 60_000 }
-    }
-}
-
-impl ReportSettings {
-    /// Refuses impossible values: the key, and what is allowed.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.images_max > 10_000 {
-            return Err(("images_max", "at most 10000".to_owned()));
-        }
-        if !(1..=1_000).contains(&self.examples_max) {
-            return Err(("examples_max", "1 to 1000".to_owned()));
-        }
-        if self.refresh_ms < 100 {
-            return Err(("refresh_ms", "100 or more".to_owned()));
-        }
-        Ok(())
-    }
-}
-
-/// The name of a report.
-pub const REPORT: &str = "report.html";
-
-/// The key of a tenant's report: at the root of the output, where people look, for the tenant `default`.
-pub fn report_key(tenant: &str) -> String {
-    if tenant == "default" { REPORT.to_owned() } else { format!("{tenant}/{REPORT}") }
-}
 
 /// One tenant's report between two looks: what was counted, the thumbnails it shows, and what was written last.
 #[derive(Default)]

@@ -13,7 +13,8 @@ use crate::chosen::Chosen;
 use crate::ledger::Reader;
 use crate::ledger::database::Moment;
 use crate::ledger::rows::{EntryKind, Trouble};
-use crate::lines::{FaceLine, ImageLine, PageLine, image_lines, page_lines};
+use crate::lines::{FaceLine, ImageLine, PageLine};
+use crate::read_lines::{image_lines, page_lines};
 
 mod csv;
 

@@ -22,7 +22,8 @@ use crate::chosen::{Chosen, THESE_MAX, numbers, these};
 use crate::ledger::database::{Moment, values};
 use crate::ledger::rows::Trouble;
 use crate::ledger::{Reader, StateLedger, Status};
-use crate::lines::{ImageLine, image_lines};
+use crate::lines::ImageLine;
+use crate::read_lines::image_lines;
 
 /// The name of the cursor.
 const VIEW: &str = "sidecars";

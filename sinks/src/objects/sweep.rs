@@ -16,7 +16,6 @@ use faceflow_core::{Fault, Time};
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
-use super::Objects;
 use crate::report::REPORT;
 
 /// Files and folders looked at in one go.
@@ -113,9 +112,8 @@ fn is_half_written(relative: &Path) -> bool {
     }
 }
 
-/// Sweeps a store again and again; one that is no folder keeps nothing that is half written.
-pub async fn sweep(objects: Objects, settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<(), Fault> {
-    let Some(root) = objects.folder.clone() else { return Ok(()) };
+/// Sweeps an output folder again and again.
+pub async fn sweep(root: PathBuf, settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<(), Fault> {
     loop {
         let (mut sweep, mut removed) = (Sweep::of(&root), 0);
         loop {
@@ -131,7 +129,8 @@ pub async fn sweep(objects: Objects, settings: StoreSettings, clock: Arc<dyn Clo
         }
         if removed > 0 {
             tracing::info!(
-                "{removed} files that were half written when a process was killed are removed from {objects}"
+                "{removed} files that were half written when a process was killed are removed from {}",
+                root.display()
             );
         }
         tokio::time::sleep(Duration::from_millis(settings.sweep_every_ms)).await;

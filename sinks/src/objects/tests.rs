@@ -140,16 +140,6 @@ fn places_that_are_none_say_what_is() {
     assert!(matches!(refused, ObjectsError::Refused { .. }), "{refused}");
 }
 
-#[test]
-fn the_keys_remembered_are_bounded() {
-    let mut stored = Generations::default();
-    for n in 0..3 * REMEMBERED_MAX {
-        stored.add(n.to_string());
-    }
-    assert!(stored.newer.len() + stored.older.len() <= 2 * REMEMBERED_MAX);
-    assert!(stored.holds(&(3 * REMEMBERED_MAX - 1).to_string()) && !stored.holds("0"));
-}
-
 /// Says of a [`Bucket`] that it refuses to delete, and nothing else.
 const KEEPING: u16 = 299;
 

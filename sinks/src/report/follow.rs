@@ -155,6 +155,7 @@ pub const FAILED_PICTURES: &str = "p.tenant = ?1 AND p.id >= ?2 AND p.id < ?3
 /// What a failure is called that has no reason.
 pub const UNKNOWN: &str = "unknown";
 
+type FacesOfBlocks = Vec<(i64, (i64, i64))>;
 type Failed = Vec<(i64, Failure, i64)>;
 
 fn failed_entries(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<Failed, Trouble> {
@@ -182,7 +183,7 @@ fn failed_at(row: &Row<'_>) -> Result<(i64, Failure, i64), Trouble> {
 }
 
 /// Faces in pictures that stand for themselves, and those of them that have any.
-fn faces(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<Vec<(i64, (i64, i64))>, Trouble> {
+fn faces(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<FacesOfBlocks, Trouble> {
     let sql = format!(
         "SELECT p.id / {BLOCK}, CAST(sum(d.faces) AS BIGINT), count(*) FROM {}
         LEFT JOIN detections d ON d.picture = p.id

@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 
-use super::ReportSettings;
 use super::follow::{Counts, ENTRIES, FAILED_ENTRIES, FAILED_PICTURES, PICTURES, UNKNOWN};
+use super::settings::ReportSettings;
 use super::sums::{BLOCK, Candidate, Failure, Table};
 use crate::chosen::{Chosen, THESE_MAX, numbers, these};
 use crate::explain::as_text;
 use crate::ledger::Reader;
 use crate::ledger::database::{Moment, values};
 use crate::ledger::rows::Trouble;
-use crate::lines::{ImageLine, image_lines};
+use crate::lines::ImageLine;
+use crate::read_lines::image_lines;
 
 /// Everything the report shows.
 pub struct Found {

@@ -21,6 +21,9 @@ pub enum Table {
     Pictures,
 }
 
+/// Blocks of tables.
+pub type Blocks = Vec<(Table, i64)>;
+
 /// One kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Failure {
@@ -68,8 +71,8 @@ impl Failures {
     }
 
     /// Each kind that there is any of, in order, with how often and the first blocks that have `examples` of it, if so many.
-    pub fn kinds(&self, examples: i64) -> Vec<(&Failure, i64, Vec<(Table, i64)>)> {
-        let mut places: Vec<(Vec<(Table, i64)>, i64)> = vec![(vec![], 0); self.kinds.len()];
+    pub fn kinds(&self, examples: i64) -> Vec<(&Failure, i64, Blocks)> {
+        let mut places: Vec<(Blocks, i64)> = vec![(vec![], 0); self.kinds.len()];
         for (at, counts) in &self.blocks {
             for (number, count) in counts {
                 let (blocks, found) = &mut places[usize::from(*number)];

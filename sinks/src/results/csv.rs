@@ -43,7 +43,7 @@ pub const FACES: &[&str] =
     &["id", "image", "url", "page", "site", "tenant", "x1", "y1", "x2", "y2", "score", "quality", "landmarks", "crop"];
 
 /// Writes rows to `out`, whose errors are its own.
-pub fn writer<'o>(out: &'o mut dyn Write) -> Writer<&'o mut dyn Write> {
+pub fn writer(out: &mut dyn Write) -> Writer<&mut dyn Write> {
     WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out)
 }
 
