@@ -11,6 +11,7 @@ mod claims;
 pub(crate) mod database;
 mod discover;
 mod error;
+mod format;
 mod known;
 mod location;
 mod lock;
@@ -20,6 +21,7 @@ mod reader;
 mod rebuild;
 mod record;
 mod redrive;
+mod references;
 mod reorder;
 pub(crate) mod rows;
 mod schema;
@@ -147,6 +149,32 @@ pub enum OpenError {
         found: i64,
         /// The latest format we know.
         known: i64,
+    },
+    /// It was written by an earlier version, and only a writer changes it.
+    #[error(
+        "the state at {place} has format {found}, and this faceflow reads formats from {oldest} on: run `faceflow run` on it \
+         once, which brings it to the newest, or read it with the faceflow that wrote it"
+    )]
+    Older {
+        /// The directory or server.
+        place: String,
+        /// Its format.
+        found: i64,
+        /// The oldest format that is read.
+        oldest: i64,
+    },
+    /// It was written by an earlier version, which is still at work on it.
+    #[error(
+        "the state at {place} has format {found}, and {runs} run(s) of the faceflow that wrote it are at work on it: wait for \
+         them to end, then run the same command again; or use that faceflow"
+    )]
+    InOlderUse {
+        /// The server.
+        place: String,
+        /// Its format.
+        found: i64,
+        /// How many.
+        runs: i64,
     },
     /// A tenant's name that cannot be the name of a folder.
     #[error(

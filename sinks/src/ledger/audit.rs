@@ -12,6 +12,7 @@ use faceflow_core::transition::State;
 use super::Status;
 use super::database::{Moment, Row, values};
 use super::reader::Reader;
+use super::references;
 use super::rows::{EntryKind, Trouble, Word};
 use super::tallies::Tallies;
 
@@ -116,6 +117,7 @@ impl Reader {
             let found = self.read(|moment| moment.list(&sql, values, key_at))?;
             violated.extend(Violation::of(invariant.says, found, keys_max));
         }
+        violated.extend(self.read(|moment| references::dangling(moment, keys_max))?);
         let pages = self.read(|moment| pages(moment, self.tenant_id()))?;
         violated.extend(Violation::of(PAGES, pages.into_iter().collect(), keys_max));
         let counts = self.read(|moment| counts(moment, self.tenant_id()))?;

@@ -10,6 +10,7 @@ mod codec;
 mod dialect;
 mod heartbeat;
 pub(super) mod lease;
+mod living;
 pub(super) mod message;
 pub(super) mod schema;
 pub(super) mod server;

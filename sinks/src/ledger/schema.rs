@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use faceflow_core::kill_point::kill_point;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::format::{Formats, Found};
 use super::lock::StateLock;
 use super::{Durability, LedgerSettings, OpenError};
 
@@ -26,6 +27,12 @@ const STEPS: [&str; 9] = [
     include_str!("schema/008_commits.sql"),
     include_str!("schema/009_urls.sql"),
 ];
+
+/// The formats that this faceflow can use. The last one only added to what readers see.
+const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: 7 };
+
+/// How large the write-ahead log may stay once it is folded into the file; it grows beyond that while a reader holds it up.
+const LOG_BYTES: i64 = 32 << 20;
 
 /// Pages of the write-ahead log after which it is folded into the file: 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4_000;
@@ -66,26 +73,23 @@ impl Folder {
         Ok(connection)
     }
 
-    /// A connection that only reads. It never waits for the writer, nor the writer for it.
+    /// A connection that only reads. It never waits for the writer, nor the writer for it, and it changes nothing, not even an
+    /// older format.
     pub fn connect_reader(&self) -> Result<Connection, OpenError> {
         if !self.file().is_file() {
             return Err(OpenError::Missing { place: self.name() });
         }
         // Not opened read-only: after a kill, the first to open the file recovers its log.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let known = |connection: Connection| self.version(&connection).map(|version| (connection, version));
-        let (connection, version) = match self.connect(flags).and_then(known) {
+        let known = |connection: Connection| self.found(&connection).map(|found| (connection, found));
+        let (connection, found) = match self.connect(flags).and_then(known) {
             Err(refused) => match self.unwritable() {
                 Some(why) => self.connect_unchanging(&why).and_then(known)?,
                 None => return Err(refused),
             },
             opened => opened?,
         };
-        match version {
-            version if version == STEPS.len() as i64 => {}
-            version if version > STEPS.len() as i64 => return Err(self.newer(version)),
-            _ => drop(self.connect_writer(&StateLock::take(&self.dir)?)?),
-        }
+        FORMATS.check_reader(&self.name(), found)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| self.refused(&error))?;
         Ok(connection)
     }
@@ -146,14 +150,14 @@ impl Folder {
         connection.pragma_update(None, "synchronous", synchronous)?;
         // The audit looks at what names what; to look at every row as it is written costs more than to write it.
         connection.pragma_update(None, "foreign_keys", false)?;
+        connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))
     }
 
     /// Brings the file to format `upto`, one step per transaction.
     pub fn migrate(&self, connection: &mut Connection, upto: usize) -> Result<(), OpenError> {
-        let found = self.version(connection)?;
-        let from =
-            usize::try_from(found).ok().filter(|found| *found <= STEPS.len()).ok_or_else(|| self.newer(found))?;
+        let found = self.found(connection)?;
+        let Some(from) = FORMATS.check_writer(&self.name(), found)? else { return Ok(()) };
         for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
             let mut apply = || -> rusqlite::Result<()> {
                 let transaction = connection.transaction()?;
@@ -167,13 +171,19 @@ impl Folder {
         Ok(())
     }
 
-    fn version(&self, connection: &Connection) -> Result<i64, OpenError> {
-        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
-        version.map_err(|error| self.refused(&error))
-    }
-
-    fn newer(&self, found: i64) -> OpenError {
-        OpenError::Newer { place: self.name(), found, known: STEPS.len() as i64 }
+    /// What the file says of its format.
+    fn found(&self, connection: &Connection) -> Result<Found, OpenError> {
+        let found = || -> rusqlite::Result<Found> {
+            let format = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let noted = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'";
+            if connection.query_row(noted, [], |_| Ok(())).optional()?.is_none() {
+                return Ok(Found::alone(format));
+            }
+            let sql = "SELECT reader_min, writer_min FROM migrations WHERE format = ?1";
+            let read = |row: &rusqlite::Row<'_>| Ok(Found { format, reader_min: row.get(0)?, writer_min: row.get(1)? });
+            Ok(connection.query_row(sql, [format], read).optional()?.unwrap_or(Found::alone(format)))
+        };
+        found().map_err(|error| self.refused(&error))
     }
 
     pub fn refused(&self, error: &rusqlite::Error) -> OpenError {
@@ -195,26 +205,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_older_format_is_brought_to_ours_with_its_rows() {
-        for version in 0..STEPS.len() {
-            let dir = tempfile::tempdir().expect("a folder");
-            let place = Folder::new(dir.path(), &LedgerSettings::default());
-            let mut old = place.connect(OpenFlags::default()).expect("opens");
-            place.migrate(&mut old, version).expect("the steps apply");
-            assert_eq!(place.version(&old), Ok(version as i64));
-            if version > 0 {
-                old.execute("INSERT INTO tenants (name) VALUES ('kept')", []).expect("inserts");
-            }
-            drop(old);
-            let reader = place.connect_reader().expect("reading brings it to our format");
-            assert_eq!(place.version(&reader), Ok(STEPS.len() as i64));
-            let kept: i64 = reader.query_row("SELECT count(*) FROM tenants", [], |row| row.get(0)).expect("counts");
-            assert_eq!(kept, i64::from(version > 0));
-            reader.query_row("SELECT count(*) FROM offers", [], |_| Ok(())).expect("the newest table is there");
-        }
-    }
-
-    #[test]
     fn a_newer_format_is_refused_by_name() {
         let dir = tempfile::tempdir().expect("a folder");
         let place = Folder::new(dir.path(), &LedgerSettings::default());
@@ -227,6 +217,29 @@ mod tests {
             assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused:?}");
             assert!(refused.to_string().contains("format 99"), "{refused}");
         }
+    }
+
+    #[test]
+    fn the_log_of_the_file_shrinks_once_nobody_holds_it_up() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let place = Folder::new(dir.path(), &LedgerSettings::default());
+        let lock = StateLock::take(dir.path()).expect("locks");
+        let writer = place.connect_writer(&lock).expect("opens");
+        let mut reader = place.connect_reader().expect("opens");
+        let fill = || {
+            let sql = "INSERT INTO cursors VALUES (1, hex(randomblob(1000000)), 1)";
+            assert_eq!(writer.execute(sql, []), Ok(1));
+        };
+        let log = || std::fs::metadata(dir.path().join("ledger.sqlite-wal")).expect("is there").len() as i64;
+        let reading = reader.transaction().expect("begins");
+        reading.query_row("SELECT count(*) FROM cursors", [], |row| row.get::<_, i64>(0)).expect("reads");
+        while log() <= 2 * LOG_BYTES {
+            fill();
+        }
+        reading.finish().expect("ends");
+        // The next writes fold it into the file and begin it anew.
+        (0..3).for_each(|_| fill());
+        assert!(log() <= LOG_BYTES, "{} bytes", log());
     }
 
     #[test]

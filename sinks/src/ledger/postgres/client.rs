@@ -1,10 +1,9 @@
 //! A connection to a server, as blocking calls.
 //!
-//! The writer's socket is served by the writer's own thread while it waits, which saves two changes of thread per answer;
-//! those of readers live on one I/O thread per opened state, so that one may read from any thread, inside a runtime or not.
-//! Statements whose answer nobody needs are sent without waiting for
-//! those before them, because the way to a server and back is what costs; their answers are read, in order, before the
-//! next answer that is needed and before the commit. So a refused one always fails its transaction.
+//! Sockets are served by one I/O thread per opened state, so that one may read and write from any thread, inside a runtime or not,
+//! and the server works on one statement while the next is put together. Statements whose answer nobody needs are sent without
+//! waiting for those before them, because the way to a server and back is what costs; their answers are read, in order, before
+//! the next answer that is needed and before the commit. So a refused one always fails its transaction.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -60,28 +59,12 @@ impl Drop for Wire {
     }
 }
 
-/// Who serves a socket.
-enum Drive {
-    /// The I/O thread.
-    Wire(#[allow(dead_code, reason = "lives as long as its connections")] Arc<Wire>),
-    /// Whoever waits.
-    Own(Runtime),
-}
-
-impl Drive {
-    fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
-        match self {
-            Self::Wire(_) => block_on(answer),
-            Self::Own(runtime) => runtime.block_on(answer),
-        }
-    }
-}
-
 /// A connection with its prepared statements.
 pub(in crate::ledger) struct Client {
     client: tokio_postgres::Client,
     statements: RefCell<HashMap<String, Statement>>,
-    drive: Drive,
+    #[allow(dead_code, reason = "lives as long as its connections")]
+    wire: Arc<Wire>,
 }
 
 impl Client {
@@ -89,34 +72,26 @@ impl Client {
     pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, Trouble> {
         let route = route.clone();
         let client = wire.run(async move { open(&route).await })?;
-        Ok(Self { client, statements: RefCell::default(), drive: Drive::Wire(Arc::clone(wire)) })
-    }
-
-    /// Connects; this thread serves it, which must have no other runtime.
-    pub fn connect_here(route: &Route) -> Result<Self, Trouble> {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Trouble::Lost(format!("no socket can be served: {error}")))?;
-        let client = runtime.block_on(open(route))?;
-        Ok(Self { client, statements: RefCell::default(), drive: Drive::Own(runtime) })
+        Ok(Self { client, statements: RefCell::default(), wire: Arc::clone(wire) })
     }
 
     /// Runs statements without values, separated by semicolons.
     pub fn batch(&self, sql: &str) -> Result<(), Error> {
-        self.drive.wait(self.client.batch_execute(sql))
+        block_on(self.client.batch_execute(sql))
     }
 
     /// Reads in one transaction, which sees what was there when it began.
     pub fn read<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let transaction = self.drive.wait(begin.start())?;
-        let read = work(Rc::new(Window::new(&transaction, &self.statements, &self.drive)));
-        finish(&self.drive, transaction, read)
+        let transaction = block_on(begin.start())?;
+        let read = work(Rc::new(Window::new(&transaction, &self.statements)));
+        finish(transaction, read)
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
     pub fn write<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        let transaction = self.drive.wait(self.client.transaction())?;
-        let window = Rc::new(Window::new(&transaction, &self.statements, &self.drive));
+        let transaction = block_on(self.client.transaction())?;
+        let window = Rc::new(Window::new(&transaction, &self.statements));
         let mut written = work(Rc::clone(&window));
         if written.is_ok()
             && let Err(trouble) = window.catch_up()
@@ -124,21 +99,20 @@ impl Client {
             written = Err(trouble);
         }
         drop(window);
-        finish(&self.drive, transaction, written)
+        finish(transaction, written)
     }
 }
 
-/// Ends a transaction before anything else happens: until then others may wait for what it has locked, and nobody serves
-/// the socket of a thread that does not wait.
-fn finish<T>(drive: &Drive, transaction: Transaction<'_>, done: Result<T, Trouble>) -> Result<T, Trouble> {
+/// Ends a transaction before anything else happens: until then others may wait for what it has locked.
+fn finish<T>(transaction: Transaction<'_>, done: Result<T, Trouble>) -> Result<T, Trouble> {
     match done {
         Ok(done) => {
-            drive.wait(transaction.commit())?;
+            block_on(transaction.commit())?;
             Ok(done)
         }
         Err(trouble) => {
             // Why it failed matters more than whether this does: a connection that is gone rolls back too.
-            drop(drive.wait(transaction.rollback()));
+            drop(block_on(transaction.rollback()));
             Err(trouble)
         }
     }
@@ -172,18 +146,13 @@ type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + 'c>>;
 pub(crate) struct Window<'c> {
     transaction: &'c Transaction<'c>,
     statements: &'c RefCell<HashMap<String, Statement>>,
-    drive: &'c Drive,
     /// Statements that were sent and not answered yet, in order.
     sent: RefCell<VecDeque<Sent<'c>>>,
 }
 
 impl<'c> Window<'c> {
-    fn new(
-        transaction: &'c Transaction<'c>,
-        statements: &'c RefCell<HashMap<String, Statement>>,
-        drive: &'c Drive,
-    ) -> Self {
-        Self { transaction, statements, drive, sent: RefCell::default() }
+    fn new(transaction: &'c Transaction<'c>, statements: &'c RefCell<HashMap<String, Statement>>) -> Self {
+        Self { transaction, statements, sent: RefCell::default() }
     }
 
     pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
@@ -255,7 +224,7 @@ impl<'c> Window<'c> {
     pub fn catch_up(&self) -> Result<(), Trouble> {
         let mut sent = self.sent.borrow_mut();
         while let Some(next) = sent.pop_front() {
-            self.drive.wait(next)?;
+            block_on(next)?;
         }
         Ok(())
     }
@@ -288,7 +257,7 @@ impl<'c> Window<'c> {
     fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
         let mut sent = self.sent.borrow_mut();
         let mut answer = pin!(answer);
-        let waited = self.drive.wait(poll_fn(|context| {
+        let waited = block_on(poll_fn(|context| {
             while let Some(next) = sent.front_mut() {
                 match next.as_mut().poll(context) {
                     Poll::Pending => break,

@@ -10,16 +10,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::heartbeat::Heartbeat;
+use super::living::LIVING;
+use super::schema::keep_format;
 use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{Connection, Moment, values};
 use crate::ledger::error::TransactionError;
-
-/// The one definition of a living run. Locks know no schemas, so the schema's name is half of their number.
-pub(super) const LIVING: &str = "ended_at IS NULL AND beat_at + lease_ms * interval '1 millisecond' > clock_timestamp()
-    AND EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = runs.id::oid
-    AND classid::bigint = hashtext('faceflow ' || current_schema())::bigint & 4294967295
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
 /// Whenever so many more runs have left something to one successor, it is looked which of them still have something.
 const LEFT_MAX: i64 = 64;
@@ -36,6 +32,8 @@ pub(in crate::ledger) struct Lease {
     /// Whether this process began the run, and is to end it.
     own: bool,
     lease: Duration,
+    /// The process of the server that serves the connection. The presence of a run is a lock of its session.
+    backend: i64,
     /// Found to be over once, and so for ever: a renewal that was held up on its way may still arrive.
     over: Cell<bool>,
     /// How many of the runs whose successor it is had something when that was looked at last.
@@ -47,19 +45,22 @@ impl Lease {
     /// Begins a run on the writer's connection, or joins one that another process of the cluster has begun.
     pub fn begin(server: &Server, connection: &mut Connection, joined: Option<i64>) -> Result<Self, OpenError> {
         let begun = connection.write(|moment| {
+            keep_format(moment)?;
             let lease_ms = server.settings.lease_ms as i64;
             let id = match joined {
                 Some(id) => id,
                 None => moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?,
             };
             moment.one(PRESENCE, values![&id.to_string()], |_| Ok(()))?;
-            Ok(id)
+            let backend = moment.one("SELECT CAST(pg_backend_pid() AS BIGINT)", &[], |row| row.get::<i64>(0))?;
+            Ok((id, backend.unwrap_or(0)))
         });
-        let id = begun.map_err(|error| server.refused(error.to_string()))?;
+        let (id, backend) = begun.map_err(|error| server.refused(error.to_string()))?;
         let lease = Duration::from_millis(server.settings.lease_ms);
         let heartbeat = Heartbeat::start(server, id, lease).map_err(|error| server.refused(error.to_string()))?;
         let own = joined.is_none();
-        let begun = Self { id, own, lease, over: Cell::new(false), remained: Cell::new(0), _heartbeat: heartbeat };
+        let (over, remained) = (Cell::new(false), Cell::new(0));
+        let begun = Self { id, own, lease, backend, over, remained, _heartbeat: heartbeat };
         // The lease is renewed already: to look for the others may take longer than a short one.
         if own {
             let others = others(connection, id).map_err(|error| server.refused(error.to_string()))?;
@@ -79,8 +80,14 @@ impl Lease {
     /// Whether the run may still write; which others live, and those whose work they have taken over. To be asked with the tenant
     /// locked.
     pub fn living(&self, moment: &Moment<'_>) -> Result<HashSet<i64>, TransactionError> {
-        let sql = format!("SELECT id FROM runs WHERE {LIVING}");
-        let mut living: HashSet<i64> = moment.list(&sql, &[], |row| row.get(0))?.into_iter().collect();
+        let sql = format!("SELECT id, CAST(pg_backend_pid() AS BIGINT) FROM runs WHERE {LIVING}");
+        let found = moment.list(&sql, &[], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
+        if found.iter().any(|(_, backend)| *backend != self.backend) {
+            let why = "something between here and the server changes sessions from one transaction to the next (PgBouncer's \
+                pool_mode=transaction or statement): connect to the server itself, or use pool_mode=session";
+            return Err(TransactionError::Lost(why.to_owned()));
+        }
+        let mut living: HashSet<i64> = found.into_iter().map(|(run, _)| run).collect();
         if !living.remove(&self.id) || self.over.get() {
             self.over.set(true);
             let why = format!("run {} lost its lease of {} ms", self.id, self.lease.as_millis());
@@ -148,7 +155,11 @@ impl Lease {
         let sql = "UPDATE runs SET tenant = NULL, heir = NULL WHERE heir = ?1 AND id NOT IN (
             SELECT run FROM entries WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL
             UNION SELECT run FROM pictures WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL)";
-        moment.run(sql, values![self.id, tenant])
+        moment.run(sql, values![self.id, tenant])?;
+        // Nor do their rows: what is over, has nothing and was nobody's successor says nothing any more.
+        let sql = "DELETE FROM runs WHERE ended_at IS NOT NULL AND tenant IS NULL AND heir IS NULL
+            AND id NOT IN (SELECT heir FROM runs WHERE heir IS NOT NULL)";
+        moment.run(sql, &[])
     }
 
     /// Ends the run on the writer's connection: what it has is anybody's from now on.

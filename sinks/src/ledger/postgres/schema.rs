@@ -1,11 +1,15 @@
 //! The tables on a server: the numbered steps from every older format to ours, taken by one opener at a time.
 
+use faceflow_core::kill_point::kill_point;
+
 use super::client::Client;
+use super::living::LIVING;
 use super::message::said;
 use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{Moment, values};
-use crate::ledger::error::TransactionError as Trouble;
+use crate::ledger::error::TransactionError;
+use crate::ledger::format::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
 const STEPS: [&str; 6] = [
@@ -17,74 +21,108 @@ const STEPS: [&str; 6] = [
     include_str!("../schema/postgres/006_urls.sql"),
 ];
 
+/// The formats that this faceflow can use. The last one only added to what readers see.
+const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: 4 };
+
+/// Formats from which on the table `migrations` notes who can use them.
+const NOTED_FROM: i64 = 5;
+
 /// Held while formats are looked at and changed; any number will do, if it is always the same.
 const LOCK: i64 = 0x6661_6365_666c_6f77;
 
 impl Server {
-    /// A connection that writes, served by this thread. Tables are made if they are not there, and brought to our format.
+    /// A connection that writes. Tables are made if they are not there, and brought to our format.
     pub fn connect_writer(&self) -> Result<Client, OpenError> {
-        let mut client = self.connect_here()?;
-        // A commit that was answered is on the server's disk; one that sleeps while others wait for it is ended.
+        let mut client = self.connect()?;
+        // A commit that was answered is on the server's disk; one that sleeps while others wait for it is ended. Statements are
+        // planned once, whatever the arrays that they take: there is one good way to each row, by its key.
         let lease = self.settings.lease_ms;
         let session = format!(
-            "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = {lease}; SET client_min_messages = warning"
+            "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = {lease}; SET client_min_messages = warning;
+            SET plan_cache_mode = force_generic_plan; SET jit = off"
         );
         client.batch(&session).map_err(|error| self.refused(said(&error)))?;
         self.migrate(&mut client, STEPS.len())?;
         Ok(client)
     }
 
-    /// A connection that only reads.
+    /// A connection that only reads, and changes nothing, not even an older format.
     pub fn connect_reader(&self) -> Result<Client, OpenError> {
         let mut client = self.connect()?;
-        match self.version(&mut client)? {
-            0 => Err(OpenError::Missing { place: self.address.to_string() }),
-            version if version == STEPS.len() as i64 => Ok(client),
-            version if version > STEPS.len() as i64 => Err(self.newer(version)),
-            _ => {
-                self.migrate(&mut client, STEPS.len())?;
-                Ok(client)
-            }
-        }
+        let found = client.read(|window| found(&Moment::Postgres(window)));
+        let found = found.map_err(|error| self.refused(error.to_string()))?;
+        FORMATS.check_reader(&self.address.to_string(), found)?;
+        Ok(client)
     }
 
-    /// Brings the tables to format `upto`, in one transaction.
-    fn migrate(&self, client: &mut Client, upto: usize) -> Result<(), OpenError> {
+    /// Brings the tables to format `upto`, in one transaction, unless an older faceflow is at work on them.
+    pub(in crate::ledger) fn migrate(&self, client: &mut Client, upto: usize) -> Result<(), OpenError> {
+        let place = self.address.to_string();
         let migrated = client.write(|window| {
             let moment = &Moment::Postgres(window);
             moment.run("SELECT pg_advisory_xact_lock(?1)", values![LOCK])?;
-            let found = version(moment)?;
-            let Some(from) = usize::try_from(found).ok().filter(|found| *found <= STEPS.len()) else {
-                return Ok(Err(self.newer(found)));
+            let found = found(moment)?;
+            let from = match FORMATS.check_writer(&place, found) {
+                Ok(Some(from)) => from,
+                Ok(None) => return Ok(Ok(())),
+                Err(refused) => return Ok(Err(refused)),
             };
-            for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
-                if n == 0 {
-                    let sql = "CREATE TABLE migrations (
-                        format BIGINT PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())";
-                    moment.run(sql, &[])?;
+            if from > 0 {
+                let sql = format!("SELECT count(*) FROM runs WHERE {LIVING}");
+                let runs = moment.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(0);
+                if runs > 0 {
+                    return Ok(Err(OpenError::InOlderUse { place, found: found.format, runs }));
                 }
-                moment.batch(step)?;
-                moment.run("INSERT INTO migrations (format) VALUES (?1)", values![n as i64 + 1])?;
+            }
+            for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
+                take_step(moment, n as i64 + 1, step)?;
+                kill_point("state.migrated");
             }
             Ok(Ok(()))
         });
-        migrated.map_err(|trouble| self.refused(trouble.to_string()))?
-    }
-
-    fn version(&self, client: &mut Client) -> Result<i64, OpenError> {
-        client.read(|window| version(&Moment::Postgres(window))).map_err(|trouble| self.refused(trouble.to_string()))
-    }
-
-    fn newer(&self, found: i64) -> OpenError {
-        OpenError::Newer { place: self.address.to_string(), found, known: STEPS.len() as i64 }
+        migrated.map_err(|error| self.refused(error.to_string()))?
     }
 }
 
-/// The format of the tables; 0 where there are none.
-fn version(moment: &Moment<'_>) -> Result<i64, Trouble> {
+fn take_step(moment: &Moment<'_>, format: i64, step: &str) -> Result<(), TransactionError> {
+    if format == 1 {
+        let sql = "CREATE TABLE migrations (
+            format BIGINT PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())";
+        moment.run(sql, &[])?;
+    }
+    moment.batch(step)?;
+    let noted = match format {
+        // Nobody but its own faceflow uses a format, so far.
+        NOTED_FROM.. => "INSERT INTO migrations (format, reader_min, writer_min) VALUES (?1, ?1, ?1)",
+        _ => "INSERT INTO migrations (format) VALUES (?1)",
+    };
+    moment.run(noted, values![format])
+}
+
+/// What the tables say of their format; 0 where there are none.
+fn found(moment: &Moment<'_>) -> Result<Found, TransactionError> {
     let there = moment.one("SELECT to_regclass('migrations') IS NOT NULL", &[], |row| row.get(0))?;
     if there != Some(true) {
-        return Ok(0);
+        return Ok(Found::alone(0));
     }
-    Ok(moment.one("SELECT max(format) FROM migrations", &[], |row| row.get::<Option<i64>>(0))?.flatten().unwrap_or(0))
+    let format = moment.one("SELECT max(format) FROM migrations", &[], |row| row.get::<Option<i64>>(0))?;
+    let format = format.flatten().unwrap_or(0);
+    if format < NOTED_FROM {
+        return Ok(Found::alone(format));
+    }
+    let sql = "SELECT reader_min, writer_min FROM migrations WHERE format = ?1";
+    let noted = moment
+        .one(sql, values![format], |row| Ok(Found { format, reader_min: row.get(0)?, writer_min: row.get(1)? }))?;
+    Ok(noted.unwrap_or(Found::alone(format)))
+}
+
+/// Keeps others from changing the format until the end of the transaction, in which a run begins: it is there before anybody asks
+/// who is at work. Fails if the format was changed since the connection was made.
+pub(super) fn keep_format(moment: &Moment<'_>) -> Result<(), TransactionError> {
+    moment.run("SELECT pg_advisory_xact_lock_shared(?1)", values![LOCK])?;
+    let found = found(moment)?;
+    if found.format == FORMATS.ours || found.writer_min <= FORMATS.ours && found.format > FORMATS.ours {
+        return Ok(());
+    }
+    Err(TransactionError::Lost(format!("its format is {} by now: run the same command again", found.format)))
 }

@@ -43,11 +43,6 @@ impl Server {
         Client::connect(&self.wire, &self.route).map_err(|trouble| self.refused(trouble.to_string()))
     }
 
-    /// A connection that is served by this thread, which must have no other runtime.
-    pub fn connect_here(&self) -> Result<Client, OpenError> {
-        Client::connect_here(&self.route).map_err(|trouble| self.refused(trouble.to_string()))
-    }
-
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
@@ -111,10 +106,8 @@ mod tests {
             let url = format!("postgres://u@127.0.0.1:{port}/db?sslmode={mode}");
             let settings = LedgerSettings { connect_timeout_ms: 200, lease_ms: 1_000, ..LedgerSettings::default() };
             let server = Server::new(Address::new(&url), &settings).expect("it is an address");
-            for refused in [server.connect().err(), server.connect_here().err()] {
-                let refused = refused.expect("nobody answers").to_string();
-                assert!(refused.contains("nothing for 200 ms (ledger.connect_timeout_ms)"), "{refused}");
-            }
+            let refused = server.connect().err().expect("nobody answers").to_string();
+            assert!(refused.contains("nothing for 200 ms (ledger.connect_timeout_ms)"), "{refused}");
         }
     }
 

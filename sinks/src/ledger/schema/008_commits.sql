@@ -24,3 +24,11 @@ END;
 -- Whether the log of a tenant begins with its first row. That of a tenant of an older format begins in the middle.
 ALTER TABLE tenants ADD COLUMN whole_log INTEGER NOT NULL DEFAULT 1 CHECK (whole_log IN (0, 1));
 UPDATE tenants SET whole_log = 0;
+
+-- Which formats there were, and for each the oldest formats whose readers and writers can use it.
+CREATE TABLE migrations (
+    format     INTEGER PRIMARY KEY,
+    reader_min INTEGER NOT NULL,
+    writer_min INTEGER NOT NULL
+) STRICT;
+INSERT INTO migrations (format, reader_min, writer_min) VALUES (8, 8, 8);

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::ledger::OpenError;
 use crate::ledger::rows::Trouble;
+use crate::ledger::{OpenError, Selection};
 
 both![
     concurrent_appends_are_all_durable_and_share_commits,
     facts_are_written_in_the_order_in_which_they_were_told,
     a_reader_sees_one_moment_and_does_not_block_the_writer,
     what_was_appended_before_the_drop_is_written,
+    a_page_that_held_up_many_frees_them_in_bounded_transactions,
+    very_much_is_driven_again_in_bounded_transactions,
 ];
 
 fn transactions(rig: &Rig) -> i64 {
-    let sql = "SELECT count(DISTINCT at_ms) FROM facts";
+    let sql = "SELECT count(*) FROM commits";
     rig.reader().read(|moment| moment.one(sql, &[], |row| row.get(0))).expect("counts").expect("a row")
 }
 
@@ -46,6 +48,9 @@ fn concurrent_appends_are_all_durable_and_share_commits() {
     let kept = rig.lines(Kind::Images).iter().filter(|line| !line["image"].is_null()).count();
     assert_eq!(kept, 450);
     assert!(transactions(&rig) < 450, "450 facts took {} groups", transactions(&rig));
+    // A commit says how many it holds, and all of them are there: two before, and those that are legal.
+    let sql = "SELECT CAST(sum(records) AS BIGINT) FROM commits";
+    assert_eq!(rig.reader().read(|moment| moment.one(sql, &[], |row| row.get::<i64>(0))), Ok(Some(452)));
 }
 
 fn facts_are_written_in_the_order_in_which_they_were_told() {
@@ -98,6 +103,46 @@ fn what_was_appended_before_the_drop_is_written() {
     wait(answer).expect("is legal");
     let reader = rig.home.reader();
     assert_eq!(lines(&reader, Kind::Pages).len(), 1);
+}
+
+fn a_page_that_held_up_many_frees_them_in_bounded_transactions() {
+    const PAGES: usize = 2_100;
+    let rig = Rig::new();
+    rig.tell(start());
+    let path = |n: usize| format!("/p{n}");
+    rig.tell(read(page("/", 0), (0..=PAGES).map(|n| page(&path(n), 1)).collect(), vec![]));
+    let reads = (1..=PAGES).map(|n| read(page(&path(n), 1), vec![], vec![image(&format!("/i{n}"))]));
+    let answers: Vec<_> = reads.map(|fact| rig.ledger().append(fact)).collect();
+    assert!(answers.into_iter().all(|answer| wait(answer) == Ok(vec![])), "they wait for the first page");
+    let before = transactions(&rig);
+    assert_eq!(rig.try_tell(read(page("/p0", 1), vec![], vec![])), Ok(vec![opened("/", 0)]));
+    assert_eq!(transactions(&rig) - before, 3, "a thousand pages in each");
+    let (pages, images) = rig.ledger().tally().expect("counts");
+    assert_eq!((pages.open, images.open), (0, PAGES as u64));
+    rig.check();
+}
+
+fn very_much_is_driven_again_in_bounded_transactions() {
+    const IMAGES: usize = 120;
+    let mut rig = Rig::new();
+    drop(rig.ledger.take());
+    let settings = LedgerSettings { group_max: 50, ..LedgerSettings::default() };
+    rig.ledger = Some(StateLedger::open(rig.home.place(), "default", &settings).expect("opens"));
+    let images: Vec<_> = (0..IMAGES).map(|n| image(&format!("/{n}"))).collect();
+    let pictures = (0..3).map(|n| kept(images[n].clone(), &format!("{n}")));
+    let ends = (0..3).map(|n| dead(Work::Frame(frame(&format!("{n}")))));
+    let dead = images[3..].iter().map(|image| dead(image.clone()));
+    let facts = [start(), read(page("/", 0), vec![], images.clone())].into_iter();
+    let answers: Vec<_> = facts.chain(pictures).chain(ends).chain(dead).map(|fact| rig.ledger().append(fact)).collect();
+    answers.into_iter().for_each(|answer| drop(wait(answer).expect("is legal")));
+    assert_eq!(rig.ledger().tally().expect("counts").1.dead, IMAGES as u64);
+    let before = transactions(&rig);
+    let all = Selection { dead: true, ..Selection::default() };
+    assert_eq!(wait(rig.ledger().redrive(all.clone())), Ok(IMAGES as u64));
+    assert_eq!(transactions(&rig) - before, 3, "50, 50 and 20");
+    assert_eq!(rig.ledger().tally().expect("counts").1.open, IMAGES as u64);
+    assert_eq!(wait(rig.ledger().redrive(all)), Ok(0));
+    rig.check();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use faceflow_core::sink::{Listing, Store};
 use tokio::task::JoinSet;
 
 use super::place::{Database, on};
+use super::relay::farther;
 use super::*;
 use crate::ledger::Place;
 use crate::ledger::database::Row;
@@ -40,7 +41,7 @@ mod sqlite {
     #[test]
     #[ignore = "a measurement; see the head of this file"]
     fn facts_per_second() {
-        super::on(super::Database::Sqlite, super::facts_per_second);
+        super::on(super::Database::Sqlite, || super::facts_per_second(super::Home::new()));
     }
 
     #[test]
@@ -54,7 +55,18 @@ mod postgres {
     #[test]
     #[ignore = "a measurement; see the head of this file"]
     fn facts_per_second() {
-        super::on(super::Database::Postgres, super::facts_per_second);
+        super::on(super::Database::Postgres, || super::facts_per_second(super::Home::new()));
+    }
+
+    /// Over a network that takes half a millisecond there and back.
+    #[test]
+    #[ignore = "a measurement; see the head of this file"]
+    fn facts_per_second_over_a_network() {
+        super::on(super::Database::Postgres, || {
+            let near = super::Home::new();
+            let (far, _socket) = super::farther(&near, std::time::Duration::from_micros(250));
+            super::facts_per_second(far);
+        });
     }
 
     #[test]
@@ -236,8 +248,7 @@ impl Store for Nowhere {
 }
 
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
-fn facts_per_second() {
-    let home = Home::new();
+fn facts_per_second(home: Home) {
     let (facts, took) = fill(&home);
     println!("{facts} facts in {took:.2} s: {:.0} facts/s", facts as f64 / took);
     groups(&home);
@@ -253,20 +264,21 @@ fn facts_per_second() {
     println!("results of {} images: {:.2} s", pages() * IMAGES, started.elapsed().as_secs_f64());
 }
 
-/// Lines of one group have one time.
 fn groups(home: &Home) {
-    let sql = "SELECT count(*), count(DISTINCT at_ms) FROM facts";
+    let sql = "SELECT CAST(sum(records) AS BIGINT), count(*) FROM commits";
     let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
     let (lines, groups) = home.reader().read(|moment| moment.one(sql, &[], read)).expect("reads").expect("a row");
-    println!("{groups} groups of {:.0} lines of the log", lines as f64 / groups as f64);
+    println!("{groups} groups of {:.0} facts", lines as f64 / groups as f64);
 }
 
 fn sizes(home: &Home) {
     let Place::Folder(dir) = home.place() else { return };
     let size = std::fs::metadata(dir.join("ledger.sqlite")).expect("is there").len();
     let urls = (pages() * IMAGES + pages()) as f64;
-    let log = "SELECT sum(pgsize) FROM dbstat WHERE name = 'facts'";
-    let log: Option<i64> = home.reader().read(|moment| moment.one(log, &[], |row| row.get(0))).expect("reads");
-    let log = log.expect("a row") as f64 / urls;
-    println!("{:.0} bytes per URL, of which the log: {log:.0}", size as f64 / urls);
+    const LOG: &str =
+        "SELECT sum(pgsize) FILTER (WHERE name = 'facts'), sum(pgsize) FILTER (WHERE name = 'commits') FROM dbstat";
+    let log = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+    let (rows, records) = home.reader().read(|moment| moment.one(LOG, &[], log)).expect("reads").expect("a row");
+    let [all, rows, records] = [size as f64, rows as f64, records as f64].map(|bytes| bytes / urls);
+    println!("{all:.0} bytes per URL, of which the log: {rows:.0} in rows and {records:.0} in records");
 }

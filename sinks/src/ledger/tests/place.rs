@@ -66,6 +66,11 @@ impl Home {
         Self { name: server.schema(login), _dir: None }
     }
 
+    /// A state on a server at this address.
+    pub fn named(name: String) -> Self {
+        Self { name, _dir: None }
+    }
+
     pub fn place(&self) -> Place {
         Place::new(&self.name)
     }

@@ -8,6 +8,10 @@ use faceflow_core::record::{DETECTION_QUEUE, Key};
 use super::place::Home;
 use super::postgres::Server;
 use super::*;
+use crate::ledger::database::Connection;
+use crate::ledger::postgres::address::Address;
+use crate::ledger::postgres::lease::Lease;
+use crate::ledger::postgres::server::Server as Known;
 use crate::ledger::{OpenError, Place, Selection};
 
 fn home() -> Option<Home> {
@@ -174,6 +178,8 @@ fn runs_that_left_nothing_do_not_add_up() {
     let left = "SELECT count(*) FROM runs WHERE heir IS NOT NULL";
     let left = heir.reader().read(|moment| moment.one(left, &[], |row| row.get::<i64>(0)));
     assert_eq!(left, Ok(Some(1)), "the one that left work");
+    let rows = heir.reader().read(|moment| moment.one("SELECT count(*) FROM runs", &[], |row| row.get::<i64>(0)));
+    assert_eq!(rows, Ok(Some(2)), "that one and this: the rows of the others are gone");
     assert_eq!(taken(&heir).len(), 3);
 }
 
@@ -274,6 +280,21 @@ fn a_run_that_cannot_give_a_sign_of_life_writes_nothing_more() {
 }
 
 #[test]
+fn sessions_that_change_between_transactions_are_refused() {
+    let Some(home) = home() else { return };
+    drop(home.open());
+    let server = Known::new(Address::new(&home.name), &LedgerSettings::default()).expect("an address");
+    let connect = || Connection::Postgres(server.connect_writer().expect("connects"));
+    let mut own = connect();
+    let lease = Lease::begin(&server, &mut own, None).expect("begins");
+    let others = own.write(|moment| lease.living(moment)).expect("it lives");
+    assert!(others.is_empty(), "{others:?}");
+    // What a pooler does: the next transaction is served by another process.
+    let refused = connect().write(|moment| lease.living(moment)).expect_err("its locks are elsewhere").to_string();
+    assert!(refused.contains("pool_mode=session"), "{refused}");
+}
+
+#[test]
 fn openers_at_once_make_one_schema() {
     let Some(home) = home() else { return };
     let together = Barrier::new(6);
@@ -302,7 +323,7 @@ fn a_newer_format_a_missing_state_and_changed_facts_are_refused() {
     for statement in ["UPDATE facts SET at_ms = 1", "DELETE FROM facts", "TRUNCATE facts"] {
         assert!(home.try_sql(statement).expect_err("is refused").contains("never"), "{statement}");
     }
-    home.sql("INSERT INTO migrations (format) VALUES (99)");
+    home.sql("INSERT INTO migrations (format, reader_min, writer_min) VALUES (99, 99, 99)");
     let reader = Reader::open(home.place(), "default", &LedgerSettings::default()).err();
     for refused in [home.open_for("default").err(), reader] {
         let refused = refused.expect("is refused");
@@ -349,7 +370,7 @@ fn both_databases_have_the_same_columns() {
         let columns = ledger.reader().read(|moment| moment.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
         columns.expect("reads").into_iter().collect()
     };
-    let file = "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND c.name <> 'run'";
+    let file = "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'migrations' AND c.name <> 'run'";
     let server = "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
         WHERE c.relkind = 'r' AND a.attnum > 0 AND c.relnamespace = current_schema()::regnamespace
         AND c.relname NOT IN ('runs', 'migrations') AND a.attname <> 'run'";

@@ -54,3 +54,8 @@ $$;
 DROP INDEX sites_once;
 DROP INDEX sites_by_url;
 CREATE UNIQUE INDEX sites_once ON sites (tenant, site_key(url));
+
+-- For each format, the oldest formats whose readers and writers can use it: so far each is used by its own.
+ALTER TABLE migrations ADD COLUMN reader_min BIGINT, ADD COLUMN writer_min BIGINT;
+UPDATE migrations SET reader_min = format, writer_min = format;
+ALTER TABLE migrations ALTER COLUMN reader_min SET NOT NULL, ALTER COLUMN writer_min SET NOT NULL;
