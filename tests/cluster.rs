@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use faceflow::core::kill_point::VARIABLE;
+use faceflow::core::kill_point::{LEASE_POINTS, VARIABLE};
 use faceflow::core::testing::require;
 use serde_json::Value;
 use support::Recorded;
@@ -126,6 +126,41 @@ fn two_and_three_processes_do_what_one_does_and_ask_for_nothing_twice() {
         let crops = cluster.folder.path().join("faceflow-out");
         assert!(crops.join("report.html").is_file());
     }
+}
+
+#[test]
+fn killed_where_tables_and_leases_are_made_and_taken_over_a_run_goes_on() {
+    // The server waits for its disk, and dies itself once.
+    let Some(server) = Server::durable() else { return };
+    let gallery = web(40);
+    let expected = alone(&gallery);
+    for points in
+        [["state.migrate:2", "state.migrate:4"], [LEASE_POINTS[0], ""], ["ledger.committed:8", LEASE_POINTS[1]]]
+    {
+        let cluster = Cluster::new(&server, &gallery);
+        for point in points.into_iter().filter(|point| !point.is_empty()) {
+            let kill = if point.contains(':') { point.to_owned() } else { format!("{point}:1") };
+            let killed = faceflow(cluster.folder.path()).env(VARIABLE, &kill).run(&cluster.command(&[]));
+            assert_eq!(killed.code(), None, "{point} is never reached: {}", killed.stderr);
+        }
+        server.kill();
+        assert!(restarts(&server), "it starts again");
+        let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
+        assert_eq!(ended.code(), Some(0), "{points:?}: {}", ended.stderr);
+        assert_same(&cluster.results(), &expected, &format!("killed at {points:?}"));
+    }
+}
+
+/// Starts a server that was killed, once its last process has left.
+fn restarts(server: &Server) -> bool {
+    #[allow(clippy::disallowed_methods)]
+    let began = std::time::Instant::now();
+    while began.elapsed() < LIMIT {
+        if server.up() {
+            return true;
+        }
+    }
+    false
 }
 
 #[test]

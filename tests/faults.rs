@@ -15,6 +15,7 @@ use faceflow::core::kill_point::VARIABLE;
 use faceflow::core::testing::require;
 use serde_json::Value;
 use tempfile::tempdir;
+use world::disk::Disk;
 use world::postgres::Server;
 use world::unruly::Unruly;
 use world::{Faceflow, Gallery, Plan};
@@ -63,50 +64,6 @@ fn expected(gallery: &Gallery, starts: &[String]) -> Vec<Value> {
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     gallery.world.log().clear();
     results(&undisturbed, &[])
-}
-
-/// A file system of its own size, unmounted when dropped.
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    /// `None` (and a word about it) where this user may not mount.
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("makes");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
-            Ok(output) => {
-                require::skip(
-                    "disks",
-                    format_args!("none can be mounted: {}", String::from_utf8_lossy(&output.stderr)),
-                );
-                None
-            }
-            Err(error) => {
-                require::skip("disks", format_args!("none can be mounted: {error}"));
-                None
-            }
-        }
-    }
-
-    fn resize(&self, size: &str) {
-        assert!(self.remount(&format!("size={size}")));
-    }
-
-    /// Mounts it again with this option; whether that went well. It cannot be made read-only while a file is written.
-    fn remount(&self, option: &str) -> bool {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{option}")]).arg(&self.0).stderr(Stdio::null());
-        mount.status().expect("mount can be run").success()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
 }
 
 #[test]
@@ -250,7 +207,7 @@ fn a_damaged_ledger_is_named_and_left_as_it_is() {
 
 #[test]
 fn a_database_server_that_stops_in_mid_run_is_named_and_the_same_command_goes_on_when_it_is_back() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = Server::durable() else { return };
     let gallery = web();
     let starts = gallery.starts();
     let expected = expected(&gallery, &starts);

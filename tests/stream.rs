@@ -8,9 +8,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use faceflow::core::kill_point::{INBOX_POINTS, VARIABLE};
+use faceflow::core::kill_point::{INBOX_CUT, INBOX_POINTS, VARIABLE};
 use serde_json::Value;
 use tempfile::tempdir;
+use world::disk::Disk;
 use world::postgres::Server;
 use world::{Answer, Faceflow, Running, Script, World};
 
@@ -327,6 +328,69 @@ fn a_submission_that_was_not_answered_is_there_as_a_whole_or_not_at_all() {
     running.signal("TERM");
     assert_eq!(running.finish().code(), Some(0));
     assert_eq!(web.log().count(&sites[1].url("/a.jpg")), 1);
+}
+
+#[test]
+fn half_a_line_of_the_inbox_is_cut_off_also_if_the_process_dies_before_it_is() {
+    let web = World::new();
+    let sites = sites(&web, 2);
+    let folder = tempdir().expect("a folder");
+    let inbox = folder.path().join("inbox.txt");
+    // The second one was not answered for: it may be a longer address.
+    std::fs::write(&inbox, format!("{}\n{}", sites[0].url("/"), sites[1].url("/"))).expect("writes");
+    let command = [&FLAGS[..], &["--listen", "127.0.0.1:0", "--set", "submit.inbox=inbox.txt"]].concat();
+    let killed = faceflow(folder.path()).env(VARIABLE, &format!("{INBOX_CUT}:1")).run(&command);
+    assert_eq!(killed.code(), None, "{}", killed.stderr);
+    let faceflow = faceflow(folder.path());
+    let mut running = faceflow.start(&command);
+    assert!(running.hears("bearer token"), "it listens");
+    assert_eq!(std::fs::read_to_string(&inbox).expect("reads"), format!("{}\n", sites[0].url("/")));
+    settled(&faceflow, &mut running, 1);
+    assert_eq!(web.log().count(&sites[1].url("/")), 0);
+    assert!(submit(&running.stderr(), &sites[1].url("/")).contains("202"));
+    settled(&faceflow, &mut running, 2);
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
+}
+
+#[test]
+fn a_submission_for_which_there_is_no_room_is_refused_and_leaves_nothing() {
+    let web = World::new();
+    let sites = sites(&web, 2);
+    let folder = tempdir().expect("a folder");
+    let place = folder.path().join("small");
+    let Some(disk) = Disk::mount(&place, "64k") else { return };
+    let faceflow = faceflow(folder.path());
+    let mut running =
+        faceflow.start(&[&FLAGS[..], &["--listen", "127.0.0.1:0", "--set", "submit.inbox=small/inbox.txt"]].concat());
+    assert!(running.hears("bearer token"), "it listens");
+    let said = running.stderr();
+    assert!(submit(&said, &sites[0].url("/")).contains("202"));
+    let before = std::fs::read(place.join("inbox.txt")).expect("reads");
+    // The last page of the disk that the inbox has is filled by submissions of its own.
+    let filled = std::fs::write(place.join("filler"), vec![0; 1 << 20]);
+    assert!(filled.is_err(), "the disk is small");
+    let mut refused = String::new();
+    for n in 0..200 {
+        refused = submit(&said, &format!("{}{}", sites[1].url("/"), n));
+        if !refused.contains("202") {
+            break;
+        }
+    }
+    assert!(refused.contains("507"), "{refused}");
+    let kept = std::fs::read(place.join("inbox.txt")).expect("reads");
+    assert!(
+        kept.starts_with(&before) && kept.ends_with(b"\n"),
+        "only whole lines: {:?}",
+        String::from_utf8_lossy(&kept)
+    );
+    disk.resize("1m");
+    std::fs::remove_file(place.join("filler")).expect("removes");
+    assert!(submit(&said, &sites[1].url("/")).contains("202"), "there is room again");
+    let taken = |path: &str| web.log().count(&sites[1].url(path)) > 0;
+    assert!(running.waits(LIMIT, || taken("/")), "it is crawled: {}", running.stderr());
+    running.signal("TERM");
+    assert_eq!(running.finish().code(), Some(0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use faceflow_core::blocking::blocking;
 use faceflow_core::detector::Detection;
 use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
+use faceflow_core::kill_point::kill_point;
 use faceflow_core::record::DetectedFrame;
 use faceflow_core::sink::Sink;
 use faceflow_core::{Fault, Flow, Time};
@@ -76,5 +77,8 @@ fn write(sink: &SharedSink, detections: Vec<(Time, Detection)>, upto: Time) -> R
         let batch: Vec<Detection> = group.iter().map(|(_, detection)| detection.clone()).collect();
         sink.write(group[0].0, &batch)?;
     }
-    sink.flush(upto)
+    kill_point("sink.flush");
+    sink.flush(upto)?;
+    kill_point("sink.flushed");
+    Ok(())
 }

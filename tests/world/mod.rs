@@ -21,6 +21,7 @@
 mod answer;
 mod embed;
 mod encode;
+pub mod fsync;
 mod gallery;
 mod log;
 mod nasty;

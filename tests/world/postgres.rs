@@ -45,8 +45,17 @@ impl Server {
         shared.as_ref()
     }
 
+    /// One of a test's own that waits for its disk at every commit, as servers do; or nothing, with the reason printed.
+    pub fn durable() -> Option<Self> {
+        Self::start_with("-c fsync=on")
+    }
+
     /// One of a test's own, to be killed; or nothing, with the reason printed.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    fn start_with(more: &str) -> Option<Self> {
         let Some(programs) = programs() else {
             require::skip("postgresql", NO_SERVER);
             return None;
@@ -71,7 +80,7 @@ impl Server {
         let mut watch = as_postgres(OsStr::new("sh"));
         watch.args(["-c", &stop]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watch = watch.spawn().expect("starts");
-        let server = Self { folder, programs, schemas: AtomicU32::new(0), more: String::new(), _watch: watch };
+        let server = Self { folder, programs, schemas: AtomicU32::new(0), more: more.to_owned(), _watch: watch };
         assert!(server.up(), "the server starts; see {}", server.folder.join("log").display());
         Some(server)
     }

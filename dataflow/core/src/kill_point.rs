@@ -1,4 +1,4 @@
-//! Kill points: where a process under test dies, as `kill -9` would end it.
+//! Kill points: where a process under test dies, as `kill -9` would end it, or where one of its threads panics.
 //!
 //! They stand around everything durable: before it, between its steps, after it. Promise: without the feature `testing` they
 //! are not there.
@@ -6,8 +6,12 @@
 /// The variable that names a point and the time it is reached at which the process dies: `ledger.commit:3`.
 pub const VARIABLE: &str = "FACEFLOW_KILL_AT";
 
+/// The same for a point at which the thread that reaches it panics.
+pub const PANIC_VARIABLE: &str = "FACEFLOW_PANIC_AT";
+
 /// Every point of a run, in the order in which it first comes to them.
-pub const POINTS: [&str; 11] = [
+pub const POINTS: [&str; 12] = [
+    "state.migrate",
     "state.migrated",
     "store.put",
     "store.stored",
@@ -24,28 +28,52 @@ pub const POINTS: [&str; 11] = [
 /// Points that only a stream which takes submissions comes to.
 pub const INBOX_POINTS: [&str; 2] = ["inbox.write", "inbox.written"];
 
+/// The point before the half line of a submission that was not answered for is cut off.
+pub const INBOX_CUT: &str = "inbox.cut";
+
+/// Points that only runs which share a state on a server come to: the second one where another run has left something.
+pub const LEASE_POINTS: [&str; 2] = ["lease.begun", "lease.taken_over"];
+
+/// Points that only a process with a sink of its own comes to.
+pub const SINK_POINTS: [&str; 2] = ["sink.flush", "sink.flushed"];
+
+/// The point at which `faceflow retry` has driven everything and nothing is committed yet.
+pub const RETRY_POINT: &str = "retry.driven";
+
 /// Ends the process here if it is asked to.
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
 pub fn kill_point(_: &'static str) {}
 
-/// Ends the process here if it is asked to.
+/// Ends the process here if it is asked to, or panics.
 #[cfg(feature = "testing")]
 pub fn kill_point(point: &'static str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-    static CHOSEN: OnceLock<Option<(String, u64)>> = OnceLock::new();
-    static REACHED: AtomicU64 = AtomicU64::new(0);
-    debug_assert!(POINTS.contains(&point) || INBOX_POINTS.contains(&point), "{point} is not listed");
-    let chosen = CHOSEN.get_or_init(|| {
-        let (point, time) =
-            std::env::var(VARIABLE).ok()?.rsplit_once(':').map(|(a, b)| (a.to_owned(), b.to_owned()))?;
-        Some((point, time.parse().ok()?))
-    });
-    let Some((_, time)) = chosen.as_ref().filter(|(chosen, _)| chosen == point) else { return };
-    if REACHED.fetch_add(1, SeqCst) + 1 == *time {
+    /// A point, the time it counts, and how often it was reached.
+    type Chosen = (String, u64, AtomicU64);
+    static KILL: OnceLock<Option<Chosen>> = OnceLock::new();
+    static PANIC: OnceLock<Option<Chosen>> = OnceLock::new();
+    debug_assert!(is_listed(point), "{point} is not listed");
+    let reached = |chosen: &OnceLock<Option<Chosen>>, variable| {
+        let named = || {
+            let text = std::env::var(variable).ok()?;
+            let (point, time) = text.rsplit_once(':')?;
+            Some((point.to_owned(), time.parse().ok()?, AtomicU64::new(0)))
+        };
+        let chosen = chosen.get_or_init(named).as_ref().filter(|(chosen, ..)| chosen == point);
+        chosen.is_some_and(|(_, time, reached)| reached.fetch_add(1, SeqCst) + 1 == *time)
+    };
+    if reached(&KILL, VARIABLE) {
         // Cannot fail: a process may always kill itself.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
+    assert!(!reached(&PANIC, PANIC_VARIABLE), "asked to panic at {point}");
+}
+
+#[cfg(feature = "testing")]
+fn is_listed(point: &str) -> bool {
+    let all = POINTS.iter().chain(&INBOX_POINTS).chain(&LEASE_POINTS).chain(&SINK_POINTS);
+    all.chain([&INBOX_CUT, &RETRY_POINT]).any(|listed| *listed == point)
 }

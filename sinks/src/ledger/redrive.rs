@@ -3,6 +3,7 @@
 //! There may be very much of it, so it is selected and driven in batches, each a transaction of its own: a process that is killed
 //! half-way has driven the first of them, and the same command goes on with the rest.
 
+use faceflow_core::kill_point::kill_point;
 use faceflow_core::record::Key;
 use faceflow_core::transition::{Event, State};
 use url::Url;
@@ -93,6 +94,7 @@ impl LedgerTransaction<'_, '_> {
         progress.driven += (entries.len() + pictures.len()) as u64;
         if !entries.is_empty() || !pictures.is_empty() {
             self.take_in(Record::Redriven { entries, pictures })?;
+            kill_point("retry.driven");
         }
         Ok(())
     }

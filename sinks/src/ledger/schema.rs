@@ -163,6 +163,7 @@ impl Folder {
                 let transaction = connection.transaction()?;
                 transaction.execute_batch(step)?;
                 transaction.pragma_update(None, "user_version", n as i64 + 1)?;
+                kill_point("state.migrate");
                 transaction.commit()
             };
             apply().map_err(|error| self.refused(&error))?;

@@ -9,6 +9,8 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use faceflow_core::kill_point::kill_point;
+
 use super::heartbeat::Heartbeat;
 use super::living::LIVING;
 use super::schema::keep_format;
@@ -61,6 +63,7 @@ impl Lease {
         let own = joined.is_none();
         let (over, remained) = (Cell::new(false), Cell::new(0));
         let begun = Self { id, own, lease, backend, over, remained, _heartbeat: heartbeat };
+        kill_point("lease.begun");
         // The lease is renewed already: to look for the others may take longer than a short one.
         if own {
             let others = others(connection, id).map_err(|error| server.refused(error.to_string()))?;
@@ -127,6 +130,9 @@ impl Lease {
             WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
             FOR UPDATE OF r SKIP LOCKED) RETURNING id";
         let inherited = moment.list(sql, values![self.id, tenant], |row| row.get::<i64>(0))?;
+        if !inherited.is_empty() {
+            kill_point("lease.taken_over");
+        }
         let mut due = Vec::new();
         for run in inherited.into_iter().filter(|_| running) {
             let sql = "SELECT id FROM pictures WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";

@@ -76,7 +76,7 @@ impl Server {
             }
             for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
                 take_step(moment, n as i64 + 1, step)?;
-                kill_point("state.migrated");
+                kill_point("state.migrate");
             }
             Ok(Ok(()))
         });
