@@ -200,7 +200,10 @@ fn killed_around_a_flush_a_sink_is_told_again_and_misses_nothing() {
             let told: BTreeSet<&str> = notes.lines().collect();
             let done = expected.iter().filter(|line| line["status"] == "done");
             let done: BTreeSet<&str> = done.filter_map(|line| line["image"]["id"].as_str()).collect();
-            assert_eq!(told, done, "{point}:{time}");
+            assert!(told.is_superset(&done), "{point}:{time}: {done:?} are done, and it was told of {told:?}");
+            // It may have events of one that something better stands for, which came while nothing was recorded yet.
+            let seen: BTreeSet<&str> = expected.iter().filter_map(|line| line["image"]["id"].as_str()).collect();
+            assert!(told.is_subset(&seen), "{point}:{time}: of {told:?}, there are {seen:?}");
         }
     }
 }
