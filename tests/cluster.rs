@@ -252,9 +252,12 @@ fn killed_at_random_moments_and_started_again_a_cluster_comes_to_the_same_end() 
             let mut running: Vec<Running> = ["0", "1"].map(|process| cluster.start(process, "2", &[])).into();
             let victim = running.remove((round + life) % 2);
             let moment = Duration::from_millis((120 + 131 * (2 * round + life) as u64) % 1_400);
-            kills += usize::from(victim.kill9_after(moment).is_ok());
+            let killed = victim.kill9_after(moment).is_ok();
+            kills += usize::from(killed);
             let ended = running.remove(0).finish();
-            assert!(matches!(ended.code(), Some(0 | 1)), "round {round}: {:?} {}", ended.code(), ended.stderr);
+            // It may be through when the other one dies on its last steps.
+            let well = ended.code() == Some(0) || killed && ended.code() == Some(1);
+            assert!(well, "round {round}: {:?} {}", ended.code(), ended.stderr);
             let state = ["--state", &cluster.state];
             recorded.push(Recorded::of(&faceflow(cluster.folder.path()), &state, &gallery));
         }
@@ -293,13 +296,16 @@ fn a_run_that_dies_at_a_durable_step_of_a_shared_state_goes_on_at_once() {
 fn one_that_is_told_to_stop_stops_all_in_good_order() {
     let Some(server) = Server::shared() else { return };
     let gallery = web(120);
-    let cluster = Cluster::new(server, &gallery);
+    // Until this one comes, nothing is over.
+    gallery.sites[0].put("/slow", Answer::ok("text/html", "<p>here").delayed(4_000));
+    let starts = gallery.starts().into_iter().chain([gallery.sites[0].url("/slow")]);
+    let cluster = Cluster::of(server, starts.collect());
     let running = ["0", "1"].map(|process| cluster.start(process, "2", &[]));
     gallery.world.log().wait_for(LIMIT, |requests| requests.len() > 20);
     running[1].signal("INT");
     for running in running {
         let ended = running.finish();
-        assert!(matches!(ended.code(), Some(0 | 130)), "{:?} {}", ended.code(), ended.stderr);
+        assert_eq!(ended.code(), Some(130), "{}", ended.stderr);
     }
     let ended = faceflow(cluster.folder.path()).run(&cluster.command(&[]));
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
@@ -480,7 +486,7 @@ fn processes_that_do_not_fit_together_are_refused_with_what_they_differ_in() {
         let running = [cluster.start("0", "2", first), cluster.start("1", "2", second)];
         running.map(|running| {
             let ended = running.finish();
-            assert!(matches!(ended.code(), Some(1 | 2)), "{:?} {}", ended.code(), ended.stderr);
+            assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
             ended.stderr
         })
     };

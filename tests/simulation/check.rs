@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use faceflow::core::ledger::Ledger;
+use faceflow::core::tally::Tally;
 use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::results::Kind;
 use serde_json::{Value, json};
@@ -17,6 +18,26 @@ use crate::support;
 pub fn after_history(world: &World, folder: &Path) {
     let ledger = StateLedger::open(&folder.join("state"), "default", &settings(world).ledger).expect("a ledger");
     assert_eq!(ledger.audit(5), Ok(vec![]), "at the end");
+    // The counts follow every step; here they are counted from what users see of each row.
+    let counted = (recount(folder, Kind::Pages), recount(folder, Kind::Images));
+    assert_eq!(ledger.tally(), Ok(counted), "what is counted is what is there");
+}
+
+fn recount(folder: &Path, kind: Kind) -> Tally {
+    let mut tally = Tally::default();
+    for line in support::lines(folder, kind) {
+        tally.discovered += 1;
+        let count = match text(&line["status"]) {
+            "done" => &mut tally.done,
+            "duplicate" => &mut tally.duplicate,
+            "rejected" => &mut tally.rejected,
+            "dead" => &mut tally.dead,
+            "open" => &mut tally.open,
+            other => panic!("no status is called {other}: {line}"),
+        };
+        *count += 1;
+    }
+    tally
 }
 
 /// The settings of the process in this world.

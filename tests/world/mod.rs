@@ -19,9 +19,9 @@
 #![allow(dead_code, unused_imports)]
 
 mod answer;
+pub mod disk;
 mod embed;
 mod encode;
-pub mod fsync;
 mod gallery;
 mod log;
 mod nasty;

@@ -270,6 +270,57 @@ mod tests {
         assert_eq!(decided(failing, busy()).map(|(work, _)| work), Err(41 + settings.web.attempts_max));
     }
 
+    /// A picture whose detection failed so often.
+    fn frame(attempts: u32, weak: bool) -> Work {
+        let phash = crate::record::Phash { bits: 0, distinctive: false };
+        let id = crate::record::ContentId::of(b"picture");
+        let content = crate::record::Content { id, bytes: 7, format: "png".to_owned(), width: 1, height: 1, phash };
+        Work::Frame(Frame { content, owner: 0, pixels: None, attempts, spared: 0, weak, generation: 0, scale: None })
+    }
+
+    #[test]
+    fn no_is_an_answer_for_what_the_web_holds_and_an_end_for_a_picture() {
+        let settings = RetrySettings::default();
+        let no = || Fault::permanent(Class::Content, "corrupt_image", "");
+        let decide = |record, fault| settings.decide(Lost { record, fault }, 0);
+        assert!(matches!(decide(page(0), no()), Disposition::Rejected { .. }));
+        assert!(matches!(decide(frame(0, false), no()), Disposition::Dead { .. }));
+        let failed = || Fault::transient(Class::Engine, "engine_error", "");
+        assert!(matches!(decide(frame(4, false), failed()), Disposition::Retry { due: 960_000, .. }));
+        assert!(matches!(decide(frame(5, false), failed()), Disposition::Dead { .. }));
+        // A degraded answer stands once every attempt at a full one has failed.
+        assert!(matches!(decide(frame(4, true), failed()), Disposition::Retry { .. }));
+        assert!(matches!(decide(frame(5, true), failed()), Disposition::DegradedAccepted { .. }));
+    }
+
+    #[test]
+    fn impossible_policies_are_refused_by_name() {
+        let base = RetrySettings::default();
+        assert_eq!(base.check(), Ok(()));
+        let web = |change: fn(&mut Policy)| {
+            let mut settings = base;
+            change(&mut settings.web);
+            settings.check().map_err(|(key, _)| key)
+        };
+        assert_eq!(web(|policy| policy.factor = 0.9), Err("web.factor"));
+        assert_eq!(web(|policy| policy.factor = f64::INFINITY), Err("web.factor"));
+        assert_eq!(web(|policy| policy.factor = f64::NAN), Err("web.factor"));
+        assert_eq!(web(|policy| policy.factor = 1.0), Ok(()));
+        assert_eq!(web(|policy| policy.attempts_max = 0), Err("web.attempts_max"));
+        assert_eq!(web(|policy| policy.jitter = 1.1), Err("web.jitter"));
+        assert_eq!(web(|policy| policy.jitter = -0.1), Err("web.jitter"));
+        assert_eq!(web(|policy| policy.jitter = 1.0), Ok(()));
+        let detect = RetrySettings { detect: DetectPolicy(Policy { factor: 0.5, ..Policy::DETECT }), ..base };
+        assert_eq!(detect.check(), Err(("detect.factor", "1 or more".to_owned())));
+    }
+
+    #[test]
+    fn a_part_of_the_policy_for_pictures_can_be_set() {
+        let partial: DetectPolicy = serde_json::from_str(r#"{"attempts_max": 2}"#).expect("a policy");
+        assert_eq!(Policy::from(partial), Policy { attempts_max: 2, ..Policy::DETECT });
+        assert!(serde_json::from_str::<DetectPolicy>(r#"{"attempts": 2}"#).is_err());
+    }
+
     #[test]
     fn retry_after_is_a_floor_with_a_ceiling() {
         let mut settings = RetrySettings::default();

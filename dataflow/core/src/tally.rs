@@ -55,3 +55,26 @@ impl std::fmt::Display for Violation {
         write!(out, "not so that {}: {}{more}", self.law, self.keys.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_names_every_count() {
+        let tally = Tally { discovered: 21, done: 1, duplicate: 2, rejected: 3, dead: 5, open: 10 };
+        assert_eq!(tally.to_string(), "21 discovered: 1 done, 2 duplicate, 3 rejected, 5 dead, 10 open");
+    }
+
+    #[test]
+    fn violations_are_named_up_to_a_number_and_none_is_none() {
+        let violation = |keys: &[&str], keys_max| {
+            let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            Violation::of("all is well", keys, keys_max).map(|violation| violation.to_string())
+        };
+        assert_eq!(violation(&[], 2), None);
+        assert_eq!(violation(&["a", "b"], 2).as_deref(), Some("not so that all is well: a, b"));
+        assert_eq!(violation(&["a", "b", "c"], 2).as_deref(), Some("not so that all is well: a, b and more"));
+        assert_eq!(violation(&["a"], 0).as_deref(), Some("not so that all is well:  and more"));
+    }
+}
