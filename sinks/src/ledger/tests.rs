@@ -11,6 +11,7 @@ mod group;
 mod measure;
 mod migrations;
 pub(crate) mod place;
+#[allow(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../../../tests/world/postgres.rs"]
 mod postgres;
 mod relay;
