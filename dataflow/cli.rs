@@ -163,7 +163,7 @@ pub struct CrawlArgs {
     /// Images per site, at most [crawl.max_images]
     #[arg(long, value_name = "N")]
     pub max_images: Option<u64>,
-    /// Decoded images in in_flight, at most [image.concurrent_max]
+    /// Decoded images in flight, at most [image.concurrent_max]
     #[arg(long, value_name = "N")]
     pub max_concurrent_images: Option<usize>,
     /// AxB: at most A listing pages from the start page and B detail pages from each; all: the whole site [crawl.shape]

@@ -1,4 +1,4 @@
-//! A sink of one's own: it receives every detection once its outputs are stored, and before the ledger actions it done.
+//! A sink of one's own: it receives every detection once its outputs are stored, and before the ledger calls it done.
 mod site;
 
 use std::sync::mpsc::{Sender, channel};

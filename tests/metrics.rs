@@ -86,11 +86,11 @@ fn a_running_process_tells_how_far_it_is() {
             ("faceflow_entries{kind=\"page\",state=\"done\"}", 1.0),
             ("faceflow_entries{kind=\"page\",state=\"open\"}", 1.0),
             ("faceflow_conservation_ok", 1.0),
-            ("faceflow_stage_flying{stage=\"fetch\"}", 1.0),
+            ("faceflow_stage_in_flight{stage=\"fetch\"}", 1.0),
             ("faceflow_stage_ended_total{stage=\"fetch\"}", 1.0),
             ("faceflow_stage_lost_total{stage=\"fetch\"}", 0.0),
             ("faceflow_stage_ended_total{stage=\"detect\"}", 1.0),
-            ("faceflow_stage_lent{stage=\"frontier\"}", 1.0),
+            ("faceflow_stage_dispatched{stage=\"dispatch\"}", 1.0),
         ];
         for (name, value) in expected {
             assert_eq!(samples.get(name), Some(&value), "{name} in {samples:?}");

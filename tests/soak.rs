@@ -207,7 +207,7 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
     let (web, again, slow) = (Arc::clone(&wide), matches!(wide.end, End::LookedAgain(_)), wide.end == End::Slow);
     let end = simulate(400 * 24 * 3_600_000, move |scope, executor| {
         let mut settings = settings(&[SETTINGS.as_slice(), &HOURLY].concat());
-        // More pictures to a batch than can be in in_flight: it is never full, and looked at when it has waited.
+        // More pictures to a batch than can be in flight: it is never full, and looked at when it has waited.
         let (batch, linger_ms) = if slow { (1_000, 500) } else { (8, settings.detect.linger_ms) };
         settings.detect.linger_ms = linger_ms;
         let starts = (0..HOSTS).map(|n| Url::parse(&format!("http://h{n}.example/")).expect("a URL"));

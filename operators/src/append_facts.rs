@@ -1,7 +1,7 @@
-//! `record`: writes facts to the ledger and lets their records through once they are durable.
+//! `append_facts`: appends the fact of each record to the ledger and passes the record on once the fact is durable.
 //!
-//! Whatever follows in the graph may rely on the fact. Promise: if the ledger fails, the record's capability is kept for
-//! ever (nothing downstream is told a lie) and the process is asked to stop.
+//! What follows in the graph may rely on the fact. Promise: if the ledger fails, the record's capability is never dropped, so
+//! no operator downstream takes the record for settled, and the process stops.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::dispatch::LedgerUpdate;
 /// Facts awaiting their commit on one worker; a commit takes the whole group.
 const WRITES_MAX: usize = 4_096;
 
-/// Writes facts.
+/// Appends facts to the ledger.
 pub trait AppendFacts<'s, R> {
-    /// Appends each record's fact to `ledger`. The first flow has the records, the second what the frontier has to know.
+    /// Appends each record's fact to `ledger`. The first flow has the records, the second what the dispatcher has to know.
     fn append_facts(self, ledger: Arc<dyn Ledger>, executor: &Executor) -> (Flow<'s, R>, Flow<'s, LedgerUpdate>);
 }
 
@@ -46,7 +46,7 @@ impl<'s, R: ToFact + Clone + Send + 'static> AppendFacts<'s, R> for Flow<'s, R> 
             }
         };
         let limits = Limits::finishing(WRITES_MAX);
-        let mapped = self.map_async(Pipeline, "record", executor, (limits, |_| 0, job));
+        let mapped = self.map_async(Pipeline, "append_facts", executor, (limits, |_| 0, job));
         // A job either succeeds or never ends.
         let written = mapped.flat_map(Result::ok);
         let is_news = |updates: &LedgerUpdate| updates.ended.is_some() || !updates.opened.is_empty();

@@ -1,7 +1,7 @@
-//! `schedule`: decides what becomes of every failure.
+//! `decide_retry`: decides what becomes of every failure: a retry at a due time, or an end.
 //!
-//! Pages, images and frames share one policy type and one table of fault classes. Promise: every loss comes out as a fate,
-//! and a retry's due time lies in the future.
+//! Pages, images and frames share one policy type and one table of fault classes. Promise: every loss comes out with a
+//! disposition, and the due time of a retry lies in the future.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use timely::dataflow::operators::vec::Map;
 
 use crate::recrawl::RecrawlSettings;
 
-/// Decides about failures.
+/// Decides what becomes of failures.
 pub trait DecideRetry<'s> {
-    /// Applies `settings` to each loss, now. A page that was read before is settled, so it is looked at again as `recrawl` says,
-    /// which also says when a stream tries what ended badly nevertheless.
+    /// Applies the retry policy to each loss. A page that was read before stays settled: its next visit is timed by `recrawl`, which
+    /// also times when a stream tries again what is rejected or dead.
     fn decide_retry(
         self,
         settings: Reloadable<RetrySettings>,
@@ -33,7 +33,7 @@ impl<'s> DecideRetry<'s> for Flow<'s, Lost<Work>> {
     ) -> Flow<'s, Disposition> {
         self.map(move |lost| {
             if lost.fault.class == Class::Store {
-                // It concerns everything that follows, and somebody must mend it.
+                // Every later write will fail too until the user mends it.
                 tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
             }
             let now = clock.now();

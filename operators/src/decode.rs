@@ -1,6 +1,6 @@
 //! `decode`: bytes to pixels, once per image.
 //!
-//! Runs on blocking threads. The pixels hang in the pixel_cache; what travels on is their description: size, digest and
+//! Runs on blocking threads. The pixels stay in the pixel cache; what travels on is their description: size, digest and
 //! perceptual hash. Promise: no allocation before the limits are checked, and every image comes out again.
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::download::Download;
 use crate::pixel_cache::{CacheSlot, PixelCache};
 use faceflow_pixels::ImageSettings;
 
-/// A decoded image with the bytes that are still to be kept. Stays on its worker.
+/// A decoded image with the bytes that are still to be stored. Stays on its worker.
 #[derive(Clone, Debug)]
 pub struct DecodedImage {
-    /// What will be recorded once the bytes are kept.
+    /// What will be recorded once the bytes are stored.
     pub kept: StoredImage,
     /// The original bytes.
     pub body: Bytes,
@@ -32,7 +32,7 @@ pub struct DecodedImage {
 
 /// Decodes images.
 pub trait Decode<'s> {
-    /// Decodes each download within `settings` and hangs its pixels in `pixel_cache`.
+    /// Decodes each download within `settings` and puts its pixels into `pixel_cache`.
     fn decode(
         self,
         settings: ImageSettings,
@@ -75,7 +75,7 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
     }
 }
 
-/// Decodes bytes into the pixel_cache: the description of the picture, and its pixels.
+/// Decodes bytes into the pixel cache: the description of the picture, and its pixels.
 pub async fn decode_picture(
     body: Bytes,
     settings: ImageSettings,

@@ -1,6 +1,6 @@
-//! `cluster`: near-duplicate pictures find each other, and one of each cluster goes on to the detector.
+//! `dedupe_near`: groups near-duplicate pictures by perceptual hash; one of each group goes on to the detector.
 //!
-//! Hashes are small, so all of a tenant's meet at one worker; pixels stay where they are. A picture rests here for a short
+//! Hashes are small, so all of a tenant's are exchanged to one worker; pixels stay where they are. A picture waits for a short
 //! settle window, so that a better copy that arrives with it is chosen at once. A duplicate holds no capability: it is
 //! settled at its representative's time. Promise: at the end, who represents whom depends on the set of pictures alone.
 
@@ -22,31 +22,31 @@ use timely::dataflow::operators::generic::operator::Operator;
 use faceflow_duplicates::near::{NearDuplicates, Outcome, Verdict};
 use faceflow_duplicates::settings::DedupeSettings;
 
-/// What the clusters hear.
+/// What happens to pictures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DedupeEvent {
     /// A picture that was not known.
     Frame(Frame),
-    /// A picture's faces are delivered.
+    /// A picture's faces are recorded.
     Done(Content),
     /// A picture's detection failed for good.
     Dead(Content),
 }
 
-/// What the clusters say.
+/// What is to be done with pictures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DedupeAction {
-    /// Look at this one.
+    /// Detect faces in this one.
     Detect(Frame),
-    /// Another stands for this one, as far as is known: its pixels can go.
+    /// Another represents this one, as far as is known: its pixels are not needed.
     Evict(Frame),
-    /// This stands for that.
+    /// Record which picture represents which.
     Assign(DuplicateAssignment),
 }
 
-/// NearDuplicates pictures.
+/// Groups pictures.
 pub trait DedupeNear<'s> {
-    /// NearDuplicates within `settings`, starting from the pictures of earlier runs.
+    /// Groups within `settings`, starting from the pictures of earlier runs.
     fn dedupe_near(
         self,
         settings: DedupeSettings,
@@ -101,10 +101,10 @@ impl<'s> DedupeNear<'s> for Flow<'s, DedupeEvent> {
     }
 }
 
-/// The clusters, with what it takes to send a picture to the detector.
+/// The groups, and the frames that may still be sent to the detector.
 struct Table {
     clusters: NearDuplicates,
-    /// Of pictures that may still be detected.
+    /// Frames of pictures that may still be detected.
     frames: HashMap<ContentId, Frame>,
 }
 
@@ -124,7 +124,7 @@ impl Table {
         table
     }
 
-    /// What earlier runs still owe.
+    /// The detections that earlier runs left open.
     fn resume(&mut self) -> Vec<DedupeAction> {
         let verdicts = self.clusters.evaluate_all();
         let actions = self.carry_out(verdicts);
@@ -137,7 +137,7 @@ impl Table {
         self.frames.insert(frame.content.id, frame);
     }
 
-    /// The window of a picture is over: it is chosen or set aside.
+    /// The window of a picture is over: it is chosen or evicted.
     fn settle(&mut self, id: ContentId) -> Vec<DedupeAction> {
         let verdicts = self.clusters.settle(id);
         let mut actions = self.carry_out(verdicts);

@@ -1,11 +1,11 @@
-//! `frontier`: gives out what the ledger holds open, when it is due.
+//! `dispatch`: reads open work from the ledger when it is due, and sends it into the graph.
 //!
-//! Everything that is admitted, and every retry, waits in the ledger, in one lane for each host. A bounded window of it is in
-//! memory; lanes take turns, and each may have a share of the room that is left, so a host with a million images, or one that
-//! never answers, stands in nobody's way. Between the two lie only updates: what came to an end, and what was opened.
+//! Everything discovered, and every retry, waits in the ledger, in one queue for each host. A bounded window of it is in flight;
+//! queues take turns, and each may use a share of the free room, so a host with a million images, or one that never answers,
+//! delays no other. The operator learns two things from the ledger's facts: what came to an end, and which queues have work.
 //!
-//! Promises: what is open is given out once until it comes to an end, and never before it is due. The frontier of time follows
-//! the clock while something is due, and else stands where the next retry is.
+//! Promises: open work is dispatched once until it comes to an end, and never before it is due. Timely's frontier follows
+//! the clock while something is due, and otherwise stands at the due time of the next retry.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,39 +27,39 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::select_links::CrawlSettings;
 
-/// Lanes asked for work at once.
+/// Queues asked for work at once.
 const ASKED_MAX: usize = 64;
-/// A lane may have this part of the room that is left: the dynamic threshold of shared-memory switches (Choudhury and Hahne,
-/// 1998), which leaves room for whoever comes next.
+/// A queue may use this part of the free room: the dynamic threshold of shared-memory switches (Choudhury and Hahne,
+/// 1998), which leaves room for the next queue.
 const SHARE: usize = 16;
 
-/// What a fact means for the frontier.
+/// What a fact changes for the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerUpdate {
     /// The work that came to an end, for now or for good.
     pub ended: Option<Key>,
-    /// Where something is open now.
+    /// Queues that have open work now.
     pub opened: Vec<QueueUpdate>,
 }
 
-/// The frontier's counters: `dispatched` is what was given out, `waiting` the lanes that have more which is due.
+/// The dispatcher's counters: `dispatched` is what is in flight, `waiting` the queues that have more work that is due.
 pub fn stage(metrics: &Metrics) -> Arc<StageMetrics> {
     metrics.stage("dispatch")
 }
 
-/// The ledger as one worker gives out what it holds.
+/// The ledger, and how much of its open work is dispatched at once.
 pub struct Dispatcher {
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// How much is given out at once (`ahead_max`), and of one lane (`ahead_per_host`).
+    /// How much is in flight at once (`ahead_max`), and of one queue (`ahead_per_host`).
     pub crawl: Reloadable<CrawlSettings>,
-    /// Whether settled pages are looked at again, and what ended badly is tried nevertheless.
+    /// Whether settled pages are visited again, and rejected and dead work is tried again.
     pub again: bool,
 }
 
-/// Gives out work.
+/// Dispatches work.
 pub trait Dispatch<'s> {
-    /// Gives out what the ledger of `dispatcher` holds open. `dispatcher` is `None` on all workers but the first.
+    /// Dispatches what the ledger of `dispatcher` holds open. `dispatcher` is `None` on all workers but the first.
     fn dispatch(self, dispatcher: Option<Dispatcher>, executor: &Executor) -> Flow<'s, Work>;
 }
 
@@ -151,18 +151,18 @@ where
     in_flight.start((), 1, blocking(move || question(ledger.as_ref()).map_err(failed)));
 }
 
-/// The lanes that have something, and what of it was given out.
+/// The queues that have work, and what of it is in flight.
 struct CrawlQueues {
     max: usize,
     per_queue: usize,
     again: bool,
     lanes: HashMap<QueueId, LaneState>,
     dispatched: HashMap<Key, QueueId>,
-    /// Lanes that wait to be asked.
+    /// Queues that wait to be asked.
     turns: VecDeque<QueueId>,
-    /// Lanes whose next work is not due yet.
+    /// Queues whose next work is not due yet.
     later: BTreeSet<(Time, QueueId)>,
-    /// Lanes that have something due and have been given their share.
+    /// Queues that have something due and have used their share.
     full: usize,
     stage: Arc<StageMetrics>,
 }
@@ -203,7 +203,7 @@ impl CrawlQueues {
         }
     }
 
-    /// Gives out so much from here on.
+    /// Sets how much may be in flight.
     fn limit(&mut self, crawl: &CrawlSettings) {
         (self.max, self.per_queue) = (crawl.ahead_max, crawl.ahead_per_host);
     }
@@ -229,7 +229,7 @@ impl CrawlQueues {
         self.put(lane, now);
     }
 
-    /// Takes in what a lane gave. Returns the work.
+    /// Notes the ledger's reply for a queue. Returns the work.
     fn dispatch(&mut self, claimed: DispatchReply, now: Time) -> Vec<Work> {
         let DispatchReply { lane, work, next } = claimed;
         if self.lanes.get(&lane).is_none_or(|state| state.place != Place::Asked) {
@@ -249,7 +249,7 @@ impl CrawlQueues {
         work
     }
 
-    /// Puts a lane where it belongs.
+    /// Moves a queue to the set that fits its state.
     fn put(&mut self, lane: QueueId, now: Time) {
         let lane_max = self.lane_max(lane);
         let Some(state) = self.lanes.get_mut(&lane) else { return };
@@ -276,7 +276,7 @@ impl CrawlQueues {
         self.count();
     }
 
-    /// Lanes whose time has come take their turn.
+    /// Queues whose work has become due line up for their turn.
     fn wake(&mut self, now: Time) {
         while let Some((due, lane)) = self.later.first().copied().filter(|(due, _)| *due <= now) {
             self.later.remove(&(due, lane));
@@ -287,12 +287,12 @@ impl CrawlQueues {
         }
     }
 
-    /// What a lane may have at once. Pictures whose detection is repeated burden no host.
+    /// How much of a queue may be in flight. Repeated detections burden no host.
     fn lane_max(&self, lane: QueueId) -> usize {
         if lane == DETECTION_QUEUE { self.max } else { self.per_queue }
     }
 
-    /// What to ask for now: of each lane in turn as much as its share of the room allows.
+    /// The next requests: from each queue in turn, as much as its share of the free room allows.
     fn asks(&mut self) -> Vec<DispatchRequest> {
         let mut room = self.max.saturating_sub(self.dispatched.len());
         let (mut asks, mut looked) = (Vec::new(), 0);
@@ -309,7 +309,7 @@ impl CrawlQueues {
             }
             room -= max;
             state.place = Place::Asked;
-            // Whatever is opened from here on is updates.
+            // What is opened from here on comes as an update.
             state.next = None;
             asks.push(DispatchRequest { lane, max, held: state.held.clone(), again: self.again });
         }
@@ -317,12 +317,12 @@ impl CrawlQueues {
         asks
     }
 
-    /// Whether something is due that was not given out.
+    /// Whether something is due that was not dispatched.
     fn is_behind(&self) -> bool {
         !self.turns.is_empty() || self.full > 0
     }
 
-    /// When the next lane that has nothing due has something.
+    /// When the next work of the queues that have nothing due is due.
     fn next_due(&self) -> Option<Time> {
         self.later.first().map(|(due, _)| *due)
     }
@@ -439,7 +439,7 @@ mod tests {
         frontier.wake(50);
         let asks = frontier.asks();
         assert_eq!((asks.len(), asks[0].lane, frontier.next_due()), (1, 7, Some(90)));
-        // LedgerUpdate that come while it is asked are not lost, whatever the answer knew.
+        // Updates that come while it is asked are not lost, whatever the reply says.
         frontier.open(opened(7, 55), 50);
         frontier.dispatch(DispatchReply { lane: 7, work: vec![], next: Some(60) }, 51);
         assert_eq!(frontier.next_due(), Some(55));

@@ -1,7 +1,7 @@
 //! `download`: images to bytes.
 //!
-//! Images come to the worker that asks their host ([`route`](crate::route)), like pages. A download keeps its slot until there is
-//! a place in the pixel_cache for its picture, so a slow detector slows the download instead of filling memory. Promise: every image
+//! Images come to the worker that asks their host ([`route`](crate::route)), like pages. A download counts as under way
+//! until the pixel cache has a slot for its picture, so a slow detector slows downloads instead of filling memory. Promise: every image
 //! comes out again.
 
 use std::sync::Arc;

@@ -38,7 +38,7 @@ pub struct SourceReader {
     pub crawl: Reloadable<CrawlSettings>,
 }
 
-/// A source with what it said.
+/// A source with its entries.
 type Chunk = (Box<dyn Source>, Vec<Poll>);
 
 /// The flow of what is new. `read_sources` is `None` on workers that take nothing in.
@@ -72,7 +72,7 @@ struct Reader {
     sources: VecDeque<Box<dyn Source>>,
     crawl: Reloadable<CrawlSettings>,
     in_flight: InFlight<(), Chunk>,
-    /// What lists lost, until it is known what all of them name.
+    /// Sites removed from a list, held back until every list was read, since another may name them.
     removed: Vec<Key>,
     /// Sources in a row that had nothing.
     idle: usize,
@@ -94,7 +94,7 @@ impl Reader {
         self.sources.is_empty() && self.in_flight.count() == 0
     }
 
-    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched by the frontier, whose room
+    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched from the ledger, whose room
     /// is its own.
     fn is_full(&self) -> bool {
         let metrics = &self.executor.metrics;

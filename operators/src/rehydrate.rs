@@ -1,8 +1,8 @@
-//! `recall`: gets pixels back that have left the pixel_cache.
+//! `rehydrate`: reads the pixels of frames back that are no longer in the pixel cache.
 //!
-//! A frame that waited for a retry, a twin that takes over, or a frame of an earlier run has no pixels in memory: its
+//! A frame that waited for a retry, a duplicate that takes over, or a frame of an earlier run has no pixels in memory: its
 //! original is read from the object store and decoded again. Frames with pixels pass straight through. It stands before
-//! `detect` so that waiting for a place in the pixel_cache never holds up frames that have one.
+//! `detect` so that waiting for a slot of the cache never delays frames that have one.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use faceflow_pixels::ImageSettings;
 /// Originals read back at once, per worker.
 const RECALLS_MAX: usize = 8;
 
-/// Gets pixels back.
+/// Reads pixels back.
 pub trait Rehydrate<'s> {
     /// Reads the originals of frames without pixels from `tenant_store` and decodes them into `pixel_cache`.
     fn rehydrate(
@@ -67,7 +67,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
             }
         };
         let limits = Limits::starting(RECALLS_MAX, RECALLS_MAX);
-        let mapped = gone.map_async(Pipeline, "recall", executor, (limits, |_| 0, job));
+        let mapped = gone.map_async(Pipeline, "rehydrate", executor, (limits, |_| 0, job));
         let (recalled, lost) = mapped.ok_err(|answer| answer);
         (ready.concat(recalled), lost)
     }

@@ -1,4 +1,4 @@
-//! `route`: brings pages and images to the worker that requests the web for them.
+//! `route`: sends pages and images to the worker that owns the address of their host.
 //!
 //! Politeness lives in the web client, which the workers of one process share. So in a cluster each address, with all hosts that
 //! are there, has one process that requests it; within a process the hosts are spread over its workers. A process alone has every
@@ -29,10 +29,10 @@ const IDLE_MS: Time = 600_000;
 /// Hosts remembered before those without work are forgotten.
 const HOSTS_MAX: usize = 10_000;
 
-/// What is asked of the web.
+/// A request to the web.
 type Request = Result<Page, Image>;
 
-/// Sorts work, and brings what requests the web to where that is done.
+/// Sorts work, and sends requests to the process that owns their address.
 pub trait Route<'s> {
     /// Tells pages, images and frames apart. Pages and images go to the one of so many `processes` that has the address of their
     /// host in `web`; frames stay.
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(addresses.get(5 * HOSTS_MAX as u64 - 1, now), Some(1));
     }
 
-    /// Knows where hosts are once their digit has passed in seconds; one is nowhere, and to look for one is a bug.
+    /// Resolves hosts once their digit has passed in seconds; one has no address, and one must never be resolved.
     struct Atlas(Arc<Mutex<Vec<String>>>);
 
     impl Web for Atlas {

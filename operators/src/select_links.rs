@@ -1,8 +1,7 @@
-//! `admit`: decides which links and images of a page are taken up.
+//! `select_links`: decides which links and images of a page are discovered.
 //!
-//! What is followed is a pure function of the page and its record: what other pages led to, and what is known already, is the
-//! ledger's to weigh.
-//! Promise: whatever arrives comes out again, as what was found.
+//! The choice is a pure function of the page and its record. What other pages led to, what is known already and the budgets are
+//! weighed by the ledger. Promise: every arrival comes out again, as a discovery.
 
 use std::sync::Arc;
 
@@ -152,7 +151,7 @@ impl Arrival {
     }
 }
 
-/// Admits pages and images.
+/// Selects links and images.
 pub trait SelectLinks<'s> {
     /// Follows `settings`; pages are due again as `recrawl` says.
     fn select_links(

@@ -1,6 +1,6 @@
-//! `deliver`: faces to the object store: crops, thumbnail, quality.
+//! `store_crops`: crops of faces and the thumbnail to the object store, with the quality of each face measured.
 //!
-//! Promise: when a delivery comes out, everything that the results will say exists; its pixels are taken down either way.
+//! Promise: when a detected frame comes out, every object that its results line names exists; its pixels are evicted either way.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::pixel_cache::PixelCache;
 use crate::tenant_store::TenantStore;
 use faceflow_pixels::DeliverSettings;
 
-/// Delivers faces.
+/// Stores crops.
 pub trait StoreCrops<'s> {
-    /// Puts crops and thumbnail on `tenant_store`.
+    /// Puts crops and thumbnail into `tenant_store`.
     fn store_crops(
         self,
         tenant_store: TenantStore,
@@ -59,7 +59,7 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
                 Ok(delivered)
             }
         };
-        let mapped = self.map_async(Pipeline, "deliver", executor, (Limits::finishing(64), |_| 0, job));
+        let mapped = self.map_async(Pipeline, "store_crops", executor, (Limits::finishing(64), |_| 0, job));
         let clear = move |mut frame: Frame| {
             pixel_cache.remove(frame.pixels.take());
             frame

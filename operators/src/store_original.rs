@@ -1,7 +1,7 @@
-//! `keep`: original bytes to the object store, before anything is said about them.
+//! `store_original`: original bytes to the object store, before the fact that names them.
 //!
-//! Every distinct picture that decodes is kept under its content address: retries, twins and restarts read it back from
-//! there instead of asking the web again. Promise: when an image comes out, its bytes are durable.
+//! Every distinct picture that decodes is stored under its content address: retries, duplicates that take over and restarts read
+//! it back from there instead of asking the web again. Promise: when an image comes out, its bytes are durable.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::decode::DecodedImage;
 use crate::pixel_cache::PixelCache;
 use crate::tenant_store::TenantStore;
 
-/// Keeps originals.
+/// Stores originals.
 pub trait StoreOriginal<'s> {
-    /// Puts each picture's bytes on `tenant_store`. A picture whose bytes cannot be kept leaves `pixel_cache`.
+    /// Puts each picture's bytes into `tenant_store`. A picture whose bytes cannot be stored leaves `pixel_cache`.
     fn store_original(
         self,
         tenant_store: TenantStore,
@@ -46,7 +46,7 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
             }
         };
         let limits = Limits::finishing(64);
-        let (kept, lost) = self.map_async(Pipeline, "keep", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (kept, lost) = self.map_async(Pipeline, "store_original", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
         let lost = lost.map(move |lost| {
             pixel_cache.remove(lost.record.kept.frame.pixels);
             Lost { record: lost.record.kept.image, fault: lost.fault }

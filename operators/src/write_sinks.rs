@@ -1,4 +1,4 @@
-//! `drain`: hands delivered detections to a sink, by the frontier.
+//! `write_sinks`: writes detections to a sink of the user's, and flushes it by the frontier.
 //!
 //! All detections of the cluster meet at one worker and are written on a blocking thread, one call at a time. Promise: a
 //! detection goes on only after its sink has taken it, and a flush at `t` follows every write before `t`.
@@ -20,20 +20,20 @@ use timely::dataflow::operators::generic::operator::Operator;
 /// A sink that workers share.
 pub type SharedSink = Arc<Mutex<Box<dyn Sink>>>;
 
-/// Hands detections to sinks.
+/// Writes detections to sinks.
 pub trait WriteSinks<'s> {
-    /// Writes to `sink` and passes the deliveries on.
+    /// Writes to `sink` and passes the frames on.
     fn write_to(self, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame>;
 }
 
 impl<'s> WriteSinks<'s> for Flow<'s, DetectedFrame> {
     fn write_to(self, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame> {
         let (scope, executor) = (self.scope(), executor.clone());
-        self.unary_frontier(Exchange::new(|_: &DetectedFrame| 0), "drain", move |_, info| {
+        self.unary_frontier(Exchange::new(|_: &DetectedFrame| 0), "write_sinks", move |_, info| {
             let first = scope.worker().index() == 0;
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let mut in_flight =
-                InFlight::<Vec<(Capability<Time>, DetectedFrame)>, ()>::new(&executor, "drain", operator);
+                InFlight::<Vec<(Capability<Time>, DetectedFrame)>, ()>::new(&executor, "write_sinks", operator);
             let mut waiting: Vec<(Capability<Time>, DetectedFrame)> = Vec::new();
             let mut flushed: Time = 0;
             move |(input, frontier), output| {

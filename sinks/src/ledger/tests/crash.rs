@@ -1,4 +1,4 @@
-//! What was acknowledged survives: a real process is killed with SIGKILL, and a copy of the files is opened mid-in_flight.
+//! What was acknowledged survives: a real process is killed with SIGKILL, and a copy of the files is opened in mid-flight.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! PageVersion rows into the working set: one by one from a file, many at a time from a server.
+//! Reading rows into the working set: one by one from a file, many at a time from a server.
 
 use std::sync::LazyLock;
 
