@@ -45,12 +45,12 @@ impl Reload {
         let hangups =
             hangups.inspect_err(|error| tracing::warn!("SIGHUP cannot be caught, it ends the process: {error}"));
         let file = self.file.map(Rested::new);
-        let desk = Desk { file, read: self.read, settings, live, missing: false, began: Instant::now() };
-        runtime.spawn(desk.follow(hangups.ok()));
+        let watch = SettingsWatch { file, read: self.read, settings, live, missing: false, began: Instant::now() };
+        runtime.spawn(watch.follow(hangups.ok()));
     }
 }
 
-struct Desk {
+struct SettingsWatch {
     file: Option<Rested>,
     read: Arc<Read>,
     /// What is in force.
@@ -60,7 +60,7 @@ struct Desk {
     began: Instant,
 }
 
-impl Desk {
+impl SettingsWatch {
     async fn follow(mut self, mut hangups: Option<Signal>) {
         loop {
             let watched = self.file.is_some();
@@ -73,7 +73,7 @@ impl Desk {
                 self
             });
             match looked.await {
-                Ok(desk) => self = desk,
+                Ok(watch) => self = watch,
                 Err(error) => return tracing::error!("settings are not reloaded any more: {error}"),
             }
         }

@@ -46,7 +46,8 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
             }
         };
         let limits = Limits::finishing(64);
-        let (kept, lost) = self.map_async(Pipeline, "store_original", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (kept, lost) =
+            self.map_async(Pipeline, "store_original", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
         let lost = lost.map(move |lost| {
             pixel_cache.remove(lost.record.kept.frame.pixels);
             Lost { record: lost.record.kept.image, fault: lost.fault }

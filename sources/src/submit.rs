@@ -106,7 +106,7 @@ struct Refusal {
     why: String,
 }
 
-struct Desk {
+struct Acceptor {
     inbox: Mutex<File>,
     /// How much of the inbox is on disk, whole lines all of it.
     kept: Arc<AtomicU64>,
@@ -145,12 +145,13 @@ impl Submissions {
         };
         let digest = Sha256::digest(&token).into();
         let sites_max = settings.sites_max;
-        let desk = Arc::new(Desk { inbox: Mutex::new(file), kept, parse, token: digest, sites_max, url_max_bytes });
+        let acceptor =
+            Arc::new(Acceptor { inbox: Mutex::new(file), kept, parse, token: digest, sites_max, url_max_bytes });
         let routes = Router::new()
             .route("/v1/sites", post(submit))
             .layer(DefaultBodyLimit::max(settings.body_max_bytes))
-            .layer(from_fn_with_state(Arc::clone(&desk), admit))
-            .with_state(desk);
+            .layer(from_fn_with_state(Arc::clone(&acceptor), admit))
+            .with_state(acceptor);
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let limit = Duration::from_millis(settings.timeout_ms);
@@ -228,31 +229,32 @@ impl Read for Kept {
 }
 
 /// Lets requests with the token through, before anything of their body is read.
-async fn admit(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Result<Response, Problem> {
-    desk.admit(request.headers())?;
+async fn admit(State(acceptor): State<Arc<Acceptor>>, request: Request, next: Next) -> Result<Response, Problem> {
+    acceptor.admit(request.headers())?;
     Ok(next.run(request).await)
 }
 
 async fn submit(
-    State(desk): State<Arc<Desk>>,
+    State(acceptor): State<Arc<Acceptor>>,
     Extension(Deadline(by)): Extension<Deadline>,
     request: Request,
 ) -> Result<(StatusCode, Json<Receipt>), Problem> {
     let late = |_| (StatusCode::REQUEST_TIMEOUT, "the submission came too slowly (submit.timeout_ms)".to_owned());
     let arrived = timeout_at(by, Json::<Submission>::from_request(request, &())).await.map_err(late)?;
     let Json(submission) = arrived.map_err(|refused| (refused.status(), refused.body_text()))?;
-    if submission.sites.len() > desk.sites_max {
-        let why = format!("{} sites; at most {} at once (submit.sites_max)", submission.sites.len(), desk.sites_max);
+    if submission.sites.len() > acceptor.sites_max {
+        let why =
+            format!("{} sites; at most {} at once (submit.sites_max)", submission.sites.len(), acceptor.sites_max);
         return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
     }
-    let receipt = tokio::task::spawn_blocking(move || desk.keep(submission.sites));
+    let receipt = tokio::task::spawn_blocking(move || acceptor.keep(submission.sites));
     let receipt = receipt.await.map_err(io::Error::other).flatten();
     let receipt = receipt.map_err(|error| (StatusCode::INSUFFICIENT_STORAGE, format!("the inbox: {error}")))?;
     let status = if receipt.accepted > 0 { StatusCode::ACCEPTED } else { StatusCode::UNPROCESSABLE_ENTITY };
     Ok((status, Json(receipt)))
 }
 
-impl Desk {
+impl Acceptor {
     /// Compares digests, so that the time it takes says nothing about the token.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let said = headers.get(header::AUTHORIZATION).and_then(|value| {

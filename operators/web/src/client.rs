@@ -19,7 +19,7 @@ use url::Url;
 
 use super::body::{self, Deadline, Limit};
 use super::guard::{CheckedNames, Guard};
-use super::hosts::{Hosts, Visitor};
+use super::host_limiter::{HostLimiter, RequestPermit};
 use super::memory::{BodyMemory, Held};
 use super::robots::Robots;
 use super::settings::{FetchSettings, SizeLimit};
@@ -34,7 +34,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     http: reqwest::Client,
     guard: Arc<Guard>,
-    hosts: Hosts,
+    hosts: HostLimiter,
     robots: Robots,
     opt_outs: OptOuts,
     memory: Arc<BodyMemory>,
@@ -87,7 +87,7 @@ impl Client {
             .http1_max_headers(settings.headers_max)
             .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
             .build()?;
-        let (hosts, robots) = (Hosts::new(&live), Robots::new(&live));
+        let (hosts, robots) = (HostLimiter::new(&live), Robots::new(&live));
         let (opt_outs, memory) = (OptOuts::new(&settings), Arc::new(BodyMemory::new(settings.memory_max_bytes)));
         Ok(Self(Arc::new(Inner { settings: live, clock, http, guard, hosts, robots, opt_outs, memory })))
     }
@@ -169,7 +169,7 @@ impl Inner {
         let mut passed = vec![];
         url.set_fragment(None);
         loop {
-            let (_visitor, held) = self.enter(&url, errand, &settings).await?;
+            let (_permit, held) = self.enter(&url, errand, &settings).await?;
             let start = Instant::now();
             let deadline = Deadline { at: start + left, total_ms: settings.total_timeout_ms };
             let next = match self.ask(&url, errand, &settings, (deadline, held)).await? {
@@ -189,7 +189,12 @@ impl Inner {
     }
 
     /// Waits until `url` may be asked, if it may, and until there is memory for an answer.
-    async fn enter(&self, url: &Url, errand: Errand<'_>, settings: &FetchSettings) -> Result<(Visitor, Held), Fault> {
+    async fn enter(
+        &self,
+        url: &Url,
+        errand: Errand<'_>,
+        settings: &FetchSettings,
+    ) -> Result<(RequestPermit, Held), Fault> {
         self.guard.check(url).await?;
         let delay = match errand {
             Errand::Get(..) if settings.respect_robots => self.robots.admit(url, |file| self.rules(file)).await?,
@@ -197,8 +202,8 @@ impl Inner {
         };
         let address = self.guard.address(url).await?;
         // Memory comes last: whoever waits for a host's pace holds none.
-        let visitor = self.hosts.enter(&Origin::of(url), address, delay).await;
-        Ok((visitor, self.memory.share().await))
+        let permit = self.hosts.enter(&Origin::of(url), address, delay).await;
+        Ok((permit, self.memory.share().await))
     }
 
     /// The body of a robots.txt. Boxed, because asking for a page asks for its rules first.

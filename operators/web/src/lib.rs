@@ -2,13 +2,13 @@
 //!
 //! It exists so that no other part has to distrust the network: addresses are checked before a connection is made
 //! ([`guard`]), robots.txt and opt-outs are obeyed ([`robots`], [`opt_out`]), hosts and the machines behind them are not
-//! crowded ([`hosts`]), and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete
+//! crowded ([`host_limiter`]), and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete
 //! answer of a server we were allowed to ask, or a [`Fault`] that says why not.
 
 pub mod client;
 pub mod files;
 pub mod guard;
-pub mod hosts;
+pub mod host_limiter;
 pub mod opt_out;
 pub mod robots;
 pub mod settings;

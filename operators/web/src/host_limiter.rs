@@ -2,7 +2,7 @@
 //!
 //! A host is slower than we are and shared with people, and one machine often serves many hosts. Promise: at no moment more
 //! requests than the settings allow, and never two starts at one host or address closer together than its delay. Runs on
-//! tokio's time alone, so a paused clock moves it.
+//! tokio's time alone, so a paused clock paces it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,49 +19,49 @@ use super::settings::FetchSettings;
 
 /// Every host and address that is being asked, or was a moment ago.
 #[derive(Debug)]
-pub struct Hosts {
+pub struct HostLimiter {
     all: Arc<Semaphore>,
     settings: Reloadable<FetchSettings>,
-    hosts: Mutex<Doors<Origin>>,
-    addresses: Mutex<Doors<IpAddr>>,
+    hosts: Mutex<Limiters<Origin>>,
+    addresses: Mutex<Limiters<IpAddr>>,
 }
 
-/// The doors of one kind, by whose they are.
+/// The limiters of one kind, by host or by address.
 #[derive(Debug)]
-struct Doors<K> {
-    known: HashMap<K, Arc<Door>>,
-    /// How many may be inside each.
-    inside_max: usize,
+struct Limiters<K> {
+    known: HashMap<K, Arc<Limiter>>,
+    /// Requests under way at each, at most.
+    in_flight_max: usize,
     known_max: usize,
-    /// How many doors there may be before the idle ones are forgotten.
+    /// How many limiters there may be before the idle ones are forgotten.
     sweep_at: usize,
 }
 
-/// Where requests to one host or address enter.
+/// The limits of one host or address.
 #[derive(Debug)]
-struct Door {
-    inside: Arc<Semaphore>,
-    /// When the next request may start. Held by the one request whose turn it is.
+struct Limiter {
+    permits: Arc<Semaphore>,
+    /// When the next request may start. Held by the one request key turn it is.
     next: tokio::sync::Mutex<Instant>,
 }
 
-/// The right to have one request under way; dropping it ends the request.
+/// A permit for one request; dropping it says that the request has ended.
 #[derive(Debug)]
-pub struct Visitor {
-    _doors: [Arc<Door>; 2],
-    _inside: [OwnedSemaphorePermit; 2],
+pub struct RequestPermit {
+    _doors: [Arc<Limiter>; 2],
+    _permits: [OwnedSemaphorePermit; 2],
     _all: OwnedSemaphorePermit,
 }
 
-impl Hosts {
+impl HostLimiter {
     /// Politeness by these settings.
     pub fn new(settings: &Reloadable<FetchSettings>) -> Self {
         let FetchSettings { concurrency, per_host, per_ip, hosts_max, .. } = *settings.get();
         Self {
             all: Arc::new(Semaphore::new(concurrency)),
             settings: settings.clone(),
-            hosts: Mutex::new(Doors::new(per_host, hosts_max)),
-            addresses: Mutex::new(Doors::new(per_ip, hosts_max)),
+            hosts: Mutex::new(Limiters::new(per_host, hosts_max)),
+            addresses: Mutex::new(Limiters::new(per_ip, hosts_max)),
         }
     }
 
@@ -70,10 +70,10 @@ impl Hosts {
     /// The place at the address is taken after that at the host, and the place among all requests last, so that what makes us
     /// wait keeps nobody else waiting; and each within the turns of what was taken before, so that a long wait for it does not
     /// bunch up starts.
-    pub async fn enter(&self, origin: &Origin, address: IpAddr, delay: Duration) -> Visitor {
-        let doors = [lock(&self.hosts).door(origin), lock(&self.addresses).door(&address)];
-        let (inside, all) = {
-            let [host, address] = &doors;
+    pub async fn enter(&self, origin: &Origin, address: IpAddr, delay: Duration) -> RequestPermit {
+        let limiters = [lock(&self.hosts).limiter(origin), lock(&self.addresses).limiter(&address)];
+        let (permits, all) = {
+            let [host, address] = &limiters;
             let (at_host, mut host_next) = host.turn().await;
             let (at_address, mut address_next) = address.turn().await;
             let all = permit(&self.all).await;
@@ -82,52 +82,52 @@ impl Hosts {
             *address_next = now + Duration::from_millis(settings.ip_delay_ms);
             ([at_host, at_address], all)
         };
-        Visitor { _doors: doors, _inside: inside, _all: all }
+        RequestPermit { _doors: limiters, _permits: permits, _all: all }
     }
 }
 
-fn lock<K>(doors: &Mutex<Doors<K>>) -> MutexGuard<'_, Doors<K>> {
-    doors.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<K>(limiters: &Mutex<Limiters<K>>) -> MutexGuard<'_, Limiters<K>> {
+    limiters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Clone + Eq + Hash> Doors<K> {
-    fn new(inside_max: usize, known_max: usize) -> Self {
-        Self { known: HashMap::new(), inside_max, known_max, sweep_at: known_max }
+impl<K: Clone + Eq + Hash> Limiters<K> {
+    fn new(in_flight_max: usize, known_max: usize) -> Self {
+        Self { known: HashMap::new(), in_flight_max, known_max, sweep_at: known_max }
     }
 
-    fn door(&mut self, whose: &K) -> Arc<Door> {
-        if let Some(door) = self.known.get(whose) {
-            return Arc::clone(door);
+    fn limiter(&mut self, key: &K) -> Arc<Limiter> {
+        if let Some(limiter) = self.known.get(key) {
+            return Arc::clone(limiter);
         }
         let now = Instant::now();
         if self.known.len() >= self.sweep_at {
             self.sweep(now);
         }
-        let (inside, next) = (Arc::new(Semaphore::new(self.inside_max)), tokio::sync::Mutex::new(now));
-        let door = Arc::new(Door { inside, next });
-        self.known.insert(whose.clone(), Arc::clone(&door));
-        door
+        let (permits, next) = (Arc::new(Semaphore::new(self.in_flight_max)), tokio::sync::Mutex::new(now));
+        let limiter = Arc::new(Limiter { permits, next });
+        self.known.insert(key.clone(), Arc::clone(&limiter));
+        limiter
     }
 
-    /// Forgets idle doors. Doubling the distance to the next sweep keeps the cost per door constant when few are idle.
+    /// Forgets idle limiters. Doubling the distance to the next sweep keeps the cost per limiter constant when few are idle.
     fn sweep(&mut self, now: Instant) {
-        self.known.retain(|_, door| !door.is_idle(now));
+        self.known.retain(|_, limiter| !limiter.is_idle(now));
         self.sweep_at = self.known_max.max(2 * self.known.len());
     }
 }
 
-impl Door {
-    /// A place inside, once there is one and its delay has passed; and the turn, which others wait for while it is held.
+impl Limiter {
+    /// A permit, once there is one and the delay has passed; and the lock on the next start, which others wait for.
     async fn turn(&self) -> (OwnedSemaphorePermit, tokio::sync::MutexGuard<'_, Instant>) {
-        let inside = permit(&self.inside).await;
+        let permits = permit(&self.permits).await;
         let next = self.next.lock().await;
         if *next > Instant::now() {
             sleep_until(*next).await;
         }
-        (inside, next)
+        (permits, next)
     }
 
-    /// Nobody is here or waits, and the delay after the last request has passed. Only the map's own handle is left then.
+    /// No request is under way or waits, and the delay after the last one has passed. Only the map's own handle is left then.
     fn is_idle(self: &Arc<Self>, now: Instant) -> bool {
         Arc::strong_count(self) == 1 && self.next.try_lock().is_ok_and(|next| *next <= now)
     }
@@ -144,10 +144,10 @@ mod tests {
 
     use url::Url;
 
-    fn hosts(change: fn(&mut FetchSettings)) -> Arc<Hosts> {
+    fn hosts(change: fn(&mut FetchSettings)) -> Arc<HostLimiter> {
         let mut settings = FetchSettings::default();
         change(&mut settings);
-        Arc::new(Hosts::new(&settings.into()))
+        Arc::new(HostLimiter::new(&settings.into()))
     }
 
     fn origin(name: &str) -> Origin {
@@ -158,12 +158,12 @@ mod tests {
         [9, 9, 9, n].into()
     }
 
-    async fn enter(hosts: &Hosts, name: &str, ip: u8, delay_ms: u64) -> Visitor {
+    async fn enter(hosts: &HostLimiter, name: &str, ip: u8, delay_ms: u64) -> RequestPermit {
         hosts.enter(&origin(name), address(ip), Duration::from_millis(delay_ms)).await
     }
 
     /// When a request to each of these hosts at these addresses started, in milliseconds, each lasting 10 ms.
-    async fn starts_at(hosts: &Hosts, visits: impl IntoIterator<Item = (String, u8)>) -> Vec<u64> {
+    async fn starts_at(hosts: &HostLimiter, visits: impl IntoIterator<Item = (String, u8)>) -> Vec<u64> {
         let begin = Instant::now();
         let visit = |(name, ip): (String, u8)| async move {
             let _here = enter(hosts, &name, ip, 0).await;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// When each of `count` requests to one host started, in milliseconds, each lasting `work_ms`.
-    async fn starts(hosts: &Arc<Hosts>, count: usize, (delay_ms, work_ms): (u64, u64)) -> Vec<u64> {
+    async fn starts(hosts: &Arc<HostLimiter>, count: usize, (delay_ms, work_ms): (u64, u64)) -> Vec<u64> {
         let begin = Instant::now();
         let request = |_| {
             let hosts = Arc::clone(hosts);
