@@ -4,7 +4,7 @@
 //! that came from the web is escaped, and only http and https addresses become links. It follows the log: where nothing was
 //! added, nothing is read but that; where nothing that it shows has changed, nothing is written.
 
-mod follow;
+pub(crate) mod follow;
 mod gather;
 mod html;
 mod settings;

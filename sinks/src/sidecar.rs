@@ -66,6 +66,10 @@ pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<u
     }
 }
 
+/// Where the next part of the log ends, from after ?1.
+pub(crate) const END: &str =
+    "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 AND tenant = ?2 ORDER BY seq LIMIT ?3) w";
+
 /// A part of the log that was not followed yet.
 struct Changed {
     /// Where it ends.
@@ -80,8 +84,7 @@ fn changed(reader: &Reader, moment: &Moment<'_>) -> Result<Option<Changed>, Trou
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
     let from = moment.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
     // Facts of another tenant may be visible before older ones of ours are.
-    let end = "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 AND tenant = ?2 ORDER BY seq LIMIT ?3) w";
-    let upto = moment.one(end, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let upto = moment.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
     // A picture's faces are also those of the pictures that it stands for.
     let sql = "SELECT picture FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL

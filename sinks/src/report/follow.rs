@@ -98,9 +98,10 @@ impl Counts {
 }
 
 /// The last fact of the tenant after a position, and when it was written.
+pub(crate) const LAST: &str = "SELECT seq, at_ms FROM facts WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT 1";
+
 fn last(reader: &Reader, moment: &Moment<'_>, after: i64) -> Result<Option<(i64, i64)>, Trouble> {
-    let sql = "SELECT seq, at_ms FROM facts WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT 1";
-    moment.one(sql, values![reader.tenant_id(), after], |row| Ok((row.get(0)?, row.get(1)?)))
+    moment.one(LAST, values![reader.tenant_id(), after], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The blocks of which the facts in (`from`, `upto`] may have changed what is counted: of the entries they name, of the pictures

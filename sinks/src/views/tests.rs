@@ -10,13 +10,19 @@ use futures::future::join_all;
 
 use super::*;
 use crate::ledger::Place;
-use crate::ledger::database::values;
+use crate::ledger::database::{Moment, values};
 use crate::ledger::tests::place::{Home, both};
 use crate::ledger::tests::{Rig, content, delivered, image, kept, retry, wait};
 use crate::objects::Objects;
+use crate::report::follow::LAST;
+use crate::sidecar::END;
 use faceflow_core::ledger::Ledger;
 
-both![nothing_new_costs_nothing_and_little_costs_little, what_was_not_written_is_written_next_time];
+both![
+    nothing_new_costs_nothing_and_little_costs_little,
+    the_end_of_the_log_is_found_without_reading_it,
+    what_was_not_written_is_written_next_time,
+];
 
 /// A store that counts what is asked of it, and takes nothing while it is full.
 struct Counting {
@@ -162,4 +168,26 @@ fn what_was_not_written_is_written_next_time() {
     wait(ledger.append(retry(image("/b"), 6))).expect("is legal");
     wait(views.write()).expect("writes");
     assert_eq!(store.asked(), (0, 0), "the same failure again");
+}
+
+fn the_end_of_the_log_is_found_without_reading_it() {
+    let rig = Rig::showing(vec![image("/a")]);
+    for sql in [LAST, END] {
+        let plan = rig.reader().read(|moment| match moment {
+            Moment::Sqlite(_) => {
+                let values = &values![1_i64, 1_i64, 1_i64][..if sql.contains("?3") { 3 } else { 2 }];
+                moment.list(&format!("EXPLAIN QUERY PLAN {sql}"), values, |row| row.get::<String>(3))
+            }
+            Moment::Postgres(_) => {
+                // Of so few rows a server would rather read all.
+                moment.batch("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
+                let sql = sql.replace("?1", "1").replace("?2", "1").replace("?3", "1");
+                moment.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
+            }
+        });
+        let plan = plan.expect("explains").join("\n");
+        let found = plan.contains("SEARCH facts USING INTEGER PRIMARY KEY (rowid>?)")
+            || plan.contains("facts_pkey on facts") && plan.contains("Index Cond: (seq >");
+        assert!(found && !plan.contains("Sort") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+    }
 }
