@@ -8,8 +8,8 @@ use crate::ledger::sql::Sql;
 pub const THESE_MAX: usize = 32;
 
 /// The next entries of a kind by URL: from after ?3, ?4 of them. No index is named, since a state of an older format has none for
-/// this and can be read nevertheless, if slowly. A server has them in order by the first 500 characters only,
-/// since what an index holds is limited there, and sorts those that share them.
+/// this and can be read nevertheless, if slowly. A server has them in order by the first 500 characters only, since what an index
+/// holds is limited there, and sorts those that share them.
 const NEXT: Sql = Sql {
     sqlite: "(SELECT * FROM entries WHERE tenant = ?1 AND kind = ?2 AND url > ?3
         ORDER BY url LIMIT ?4) e",
