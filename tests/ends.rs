@@ -54,7 +54,12 @@ fn the_second_interrupt_ends_the_process_at_once_and_a_hangup_ends_a_run() {
         let ended = running.finish();
         assert_eq!(ended.code(), Some(status), "{second}: {}", ended.stderr);
     }
-    let running = signal_to_run(&faceflow, &web, &site.url("/"));
+    // Under nohup the test is deaf to it, and would hand that on.
+    let hearing = Faceflow::new("/usr/bin/env", folder.path()).deadline(Duration::from_secs(20));
+    let asked = web.log().total();
+    let words = ["--default-signal=HUP", env!("CARGO_BIN_EXE_faceflow"), "run", &site.url("/")];
+    let running = hearing.start(&[&words[..], &LOCAL].concat());
+    web.log().wait_for(LIMIT, |requests| requests.len() >= asked + 2);
     running.signal("HUP");
     assert_eq!(running.finish().status.signal(), Some(1), "like any program");
 
@@ -229,6 +234,9 @@ impl Detector for Down {
     }
 }
 
+/// What is done to a file that holds these bytes; the last ones are those of another picture.
+type Damage = fn(&Path, &[u8], &[u8]);
+
 /// Pictures are kept while the engine is down, and what was kept is damaged before it is read back.
 #[test]
 fn damaged_originals_are_dead_and_named_and_never_taken_for_pictures_without_faces() {
@@ -247,7 +255,7 @@ fn damaged_originals_are_dead_and_named_and_never_taken_for_pictures_without_fac
     let out = folder.path().join("out");
     let whole: Vec<(PathBuf, Vec<u8>)> =
         kept.iter().map(|key| (out.join(key), std::fs::read(out.join(key)).expect("it is kept"))).collect();
-    let damage: [fn(&Path, &[u8], &[u8]); 4] = [
+    let damage: [Damage; 4] = [
         |file, _, _| std::fs::remove_file(file).expect("removes"),
         |file, bytes, _| std::fs::write(file, &bytes[..bytes.len() / 2]).expect("writes"),
         |file, bytes, _| std::fs::write(file, vec![7; bytes.len()]).expect("writes"),

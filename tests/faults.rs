@@ -79,8 +79,8 @@ fn a_full_output_is_retried_and_a_full_state_is_a_clear_error_and_both_go_on_whe
         let faceflow = faceflow(folder.path());
         let command = command(&starts, &[flag, &place, "--patience", "0"]);
         let ended = faceflow.run(&command);
-        let status = if part == "out" { 3 } else { 1 };
-        assert_eq!(ended.code(), Some(status), "{part}: {}", ended.stderr);
+        // There is no room for the sidecars and the report either.
+        assert_eq!(ended.code(), Some(1), "{part}: {}", ended.stderr);
         assert!(ended.stderr.contains("full") || ended.stderr.contains("No space"), "{part}: {}", ended.stderr);
         disk.resize("64m");
         let retried = faceflow.run(&[&["retry"][..], &[flag, &place]].concat());

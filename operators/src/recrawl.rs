@@ -204,9 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn a_validator_that_is_too_long_is_not_kept() {
+        let etag = |bytes: usize| {
+            let tag = "x".repeat(bytes);
+            RecrawlSettings::default().reading(&visit(None, 200, &[], Some(&tag)), 0).0.etag.map(|tag| tag.len())
+        };
+        assert_eq!([1, VALIDATOR_MAX, VALIDATOR_MAX + 1].map(etag), [Some(1), Some(VALIDATOR_MAX), None]);
+    }
+
+    #[test]
     fn impossible_values_are_refused_by_name() {
         let base = RecrawlSettings::default();
         assert_eq!(base.check(), Ok(()));
+        let always = RecrawlSettings { interval_min_ms: 7, interval_ms: 7, interval_max_ms: 7, ..base };
+        assert_eq!(always.check(), Ok(()), "an interval may be a point");
         let wrong = [
             (RecrawlSettings { interval_min_ms: 0, ..base }, "interval_min_ms"),
             (RecrawlSettings { interval_max_ms: 1, ..base }, "interval_max_ms"),

@@ -207,6 +207,110 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_is_what_it_says() {
+        for text in ["all", "3x4", "0x0"] {
+            assert_eq!(Shape::try_from(text.to_owned()).map(String::from).as_deref(), Ok(text));
+        }
+        assert_eq!(Shape::try_from("3x4".to_owned()), Ok(Shape::Bounded { listings: 3, details: 4 }));
+        for text in ["", "3", "3x", "x3", "3x4x5", "-1x2", "everything"] {
+            assert!(Shape::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let base = CrawlSettings::default();
+        assert_eq!(base.check(), Ok(()));
+        for (settings, key) in [
+            (CrawlSettings { max_pages: 0, ..base.clone() }, "max_pages"),
+            (CrawlSettings { ahead_max: 0, ..base.clone() }, "ahead_max"),
+            (CrawlSettings { ahead_per_host: 0, ..base }, "ahead_per_host"),
+        ] {
+            assert_eq!(settings.check(), Err((key, "1 or more".to_owned())));
+        }
+        assert_eq!(CrawlSettings { max_images: 0, ..CrawlSettings::default() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_found_is_taken_up_within_the_bounds() {
+        let settings = CrawlSettings { max_pages: 7, max_images: 9, ..CrawlSettings::default() };
+        let bounds = |settings: &CrawlSettings| Arrival::Removed(Key(1)).found(settings).bounds;
+        assert_eq!(bounds(&settings), Bounds { pages_max: 7, images_max: 9, shorter_ways: true });
+        let all = CrawlSettings { shape: Shape::All, ..settings };
+        assert_eq!(bounds(&all), Bounds { pages_max: 7, images_max: 9, shorter_ways: false });
+    }
+
+    #[test]
+    fn what_arrives_comes_out_again() {
+        let settings = CrawlSettings::default();
+        let listed = Arrival::Start(url("/"), Some("sites.txt".to_owned())).found(&settings);
+        assert_eq!((paths(&listed), listed.list.as_deref()), (vec!["/"], Some("sites.txt")));
+        assert_eq!(Arrival::Removed(Key(3)).found(&settings).removed, [Key(3)]);
+        let picture = Image {
+            url: url("/1.jpg"),
+            page: url("/"),
+            site: url("/"),
+            attempts: 0,
+            inline: None,
+            spared: 0,
+            alternates: vec![],
+            version: None,
+        };
+        assert_eq!(Arrival::Picture(picture.clone()).found(&settings).images, [picture]);
+    }
+
+    #[test]
+    fn what_a_start_page_chooses_is_not_chosen_again_by_what_it_leads_to() {
+        let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
+        let start = Arrival::Start(url("/"), None).found(&settings);
+        assert_eq!(start.pages[0].skip, []);
+        let listings = visit(&start.pages[0], &["/l1", "/l2", "/l3"]).found(&settings);
+        let chosen = ["/l1", "/l2"].map(|path| Key::page(&url(path)));
+        assert!(listings.pages.iter().all(|page| page.skip == chosen && page.depth == 1));
+        let details = visit(&listings.pages[0], &["/d1"]).found(&settings);
+        assert_eq!(details.pages[0].skip, [], "it leads nowhere");
+        let all = CrawlSettings { shape: Shape::All, ..settings.clone() };
+        assert_eq!(visit(&start.pages[0], &["/l1"]).found(&all).pages[0].skip, []);
+        let Arrival::Visit(sitemap) = visit(&start.pages[0], &["/l1"]) else { panic!("it is one") };
+        let entries = Arrival::Visit(Visit { kind: PageKind::Listing, ..sitemap }).found(&settings);
+        assert_eq!((entries.pages[0].depth, &entries.pages[0].skip[..]), (0, &[][..]), "they are start pages");
+    }
+
+    /// Not even where it was redirected to.
+    #[test]
+    fn a_page_does_not_lead_to_itself() {
+        let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
+        let page = Page { site: url("/"), depth: 1, ..Page::start(url("/old")) };
+        let Arrival::Visit(moved) = visit(&page, &["/old", "/new", "/", "/other"]) else { panic!("it is one") };
+        let found = Arrival::Visit(Visit { final_url: url("/new"), ..moved }).found(&settings);
+        assert_eq!(paths(&found), ["/other"]);
+    }
+
+    #[test]
+    fn a_visit_is_due_again_and_nothing_else_is() {
+        use faceflow_core::testing::{EPOCH, simulate};
+        use timely::dataflow::operators::vec::Map;
+        use timely::dataflow::operators::{Probe, ToStream};
+        let (tell, told) = std::sync::mpsc::channel();
+        simulate(1, move |scope, executor| {
+            let start = Page::start(url("/"));
+            let arrivals = [visit(&start, &["/a"]), Arrival::Removed(Key(1)), Arrival::Start(url("/"), None)];
+            let arrivals: Flow<'_, Arrival> = arrivals.to_stream(scope).container::<Vec<_>>();
+            let (crawl, recrawl) = (Reloadable::from(CrawlSettings::default()), Reloadable::from(RecrawlSettings::default()));
+            let found = arrivals.select_links(crawl, recrawl, Arc::clone(&executor.clock));
+            let sent =
+                found.map(move |found| tell.send((found.visit.is_some(), found.again)).expect("somebody listens"));
+            sent.probe().0
+        });
+        let told: Vec<_> = told.iter().collect();
+        let interval_ms = RecrawlSettings::default().interval_ms;
+        assert_eq!(told.len(), 3);
+        for (visited, again) in told {
+            assert_eq!(again.map(|(_, due)| due), visited.then_some(EPOCH + interval_ms));
+        }
+    }
+
+    #[test]
     fn a_bounded_crawl_follows_its_shape_and_chooses_nothing_twice() {
         let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
         let start = Arrival::Start(url("/"), None).found(&settings);

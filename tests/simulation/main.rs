@@ -157,7 +157,9 @@ impl Trial {
     /// Everything, from the first site to the last look.
     fn go(&mut self) {
         self.lives(None);
-        check(&self.world, self.folder.path(), self.history);
+        if self.world.plan.redrive || self.world.plan.recrawl {
+            check(&self.world, self.folder.path(), self.history);
+        }
         if self.world.plan.redrive {
             *lock(&self.world.tried) = Oracle::of(&self.world).tried();
             self.world.mended.store(true, Relaxed);

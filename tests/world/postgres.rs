@@ -46,6 +46,7 @@ impl Server {
     }
 
     /// One of a test's own that waits for its disk at every commit, as servers do; or nothing, with the reason printed.
+    #[allow(dead_code)]
     pub fn durable() -> Option<Self> {
         Self::start_with("-c fsync=on")
     }

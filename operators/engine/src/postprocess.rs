@@ -99,6 +99,30 @@ mod tests {
     }
 
     #[test]
+    fn overlap_is_the_shared_area_over_the_area_of_both() {
+        let (a, b, far) = ([1.0, 2.0, 4.0, 7.0], [2.0, 3.0, 6.0, 8.0], [40.0, 50.0, 60.0, 70.0]);
+        let near = |found: f32, expected: f32| assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+        // 3 x 5 and 4 x 5, sharing 2 x 4.
+        near(PLAIN.iou(&a, &b), 8.0 / 27.0);
+        near(PLAIN.iou(&b, &a), 8.0 / 27.0);
+        near(PLAIN.iou(&a, &a), 1.0);
+        near(PLAIN.iou(&a, &far), 0.0);
+        // 3.5 x 5.5 and 4.5 x 5.5, sharing 2.5 x 4.5.
+        near(Nms { inclusive: 0.5, ..PLAIN }.iou(&a, &b), 11.25 / 32.75);
+        near(PLAIN.iou(&[1.0; 4], &[1.0; 4]), 0.0);
+    }
+
+    #[test]
+    fn a_box_without_width_or_height_is_dropped_and_landmarks_are_rounded_where_they_lie() {
+        let flat = [face([1.0, 5.0, 9.0, 5.0], 0.9), face([5.0, 1.0, 5.0, 9.0], 0.9), face([6.0, 9.0, 5.0, 8.0], 0.9)];
+        assert_eq!(finish(flat.to_vec(), [100, 50]), []);
+        let points = [[-3.000_1, 120.000_3]; 5];
+        let leaving = Face { landmarks: Some(points), ..face([10.0, 20.0, 30.0, 40.0], 1.5) };
+        let out = finish(vec![leaving], [100, 50]);
+        assert_eq!((out[0].score, out[0].landmarks), (1.0, Some([[-3.0, 120.000_49]; 5])));
+    }
+
+    #[test]
     fn a_face_that_is_suppressed_suppresses_none() {
         let row = |x: f32, score| face([x, 0.0, x + 10.0, 10.0], score);
         assert_eq!(PLAIN.keep_best(vec![row(0.0, 0.9), row(3.0, 0.8), row(6.0, 0.7)]).len(), 2);

@@ -142,6 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn rules_hold_what_their_patterns_hold() {
+        let bytes = |rules: &str| Rules::parse(format!("user-agent: *\n{rules}").as_bytes(), "faceflow").bytes();
+        let (short, long) = (bytes("disallow: /ab\n"), bytes("disallow: /abcdefghijkl\n"));
+        assert_eq!(Rules::none().bytes(), 0);
+        assert!(short > 16 && long == short + 10, "{short} and {long}");
+        assert_eq!(bytes("disallow: /ab\ndisallow: /cd\n"), 2 * short);
+    }
+
+    #[test]
     fn the_longest_match_wins_and_a_tie_allows() {
         let body =
             b"User-agent: *\nDisallow: /a\nAllow: /a/b\nDisallow: /c\nAllow: /c\nDisallow: /*.gif$\nDisallow: /%7Ejoe";
