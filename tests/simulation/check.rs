@@ -18,6 +18,7 @@ use crate::support;
 pub fn after_history(world: &World, folder: &Path) {
     let ledger = StateLedger::open(&folder.join("state"), "default", &settings(world).ledger).expect("a ledger");
     assert_eq!(ledger.audit(5), Ok(vec![]), "at the end");
+    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]), "the rows that the log alone leads to");
     // The counts follow every step; here they are counted from what users see of each row.
     let counted = (recount(folder, Kind::Pages), recount(folder, Kind::Images));
     assert_eq!(ledger.tally(), Ok(counted), "what is counted is what is there");
