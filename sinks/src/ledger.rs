@@ -1,8 +1,8 @@
 //! The ledger, in SQLite or PostgreSQL: one file per state directory for one process, or a database that runs share.
 //!
 //! Facts go through one thread that commits whatever waits as one transaction; readers have connections of their own and
-//! never block it. What a fact does to the books is written once (`books.rs` and its sisters), over the two databases of
-//! `database.rs`. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`,
+//! never block it. What a fact does is written once, over rows in memory (`transaction.rs` and what it names), for both databases
+//! of `database.rs`. The promise: once an append has resolved, its fact survives `kill -9`, and with `durability = "power"`,
 //! as on any server, a power cut too; a fact that breaks a promise is refused and leaves no trace.
 
 mod alternates;

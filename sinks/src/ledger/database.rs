@@ -1,8 +1,9 @@
-//! The two databases that a ledger can be in, as the books need them: one dialect of statements, values of five kinds.
+//! The two databases that a ledger can be in, as transactions see them.
 //!
-//! Statements are written as SQLite takes them; what PostgreSQL says otherwise is put right in `postgres/dialect.rs` and
-//! nowhere else. A [`Moment`] is an open transaction: everything seen through it is of one moment, and what was written
-//! through it is there as a whole or not at all.
+//! Rows that facts change are read and written by `working_set/`, in the words of each database. What is asked here is the same for
+//! both but for the name of a parameter: `?1` is `$1` on a server (`postgres/dialect.rs`, which also takes out which index a file is to
+//! use). A [`Moment`] is an open transaction: everything seen through it is of one moment, and what was written through it is there as
+//! a whole or not at all.
 
 use std::rc::Rc;
 

@@ -7,7 +7,7 @@
 
 mod flush;
 mod ids;
-mod load;
+pub(super) mod load;
 mod prefetch;
 mod rows;
 mod sequences;

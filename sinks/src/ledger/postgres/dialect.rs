@@ -7,12 +7,9 @@ use std::fmt::Write;
 const NOT_INDEXED: &str = " NOT INDEXED";
 const INDEXED_BY: &str = " INDEXED BY ";
 
-/// A file has one writer, so its rows have no holder; a server's have a column for it.
-const NO_HOLDER: &str = "NULL AS run";
-
 /// The statement as PostgreSQL takes it. No literal of ours contains a question mark.
 pub(super) fn translate(sql: &str) -> String {
-    let mut sql = sql.replace(NOT_INDEXED, "").replace(NO_HOLDER, "run");
+    let mut sql = sql.replace(NOT_INDEXED, "");
     while let Some(at) = sql.find(INDEXED_BY) {
         let name = &sql[at + INDEXED_BY.len()..];
         let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
@@ -41,7 +38,6 @@ mod tests {
             ("SELECT a FROM t NOT INDEXED WHERE b IN (?1)", "SELECT a FROM t WHERE b IN ($1)"),
             ("FROM entries e INDEXED BY entries_open JOIN x", "FROM entries e JOIN x"),
             ("FROM a INDEXED BY i_a, b INDEXED BY i_b", "FROM a, b"),
-            ("SELECT id, NULL AS run FROM entries", "SELECT id, run FROM entries"),
         ];
         for (ours, theirs) in cases {
             assert_eq!(translate(ours), theirs);

@@ -35,11 +35,13 @@ impl Server {
     pub fn connect_writer(&self) -> Result<Client, OpenError> {
         let mut client = self.connect()?;
         // A commit that was answered is on the server's disk; one that sleeps while others wait for it is ended. Statements are
-        // planned once, whatever the arrays that they take: there is one good way to each row, by its key.
+        // planned once, whatever the arrays that they take and however little there is at that time: there is one good way to each
+        // row, by its key.
         let lease = self.settings.lease_ms;
         let session = format!(
             "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = {lease}; SET client_min_messages = warning;
-            SET plan_cache_mode = force_generic_plan; SET jit = off"
+            SET plan_cache_mode = force_generic_plan; SET jit = off;
+            SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
         );
         client.batch(&session).map_err(|error| self.refused(said(&error)))?;
         self.migrate(&mut client, STEPS.len())?;

@@ -11,7 +11,7 @@ use super::place::{Database, on};
 use super::relay::farther;
 use super::*;
 use crate::ledger::Place;
-use crate::ledger::database::Row;
+use crate::ledger::database::{Moment, Row};
 use crate::report::ReportSettings;
 
 /// Pages to write, `FACEFLOW_PAGES=20000` for a million images.
@@ -113,6 +113,7 @@ fn fill(home: &Home) -> (usize, f64) {
     let listings = (0..pages()).map(listing).collect();
     runtime.block_on(ledger.append(admitted(listings))).expect("is legal");
     let mut facts = 0;
+    let own = cpu_seconds(std::process::id().into());
     let started = Instant::now();
     runtime.block_on(async {
         let mut under_way = JoinSet::new();
@@ -135,7 +136,12 @@ fn fill(home: &Home) -> (usize, f64) {
             ended.expect("no panic");
         }
     });
-    (facts, started.elapsed().as_secs_f64())
+    let took = started.elapsed().as_secs_f64();
+    let servers: f64 = server_processes(ledger.reader()).into_iter().map(cpu_seconds).sum();
+    let own = cpu_seconds(std::process::id().into()) - own;
+    let each = |seconds: f64| seconds * 1e6 / facts as f64;
+    println!("CPU for each fact: {:.1} us here, {:.1} us at the server", each(own), each(servers));
+    (facts, took)
 }
 
 /// Counts lines, and looks now and then how much memory the process has.
@@ -251,6 +257,11 @@ impl Store for Nowhere {
 fn facts_per_second(home: Home) {
     let (facts, took) = fill(&home);
     println!("{facts} facts in {took:.2} s: {:.0} facts/s", facts as f64 / took);
+    let servers: f64 = server_processes(ledger.reader()).into_iter().map(cpu_seconds).sum();
+    let own = cpu_seconds(std::process::id().into()) - own;
+    let each = |seconds: f64| seconds * 1e6 / facts as f64;
+    println!("CPU for each fact: {:.1} us here, {:.1} us at the server", each(own), each(servers));
+    drop(ledger);
     groups(&home);
     sizes(&home);
     let started = Instant::now();
@@ -262,6 +273,24 @@ fn facts_per_second(home: Home) {
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");
     println!("results of {} images: {:.2} s", pages() * IMAGES, started.elapsed().as_secs_f64());
+}
+
+/// The processes that serve connections of this state, if it is on a server.
+fn server_processes(reader: &Reader) -> Vec<i64> {
+    let sql = "SELECT CAST(pid AS BIGINT) FROM pg_stat_activity WHERE application_name = 'faceflow'";
+    let list = |moment: &Moment<'_>| match moment {
+        Moment::Sqlite(_) => Ok(vec![]),
+        Moment::Postgres(_) => moment.list(sql, &[], |row| row.get(0)),
+    };
+    reader.read(list).expect("reads")
+}
+
+/// What a process has used of the CPU so far: what a machine that others use too can still say.
+fn cpu_seconds(process: i64) -> f64 {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { return 0.0 };
+    let (_, fields) = stat.rsplit_once(')').expect("Linux says what a process is");
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number"));
+    ticks.sum::<f64>() / 100.0
 }
 
 fn groups(home: &Home) {

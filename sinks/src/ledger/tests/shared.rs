@@ -12,6 +12,7 @@ use crate::ledger::database::Connection;
 use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::lease::Lease;
 use crate::ledger::postgres::server::Server as Known;
+use crate::ledger::working_set::load::questions;
 use crate::ledger::{OpenError, Place, Selection};
 
 fn home() -> Option<Home> {
@@ -277,6 +278,24 @@ fn a_run_that_cannot_give_a_sign_of_life_writes_nothing_more() {
     assert!(refused.to_string().contains("lost its lease of 300 ms"), "{refused}");
     drop(locked);
     assert!(wait(ledger.append(start())).is_err(), "and it does not come back");
+}
+
+#[test]
+fn what_a_group_touches_is_looked_up_by_its_keys_however_little_there_was_when_it_was_planned() {
+    let Some(home) = home() else { return };
+    let ledger = home.open();
+    for (n, (question, parameters)) in questions().enumerate() {
+        let plan = ledger.reader().read(|moment| {
+            let nothing = vec!["NULL"; parameters].join(", ");
+            moment.batch("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")?;
+            moment.batch(&format!("PREPARE question{n} AS {question}"))?;
+            moment.list(&format!("EXPLAIN EXECUTE question{n}({nothing})"), &[], |row| row.get::<String>(0))
+        });
+        let plan = plan.expect("is planned");
+        let filtered =
+            |line: &&String| line.contains("Filter") && !line.contains("'alternate'") || line.contains("Seq Scan");
+        assert_eq!(plan.iter().find(filtered), None, "{question}: {plan:#?}");
+    }
 }
 
 #[test]

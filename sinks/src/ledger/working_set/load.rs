@@ -57,50 +57,55 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
         text(
             format!("SELECT {a}, {b} FROM {table} WHERE {a} = ?1 AND {b} = ?2"),
             format!(
-                "SELECT t.{a}, t.{b} FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b)
-                JOIN {table} t ON t.{a} = u.a AND t.{b} = u.b"
+                "SELECT t.* FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b),
+                LATERAL (SELECT {a}, {b} FROM {table} WHERE {a} = u.a AND {b} = u.b OFFSET 0) t"
             ),
+        )
+    };
+    let with_run = |columns: &str| format!("{columns}, run");
+    // Each key is looked up by itself, whatever a server believes there to be: of `= ANY` or a plain join it may make a filter over
+    // all rows of a tenant. (OFFSET keeps it from turning this into a plain join.)
+    let each = |columns: &str, array: &str, table: &str, which: &str| {
+        format!(
+            "SELECT t.* FROM unnest({array}[]) AS u (wanted), LATERAL (SELECT {columns} FROM {table} WHERE {which} OFFSET 0) t"
         )
     };
     let (entry, picture, site) = (ENTRY_COLUMNS, PICTURE_COLUMNS, SITE_COLUMNS);
     [
         tenant(
             format!("SELECT {entry} FROM entries WHERE tenant = ?1 AND key = ?2"),
-            format!("SELECT {entry}, run FROM entries WHERE tenant = $1 AND key = ANY($2::bytea[])"),
+            each(&with_run(entry), "$2::bytea", "entries", "tenant = $1 AND key = u.wanted"),
         ),
         text(
             format!("SELECT {entry} FROM entries WHERE id = ?1"),
-            format!("SELECT {entry}, run FROM entries WHERE id = ANY($1::bigint[])"),
+            each(&with_run(entry), "$1::bigint", "entries", "id = u.wanted"),
         ),
         tenant(
             format!("SELECT {picture} FROM pictures WHERE tenant = ?1 AND content = ?2"),
-            format!("SELECT {picture}, run FROM pictures WHERE tenant = $1 AND content = ANY($2::bytea[])"),
+            each(&with_run(picture), "$2::bytea", "pictures", "tenant = $1 AND content = u.wanted"),
         ),
         text(
             format!("SELECT {picture} FROM pictures WHERE id = ?1"),
-            format!("SELECT {picture}, run FROM pictures WHERE id = ANY($1::bigint[])"),
+            each(&with_run(picture), "$1::bigint", "pictures", "id = u.wanted"),
         ),
         tenant(
             format!("SELECT {site} FROM sites WHERE tenant = ?1 AND url = ?2"),
-            format!("SELECT {site} FROM sites WHERE tenant = $1 AND site_key(url) = ANY($2::bytea[])"),
+            each(site, "$2::bytea", "sites", "tenant = $1 AND site_key(url) = u.wanted"),
         ),
-        text(
-            format!("SELECT {site} FROM sites WHERE id = ?1"),
-            format!("SELECT {site} FROM sites WHERE id = ANY($1::bigint[])"),
-        ),
+        text(format!("SELECT {site} FROM sites WHERE id = ?1"), each(site, "$1::bigint", "sites", "id = u.wanted")),
         pairs("sightings", ("image", "page")),
         pairs("shown", ("site", "image")),
         text(
             "SELECT image, alternate, rank FROM offers WHERE image = ?1".to_owned(),
-            "SELECT image, alternate, rank FROM offers WHERE image = ANY($1::bigint[])".to_owned(),
+            each("image, alternate, rank", "$1::bigint", "offers", "image = u.wanted"),
         ),
         text(
             "SELECT image, alternate, rank FROM offers WHERE alternate = ?1".to_owned(),
-            "SELECT image, alternate, rank FROM offers WHERE alternate = ANY($1::bigint[])".to_owned(),
+            each("image, alternate, rank", "$1::bigint", "offers", "alternate = u.wanted"),
         ),
         text(
             format!("SELECT {entry} FROM entries WHERE primary_entry = ?1 AND state = 'alternate'"),
-            format!("SELECT {entry}, run FROM entries WHERE primary_entry = ANY($1::bigint[]) AND state = 'alternate'"),
+            each(&with_run(entry), "$1::bigint", "entries", "primary_entry = u.wanted AND state = 'alternate'"),
         ),
         text(
             format!("SELECT site, turn FROM entries WHERE site = ?1 AND turn IS NOT NULL ORDER BY turn LIMIT {WINDOW}"),
@@ -109,8 +114,8 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
         text(format!("SELECT site, turn FROM early WHERE site = ?1 ORDER BY turn LIMIT {WINDOW}"), first("early", "")),
         text(
             "SELECT site, turn, page, body FROM early WHERE site = ?1 AND turn = ?2".to_owned(),
-            "SELECT t.site, t.turn, t.page, t.body FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b)
-                JOIN early t ON t.site = u.a AND t.turn = u.b"
+            "SELECT t.* FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b),
+                LATERAL (SELECT site, turn, page, body FROM early WHERE site = u.a AND turn = u.b OFFSET 0) t"
                 .to_owned(),
         ),
     ]
@@ -382,4 +387,11 @@ impl WorkingSet<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// What is asked of a server, with how many parameters each takes.
+#[cfg(test)]
+pub(in crate::ledger) fn questions() -> impl Iterator<Item = (&'static str, usize)> {
+    let parameters = |text: &str| (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+    TEXTS.iter().map(move |text| (text.many.as_str(), parameters(&text.many)))
 }

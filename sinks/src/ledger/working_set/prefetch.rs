@@ -23,8 +23,10 @@ pub(in crate::ledger) struct Wanted {
     /// Images that offer others, and those.
     offering: Vec<Key>,
     offered: Vec<Key>,
-    /// Images that end or are kept, so that others are concerned.
+    /// Images that end: others that offer the same picture are concerned.
     ended: Vec<Key>,
+    /// Images whose bytes are stored: those that stand behind them are concerned.
+    stored: Vec<Key>,
     /// Pages that give up their place in the order of their site.
     tried: Vec<Key>,
 }
@@ -43,7 +45,7 @@ impl Wanted {
             Fact::Stored(kept) => {
                 let key = kept.image.key();
                 self.entries.insert(key);
-                self.ended.push(key);
+                self.stored.push(key);
                 self.contents.insert(kept.frame.content.id);
             }
             Fact::Detected(delivered) => {
@@ -144,6 +146,7 @@ impl WorkingSet<'_, '_> {
         let mut behind = self.ids(&wanted.ended);
         of.extend(&behind);
         to.extend(&behind);
+        behind.extend(self.ids(&wanted.stored));
         of.retain(|id| !self.offered_by_known.contains(id));
         to.retain(|id| !self.offering_known.contains(id));
         behind.retain(|id| !self.behind_known.contains(id));
