@@ -8,11 +8,12 @@ use std::sync::{Arc, mpsc};
 
 use faceflow_core::Fault;
 use faceflow_core::blocking::panicked;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face};
+use faceflow_core::detector::{Answer, Detector, Face, Pass, detect};
 use faceflow_core::object_key::face_id;
 use faceflow_core::record::ContentId;
 use faceflow_pixels::ImageSettings;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 /// A file to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ struct Line<'a> {
     height: Option<u32>,
     faces: Option<Vec<FaceLine>>,
     detector: Option<DetectorLine<'a>>,
-    error: Option<String>,
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -96,6 +97,7 @@ struct DetectorLine<'a> {
     model_sha256: &'a str,
     scale: f32,
     degraded: bool,
+    passes: &'a [Pass],
 }
 
 struct Seen {
@@ -108,14 +110,14 @@ impl Local {
     /// Looks at the files and writes one JSON line for each, in their order. Returns how many could not be looked at.
     pub fn detect(&self, files: &[LocalFile], out: &mut dyn Write) -> io::Result<usize> {
         let (next, (lines, written)) = (AtomicUsize::new(0), mpsc::sync_channel(self.threads * 4));
-        let info = self.detector.info();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         std::thread::scope(|threads| {
             for _ in 0..self.threads.max(1) {
-                let (lines, next) = (lines.clone(), &next);
+                let (lines, next, runtime) = (lines.clone(), &next, runtime.handle());
                 threads.spawn(move || {
                     // A closed channel means that nobody reads the output any more.
                     while let Some((at, file)) = take(files, next) {
-                        if lines.send((at, self.look(&file.path))).is_err() {
+                        if lines.send((at, self.look(&file.path, runtime))).is_err() {
                             break;
                         }
                     }
@@ -127,7 +129,7 @@ impl Local {
                 early.insert(at, seen);
                 while let Some(seen) = early.remove(&turn) {
                     failed += usize::from(seen.is_err());
-                    writeln!(out, "{}", line(&files[turn].name, seen, &info)?)?;
+                    writeln!(out, "{}", line(&files[turn].name, seen)?)?;
                     turn += 1;
                 }
             }
@@ -136,17 +138,17 @@ impl Local {
         })
     }
 
-    fn look(&self, path: &Path) -> Result<Seen, String> {
-        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.look_at(path)));
+    fn look(&self, path: &Path, runtime: &Handle) -> Result<Seen, String> {
+        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.look_at(path, runtime)));
         looked.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).to_string()))
     }
 
-    fn look_at(&self, path: &Path) -> Result<Seen, String> {
+    fn look_at(&self, path: &Path, runtime: &Handle) -> Result<Seen, String> {
         let bytes = self.read(path).map_err(|error| format!("cannot be read: {error}"))?;
         let fault = |fault: Fault| fault.to_string();
         let picture = faceflow_pixels::decode(&bytes, &self.image).map_err(fault)?.picture;
-        let mut answers = self.detector.detect(std::slice::from_ref(&picture)).map_err(fault)?;
-        let mut answer = answers.pop().ok_or("the engine gave no answer")?.map_err(fault)?;
+        let mut answers = runtime.block_on(detect(&self.detector, vec![picture.clone()]));
+        let mut answer = answers.pop().expect("one picture has one answer").map_err(fault)?;
         for face in &mut answer.faces {
             face.quality = faceflow_pixels::quality(&picture, face);
         }
@@ -168,20 +170,21 @@ fn take<'a>(files: &'a [LocalFile], next: &AtomicUsize) -> Option<(usize, &'a Lo
     files.get(at).map(|file| (at, file))
 }
 
-fn line(name: &str, seen: Result<Seen, String>, info: &EngineInfo) -> io::Result<String> {
-    let line = match seen {
+fn line(name: &str, seen: Result<Seen, String>) -> io::Result<String> {
+    let line = match &seen {
         Err(error) => Line { file: name, width: None, height: None, faces: None, detector: None, error: Some(error) },
         Ok(Seen { id, size: (width, height), answer }) => Line {
             file: name,
-            width: Some(width),
-            height: Some(height),
-            faces: Some(answer.faces.into_iter().enumerate().map(|(n, face)| face_line(id, n, face)).collect()),
+            width: Some(*width),
+            height: Some(*height),
+            faces: Some(answer.faces.iter().enumerate().map(|(n, face)| face_line(*id, n, face)).collect()),
             detector: Some(DetectorLine {
-                engine: &info.engine,
-                model: &info.model,
-                model_sha256: &info.model_sha256,
+                engine: &answer.engine.engine,
+                model: &answer.engine.model,
+                model_sha256: &answer.engine.model_sha256,
                 scale: answer.scale,
                 degraded: answer.degraded,
+                passes: &answer.passes,
             }),
             error: None,
         },
@@ -189,7 +192,7 @@ fn line(name: &str, seen: Result<Seen, String>, info: &EngineInfo) -> io::Result
     Ok(serde_json::to_string(&line)?)
 }
 
-fn face_line(id: ContentId, n: usize, face: Face) -> FaceLine {
-    let Face { bbox, score, quality, landmarks } = face;
+fn face_line(id: ContentId, n: usize, face: &Face) -> FaceLine {
+    let Face { bbox, score, quality, landmarks } = *face;
     FaceLine { id: face_id(id, n), bbox, score, quality, landmarks, crop: None }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
-use faceflow::core::detector::Picture;
+use faceflow::core::detector::{Picture, detect};
 use faceflow::core::tally::Violation;
 use faceflow::sinks::ledger::{OpenError, Place, Reader};
 use faceflow::sinks::objects::Objects;
@@ -26,7 +26,7 @@ pub fn doctor(common: &Common) -> Result<u8> {
         ("state", state(common, &settings)),
         ("objects", objects(common)),
         ("detector", detector(common, &settings)),
-        ("onnxruntime", runtime(&settings)),
+        ("onnxruntime", onnxruntime(&settings)),
     ];
     report(&checks)
 }
@@ -62,24 +62,25 @@ fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<Strin
     Ok(format!("{place}: {} pages, {} images", pages.discovered, images.discovered))
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+}
+
 fn objects(common: &Common) -> Result<String, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let objects = Objects::open(&common.out).map_err(|error| error.to_string())?;
-    runtime.block_on(objects.check()).map_err(|fault| fault.to_string())?;
+    runtime()?.block_on(objects.check()).map_err(|fault| fault.to_string())?;
     Ok(format!("{}: written, read and removed a probe", common.out))
 }
 
 fn detector(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
     let detector = faceflow::engine::open(&common.detector, &settings.detect).map_err(|error| error.to_string())?;
     let grey = Picture { width: 64, height: 64, rgb: vec![128; 64 * 64 * 3].into() };
-    let answers = detector.detect(&[grey]).map_err(|fault| fault.to_string())?;
-    answers.into_iter().next().ok_or("no answer")?.map_err(|fault| fault.to_string())?;
-    let info = detector.info();
-    Ok(format!("{} with {} looked at a test picture", info.engine, info.model))
+    let mut answers = runtime()?.block_on(detect(&detector, vec![grey]));
+    let answer = answers.pop().ok_or("no answer")?.map_err(|fault| fault.to_string())?;
+    Ok(format!("{} with {} looked at a test picture", answer.engine.engine, answer.engine.model))
 }
 
-fn runtime(settings: &faceflow::config::Settings) -> Result<String, String> {
+fn onnxruntime(settings: &faceflow::config::Settings) -> Result<String, String> {
     Ok(match faceflow::engine::onnxruntime(&settings.detect) {
         Some(library) => library.display().to_string(),
         None => "not found; ONNX models run on the built-in engine, more slowly (pip install onnxruntime)".to_owned(),

@@ -12,7 +12,7 @@ use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
 use faceflow_core::record::ContentId;
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
-use faceflow_operators::detect::{DetectorPermits, DetectorPool};
+use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
 use faceflow_operators::dispatch::Dispatcher;
 use faceflow_operators::pixel_cache::PixelCache;
 use faceflow_operators::read_sources::SourceReader;

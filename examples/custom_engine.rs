@@ -4,8 +4,9 @@ mod site;
 use std::sync::Arc;
 
 use faceflow::config::Layers;
-use faceflow::core::Fault;
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use faceflow::core::Future;
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, View};
 use faceflow::engine::SAMPLE_PHOTO;
 use faceflow::job::{Engine, Job};
 use faceflow::sources::list::List;
@@ -21,22 +22,23 @@ impl Detector for Middle {
         EngineInfo { engine: "middle".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width, height }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        vec![View::as_is(width, height)]
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        let middle = |picture: &Picture| {
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        let middle = move |view: &PictureView| {
+            let picture = view.pixels()?;
             let (w, h) = (picture.width as f32, picture.height as f32);
             let bbox = [w * 0.25, h * 0.25, w * 0.75, h * 0.75];
             let face = Face { bbox, score: 0.5, quality: 0.0, landmarks: None };
-            Ok(Answer { faces: vec![face], scale: 1.0, degraded: false })
+            Ok(Answer::of_view(&view.view, self.info(), vec![face]))
         };
-        Ok(batch.iter().map(middle).collect())
+        Box::pin(blocking(move || Ok(views.iter().map(middle).collect())))
     }
 }
 

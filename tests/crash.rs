@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Inferred, PictureView, View};
 use faceflow::core::kill_point::{POINTS, VARIABLE};
 use faceflow::core::record::ContentId;
 use faceflow::core::sink::Sink;
-use faceflow::core::{Class, Fault, Time};
+use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job};
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
@@ -181,7 +182,7 @@ impl Detector for Violation {
         EngineInfo { engine: "broken".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, _: u32, _: u32) -> Shape {
+    fn plan(&self, _: u32, _: u32) -> Vec<View> {
         panic!("a bug in the engine")
     }
 
@@ -189,8 +190,8 @@ impl Detector for Violation {
         1
     }
 
-    fn detect(&self, _: &[Picture]) -> Result<Vec<Result<detector::Answer, Fault>>, Fault> {
-        Ok(vec![])
+    fn infer(self: Arc<Self>, _: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(async { Ok(vec![]) })
     }
 }
 
@@ -249,15 +250,21 @@ impl Detector for Improving {
         EngineInfo { engine: "improving".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width, height }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        vec![View::as_is(width, height)]
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<detector::Answer, Fault>>, Fault> {
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look(&views)))
+    }
+}
+
+impl Improving {
+    fn look(&self, views: &[PictureView]) -> Inferred {
         let degraded = self.0.fetch_add(1, Relaxed) == 0;
         let face = |n: usize| detector::Face {
             bbox: [10.0 + 40.0 * n as f32, 10.0, 50.0 + 40.0 * n as f32, 60.0],
@@ -266,7 +273,8 @@ impl Detector for Improving {
             landmarks: None,
         };
         let (faces, scale) = if degraded { (vec![face(1), face(2)], 0.5) } else { (vec![face(0)], 1.0) };
-        Ok(batch.iter().map(|_| Ok(detector::Answer { faces: faces.clone(), scale, degraded })).collect())
+        let answer = detector::Answer { scale, degraded, ..detector::Answer::full(self.info(), faces) };
+        Ok(views.iter().map(|_| Ok(answer.clone())).collect())
     }
 }
 

@@ -11,10 +11,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faceflow::core::detector::{self, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::detector::{Detection, Detector, EngineInfo, Inferred, PictureView, View};
 use faceflow::core::kill_point::{PANIC_VARIABLE, RETRY_POINT, SINK_POINTS, VARIABLE};
 use faceflow::core::sink::Sink;
-use faceflow::core::{Class, Fault, Time};
+use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::Engine;
 use faceflow::sinks::ledger::{Selection, StateLedger};
 use faceflow::sinks::results::Kind;
@@ -221,16 +221,16 @@ impl Detector for Down {
         Markers.info()
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Markers.shape(width, height)
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        Markers.plan(width, height)
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, _: &[Picture]) -> Result<Vec<Result<detector::Answer, Fault>>, Fault> {
-        Err(Fault::transient(Class::Engine, "engine_error", "down"))
+    fn infer(self: Arc<Self>, _: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(async { Err(Fault::transient(Class::Engine, "engine_error", "down")) })
     }
 }
 

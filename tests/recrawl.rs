@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Detector, EngineInfo, Inferred, PictureView, View};
 use faceflow::core::executor::Executor;
 use faceflow::core::record::PageVersion;
 use faceflow::core::testing::{EPOCH, simulate_from};
@@ -20,7 +21,7 @@ use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use faceflow::web::{Response, Want, Web};
-use support::{Markers, Still, lines, settings};
+use support::{Markers, Still, lines, markers, settings};
 use tempfile::tempdir;
 use url::Url;
 
@@ -157,19 +158,21 @@ impl Detector for Engine {
         Markers.info()
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Markers.shape(width, height)
-    }
-
-    fn scale(&self, _: u32, _: u32) -> f32 {
-        0.25
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        Markers.plan(width, height).into_iter().map(|view| View { scale: 0.25, ..view }).collect()
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look(&views)))
+    }
+}
+
+impl Engine {
+    fn look(&self, views: &[PictureView]) -> Inferred {
         if self.mortal.is_dead() {
             return Err(Fault::transient(Class::Engine, "engine_error", "nobody hears of it"));
         }
@@ -178,7 +181,7 @@ impl Detector for Engine {
         if now < self.from {
             return Err(Fault::transient(Class::Engine, "engine_error", "the engine is down"));
         }
-        Markers.detect(batch)
+        Ok(views.iter().map(|view| Ok(markers(&view.picture))).collect())
     }
 }
 

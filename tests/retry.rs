@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Inferred, PictureView, View};
 use faceflow::core::sink::Store;
 use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
@@ -69,22 +70,32 @@ impl Detector for Failing {
         EngineInfo { engine: "failing".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width, height }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        vec![View::as_is(width, height)]
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look(&views)))
+    }
+}
+
+impl Failing {
+    fn look(&self, views: &[PictureView]) -> Inferred {
         self.times.lock().expect("not poisoned").push(("detect".to_owned(), self.clock.now() - EPOCH));
         let look = self.looks.lock().expect("not poisoned").pop();
         let degraded = look == Some(Look::Degraded);
         let scale = if degraded { 0.5 } else { 1.0 };
         match look {
             Some(Look::Fails) => Err(Fault::transient(Class::Engine, "engine_error", "scripted")),
-            _ => Ok(batch.iter().map(|picture| Ok(Answer { scale, degraded, ..markers(picture) })).collect()),
+            _ => {
+                let answer =
+                    |view: &PictureView| Ok(Answer { engine: self.info(), scale, degraded, ..markers(&view.picture) });
+                Ok(views.iter().map(answer).collect())
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Detector, EngineInfo, Inferred, PictureView, View};
 use faceflow::core::executor::Executor;
 use faceflow::core::record::PageVersion;
 use faceflow::core::testing::{EPOCH, simulate};
@@ -181,16 +182,16 @@ impl Detector for Quick {
         EngineInfo { engine: "scripted".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width, height }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        vec![View::as_is(width, height)]
     }
 
     fn batch_max(&self) -> usize {
         self.0
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || Ok(views.iter().map(|view| Ok(markers(&view.picture))).collect())))
     }
 }
 

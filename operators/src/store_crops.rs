@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use faceflow_core::blocking::blocking;
-use faceflow_core::detector::{Answer, Detection, Face, Picture};
+use faceflow_core::detector::Picture;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
@@ -82,10 +82,9 @@ fn outputs(
     settings: &DeliverSettings,
 ) -> Result<(DetectedFrame, Outputs), Fault> {
     let DetectedFrame { frame, detection } = delivered;
-    let generation = frame.generation;
-    let (id, size, engine) = (detection.picture(), detection.size(), detection.engine().clone());
-    let measure = |face: &Face| Face { quality: faceflow_pixels::quality(picture, face), ..face.clone() };
-    let faces: Vec<Face> = detection.faces().iter().map(measure).collect();
+    let (generation, id) = (frame.generation, detection.picture());
+    let detection = detection.with_quality(|face| faceflow_pixels::quality(picture, face)).of_generation(generation);
+    let faces = detection.faces();
     let mut outputs = Vec::with_capacity(faces.len() + 1);
     for (n, face) in faces.iter().enumerate() {
         outputs
@@ -95,7 +94,5 @@ fn outputs(
     if settings.thumb_px > 0 && generation == 0 {
         outputs.push((thumb_key(tenant, id), faceflow_pixels::thumbnail(picture, settings)?.into()));
     }
-    let answer = Answer { faces, scale: detection.scale(), degraded: detection.degraded() };
-    let detection = Detection::new(id, size, answer, engine).of_generation(generation);
     Ok((DetectedFrame { frame, detection }, outputs))
 }

@@ -2,6 +2,7 @@
 //!
 //! Field order is the contract's.
 
+use faceflow_core::detector::Pass;
 use serde::Serialize;
 
 use crate::ledger::Status;
@@ -56,6 +57,7 @@ pub struct Detector {
     pub model_sha256: String,
     pub scale: f32,
     pub degraded: bool,
+    pub passes: Vec<Pass>,
 }
 
 /// A page.

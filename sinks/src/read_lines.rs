@@ -150,6 +150,7 @@ impl From<&Detection> for Detector {
             model_sha256: engine.model_sha256.clone(),
             scale: detection.scale(),
             degraded: detection.degraded(),
+            passes: detection.passes().to_vec(),
         }
     }
 }

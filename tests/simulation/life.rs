@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Inferred, PictureView, Shape, View};
 use faceflow::core::executor::Executor;
 use faceflow::core::record::ContentId;
 use faceflow::core::sink::{Listed, Listing, Sink, Store};
@@ -222,37 +223,44 @@ impl Detector for ScriptedEngine {
         EngineInfo { engine: "scripted".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width: width.next_multiple_of(48), height: height.next_multiple_of(48) }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        let shape = Shape { width: width.next_multiple_of(48), height: height.next_multiple_of(48) };
+        vec![View::full((width, height), shape, 1.0)]
     }
 
     fn batch_max(&self) -> usize {
         3
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look(&views)))
+    }
+}
+
+impl ScriptedEngine {
+    fn look(&self, views: &[PictureView]) -> Inferred {
         let life = &self.0;
-        let names: Vec<usize> = batch.iter().map(|picture| by_pixels(&picture.rgb)).collect();
+        let names: Vec<usize> = views.iter().map(|view| by_pixels(&view.picture.rgb)).collect();
         let mut failures = lock(&life.world.engine_failures);
         for name in &names {
             (name, life.executor.clock.now()).hash(&mut *lock(&life.history));
             let failures = failures.entry(*name).or_default();
             if life.world.engine(*name).fails(*failures) {
                 // It counts as a try of this picture only when no other may be to blame.
-                *failures += u32::from(batch.len() == 1);
+                *failures += u32::from(views.len() == 1);
                 return Err(Fault::transient(Class::Engine, "engine_error", "scripted"));
             }
         }
-        let mut answer = |(picture, name): (&Picture, &usize)| {
+        let mut answer = |(view, name): (&PictureView, &usize)| {
             let looks = failures.entry(*name).or_default();
             if matches!(life.world.engine(*name), Mood::Degraded(times) if *looks < times) {
                 // It sees nothing, and says that it could not look as it should.
                 *looks += 1;
-                return Ok(Answer { faces: vec![], scale: 0.5, degraded: true });
+                return Ok(Answer { scale: 0.5, degraded: true, ..Answer::full(self.info(), vec![]) });
             }
-            Ok(markers(picture))
+            Ok(Answer { engine: self.info(), ..markers(&view.picture) })
         };
-        Ok(batch.iter().zip(&names).map(&mut answer).collect())
+        Ok(views.iter().zip(&names).map(&mut answer).collect())
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use faceflow::core::blocking::blocking;
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
 use faceflow::core::sink::{Listing, Store};
@@ -33,16 +34,17 @@ impl Detector for Markers {
         EngineInfo { engine: "markers".into(), model: "none".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width: width.next_multiple_of(256), height: height.next_multiple_of(256) }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        let shape = Shape { width: width.next_multiple_of(256), height: height.next_multiple_of(256) };
+        vec![View::full((width, height), shape, 1.0)]
     }
 
     fn batch_max(&self) -> usize {
         4
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        Ok(batch.iter().map(|picture| Ok(markers(picture))).collect())
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || Ok(views.iter().map(|view| Ok(markers(&view.picture))).collect())))
     }
 }
 
@@ -51,7 +53,7 @@ pub fn markers(picture: &Picture) -> Answer {
     let face =
         |marker: [u32; 4]| Face { bbox: marker.map(|side| side as f32), score: 1.0, quality: 0.0, landmarks: None };
     let faces = find_markers(picture.width, picture.height, &picture.rgb).into_iter().map(face).collect();
-    Answer { faces, scale: 1.0, degraded: false }
+    Answer::full(Markers.info(), faces)
 }
 
 /// Settings for a web on loopback, with these assignments on top.

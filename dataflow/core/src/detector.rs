@@ -1,153 +1,92 @@
 //! The detector's side of the pipeline: pictures in, answers out, and the type that only an answer can become.
+//!
+//! A detector plans views of a picture, looks at views of many pictures in batches, and merges the answers for the views of
+//! one picture. Fallback, tiling, cascades and remote workers are detectors made of detectors. Promise: a picture whose views
+//! were not all answered has no answer.
 
+mod answer;
+mod detection;
+mod gathered;
+mod picture;
+mod view;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use crate::Future;
+use crate::blocking::caught;
+use crate::fault::{Class, Fault};
 
-use crate::fault::Fault;
-use crate::record::key::ContentId;
+pub use answer::{Answer, EngineInfo, Face};
+pub use detection::Detection;
+pub use gathered::Gathered;
+pub use picture::{Picture, Region};
+pub use view::{Pass, PictureView, Shape, View, scale_of};
 
-/// Decoded pixels: RGB, 8 bits a channel, rows from the top, orientation applied.
-#[derive(Clone)]
-pub struct Picture {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// `width * height * 3` bytes.
-    pub rgb: Arc<[u8]>,
-}
+/// What became of a batch. The outer error is the engine's: no view of the batch was looked at. An inner one is that view's
+/// own.
+pub type Inferred = Result<Vec<Result<Answer, Fault>>, Fault>;
 
-impl std::fmt::Debug for Picture {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Picture({}x{})", self.width, self.height)
-    }
-}
-
-/// A face, in pixels of the picture as displayed, origin top-left.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Face {
-    /// `[x1, y1, x2, y2]`, x2 and y2 exclusive.
-    pub bbox: [f32; 4],
-    /// The engine's confidence, 0 to 1.
-    pub score: f32,
-    /// Sharpness and size as one figure, 0 to 1; 0 until it is measured on the pixels.
-    pub quality: f32,
-    /// Right eye, left eye, nose, right mouth corner, left mouth corner (the subject's right); `None` for engines without.
-    pub landmarks: Option<[[f32; 2]; 5]>,
-}
-
-/// Which engine answered, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EngineInfo {
-    /// `seeta`, `onnxruntime`, `rten`, …
-    pub engine: String,
-    /// The model's file name or built-in name.
-    pub model: String,
-    /// SHA-256 of the model file, hex.
-    pub model_sha256: String,
-}
-
-/// A detector's answer for one picture. An empty list means: looked, saw none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The faces, best first.
-    pub faces: Vec<Face>,
-    /// Input pixels per picture pixel at which the engine looked.
-    pub scale: f32,
-    /// Whether this is a weaker answer than the settings ask for (a smaller scale, a fallback engine).
-    pub degraded: bool,
-}
-
-/// The input shape that pictures are padded to; only pictures of one shape share a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Shape {
-    /// Width of the tensor.
-    pub width: u32,
-    /// Height of the tensor.
-    pub height: u32,
-}
-
-/// Finds faces. Called from blocking threads, several at once; a panic in it is a fault of the batch.
+/// Finds faces. A panic in [`Detector::infer`] is a fault of the batch; one in the other methods, which are called from worker
+/// threads and have to be quick, is a bug that ends the run.
 pub trait Detector: Send + Sync {
     /// Which engine and model this is.
     fn info(&self) -> EngineInfo;
 
-    /// The input shape of a picture of this size.
-    fn shape(&self, width: u32, height: u32) -> Shape;
+    /// The views to look at of a picture of this size, at least one.
+    fn plan(&self, width: u32, height: u32) -> Vec<View>;
 
-    /// Input pixels per pixel of a picture of this size. An engine that looks at pictures as they are need not say.
-    fn scale(&self, _width: u32, _height: u32) -> f32 {
-        1.0
-    }
-
-    /// The largest batch that is worth building, and that was verified to give the same answers as single pictures.
+    /// The largest batch that is worth building, and that was verified to give the same answers as single views.
     fn batch_max(&self) -> usize;
 
-    /// Looks at a batch of one [`Shape`]. The outer error is the engine's: nobody in the batch was looked at. An inner
-    /// one is that picture's own. As many inner results as pictures, in the same order.
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault>;
+    /// Looks at a batch of views of one [`Shape`], of any pictures. As many answers as views, in the same order, each in
+    /// pixels of its view's region. Several batches are under way at once. The future never blocks its thread: an engine
+    /// that computes does so in [`crate::blocking::blocking`]. It ends when the work has ended, since until then the work
+    /// counts as running, even if nobody waits for the answer any more.
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred>;
+
+    /// The answer for a picture of this size, from those for all its views, in the order of the plan. A detector that plans
+    /// one view need not say how.
+    fn merge(&self, _size: (u32, u32), mut answers: Vec<(View, Answer)>) -> Answer {
+        let only = answers.pop().filter(|_| answers.is_empty());
+        let (view, answer) = only.expect("a detector that plans several views says how their answers are merged");
+        answer.in_picture(&view)
+    }
 }
 
-/// Faces of a picture, as an engine saw them. Its fields are private: it can only be made from a detector's
-/// [`Answer`], so a failure can never be mistaken for a picture without faces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Detection {
-    picture: ContentId,
-    width: u32,
-    height: u32,
-    faces: Vec<Face>,
-    engine: EngineInfo,
-    scale: f32,
-    degraded: bool,
-    #[serde(default)]
-    generation: u32,
+/// One batch. A panic is a fault of the batch, and so are fewer or more answers than views.
+pub async fn infer(detector: Arc<dyn Detector>, views: Vec<PictureView>) -> Inferred {
+    let count = views.len();
+    let answers = caught(async move { detector.infer(views).await }).await?;
+    if answers.len() == count {
+        return Ok(answers);
+    }
+    let detail = format!("the engine gave {} answers for {count} views", answers.len());
+    Err(Fault::transient(Class::Engine, "engine_error", detail))
 }
 
-impl Detection {
-    /// The detection that `answer` is, for the picture `id` with these displayed sizes.
-    pub fn new(id: ContentId, (width, height): (u32, u32), answer: Answer, engine: EngineInfo) -> Self {
-        let Answer { faces, scale, degraded } = answer;
-        Self { picture: id, width, height, faces, engine, scale, degraded, generation: 0 }
+/// Looks at pictures, for callers that have them all: plans, looks in batches, merges. Each picture has its answer or its
+/// fault, in the same order. A batch that fails is not tried by halves.
+pub async fn detect(detector: &Arc<dyn Detector>, pictures: Vec<Picture>) -> Vec<Result<Answer, Fault>> {
+    let mut gathered = Vec::with_capacity(pictures.len());
+    let mut by_shape: BTreeMap<Shape, Vec<((usize, usize), PictureView)>> = BTreeMap::new();
+    for (at, picture) in pictures.iter().enumerate() {
+        let views = detector.plan(picture.width, picture.height);
+        for (n, view) in views.iter().enumerate() {
+            let view = PictureView { picture: picture.clone(), view: view.clone() };
+            by_shape.entry(view.view.shape).or_default().push(((at, n), view));
+        }
+        gathered.push(Gathered::new(views));
     }
-
-    /// The same as the answer that follows `generation` others of its picture.
-    pub fn of_generation(self, generation: u32) -> Self {
-        Self { generation, ..self }
+    for batch in by_shape.values().flat_map(|views| views.chunks(detector.batch_max().max(1))) {
+        let views = batch.iter().map(|(_, view)| view.clone()).collect();
+        let answers = infer(Arc::clone(detector), views).await.unwrap_or_else(|fault| vec![Err(fault); batch.len()]);
+        for (((at, n), _), answer) in batch.iter().zip(answers) {
+            gathered[*at].put(*n, answer);
+        }
     }
-
-    /// The picture.
-    pub fn picture(&self) -> ContentId {
-        self.picture
-    }
-
-    /// Displayed width and height of the picture, the frame of the coordinates.
-    pub fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
-    }
-
-    /// The faces, best first; empty means none were seen.
-    pub fn faces(&self) -> &[Face] {
-        &self.faces
-    }
-
-    /// Which engine and model answered.
-    pub fn engine(&self) -> &EngineInfo {
-        &self.engine
-    }
-
-    /// Input pixels per picture pixel.
-    pub fn scale(&self) -> f32 {
-        self.scale
-    }
-
-    /// Whether a full pass is still owed.
-    pub fn degraded(&self) -> bool {
-        self.degraded
-    }
-
-    /// How many answers of this picture were recorded before this one. Each has crops under keys of its own.
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
+    let merged = |(gathered, picture): (Gathered, &Picture)| {
+        Ok(detector.merge((picture.width, picture.height), gathered.all()?))
+    };
+    gathered.into_iter().zip(&pictures).map(merged).collect()
 }

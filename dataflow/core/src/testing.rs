@@ -85,6 +85,12 @@ impl VirtualRuntime {
     }
 }
 
+/// Waits for asynchronous work in a test that is not asynchronous itself.
+pub fn wait_for<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime starts").block_on(work)
+}
+
 /// Idle steps after which nothing is under way inside the worker: a record or a progress message crosses at least one
 /// operator per step, so this is the length of the longest way through a graph, with room to spare.
 const IDLE_STEPS: usize = 10;

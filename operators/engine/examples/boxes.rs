@@ -7,13 +7,17 @@
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use faceflow_core::detector::{Detector, Picture};
+use faceflow_core::blocking::work_in_place;
+use faceflow_core::detector::{Detector, Picture, detect};
+use faceflow_core::testing::wait_for;
 use faceflow_engine::DetectSettings;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    work_in_place();
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().ok_or("name a folder of pictures")?);
     let (pairs, names): (Vec<_>, Vec<_>) = arguments.partition(|argument| argument.contains('='));
@@ -24,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &files {
         let (decoded, picture) = timed(|| decode(file));
         let Ok(picture) = picture.inspect_err(|error| eprintln!("{}: {error}", file.display())) else { continue };
-        let (looked, boxes) = timed(|| boxes(detector.as_ref(), picture));
+        let (looked, boxes) = timed(|| boxes(&detector, picture));
         let line = serde_json::json!({
             "file": file.strip_prefix(&folder)?, "boxes": boxes?, "ms": looked.as_secs_f64() * 1000.0
         });
@@ -62,9 +66,8 @@ fn decode(file: &Path) -> Result<Picture, Box<dyn Error>> {
     Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() })
 }
 
-fn boxes(detector: &dyn Detector, picture: Picture) -> Result<Vec<[f32; 5]>, String> {
-    let looked = detector.detect(&[picture]).and_then(|mut answers| answers.remove(0));
-    let answer = looked.map_err(|fault| fault.to_string())?;
+fn boxes(detector: &Arc<dyn Detector>, picture: Picture) -> Result<Vec<[f32; 5]>, String> {
+    let answer = wait_for(detect(detector, vec![picture])).remove(0).map_err(|fault| fault.to_string())?;
     Ok(answer.faces.iter().map(|face| [face.bbox[0], face.bbox[1], face.bbox[2], face.bbox[3], face.score]).collect())
 }
 

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use faceflow_core::Fault;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Picture, Shape};
+use faceflow_core::blocking::blocking;
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::{Fault, Future};
 
 use crate::graph::{Graph, Port};
 use crate::heads::{Head, Output};
@@ -74,36 +76,62 @@ impl Onnx {
         Ok(Slot { session, canvas: Canvas::default(), tensor: Vec::new() })
     }
 
+    /// Looks at views of one shape, those with broken pixels left out, in runs that the model was seen to get right.
+    fn look_at(&self, views: &[PictureView]) -> Inferred {
+        let pixels = |view: &PictureView| {
+            let picture = view.pixels()?;
+            check(&picture)?;
+            Ok(picture)
+        };
+        let pictures: Vec<Result<Picture, Fault>> = views.iter().map(pixels).collect();
+        let sound = |(view, picture)| Some((view, Result::as_ref(picture).ok()?));
+        let sound: Vec<(&PictureView, &Picture)> = views.iter().zip(&pictures).filter_map(sound).collect();
+        let mut answers = Vec::with_capacity(sound.len());
+        let look = |slot: &mut Slot| {
+            sound.chunks(self.batch_max).try_for_each(|run| {
+                answers.extend(self.look(slot, run)?);
+                Ok(())
+            })
+        };
+        self.slots.with(|| self.slot(), look)?;
+        let mut answers = answers.into_iter();
+        let mut answer = || answers.next().expect("every sound picture was looked at");
+        Ok(pictures.into_iter().map(|picture| picture.and_then(|_| answer())).collect())
+    }
+
     /// Looks at sound pictures of one shape, in one run.
-    fn look(&self, slot: &mut Slot, pictures: &[&Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        let plans: Vec<_> = pictures.iter().map(|picture| self.sizing.plan(picture.width, picture.height)).collect();
-        let input = plans[0].input;
+    fn look(&self, slot: &mut Slot, views: &[(&PictureView, &Picture)]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
+        let plans: Vec<_> = views.iter().map(|(_, picture)| self.sizing.plan(picture.width, picture.height)).collect();
+        let input = views[0].0.view.shape;
         if plans.iter().any(|plan| plan.input != input) {
             return Err(engine_fault(self.runtime.name(), "pictures of different shapes were put into one batch"));
         }
-        let shape = [pictures.len(), 3, input.height as usize, input.width as usize];
+        let shape = [views.len(), 3, input.height as usize, input.width as usize];
         let Slot { session, canvas, tensor } = slot;
         tensor.resize(shape.iter().product(), 0.0);
         let parts = tensor.chunks_exact_mut(shape[1..].iter().product());
-        for ((picture, plan), part) in pictures.iter().zip(&plans).zip(parts) {
+        for (((_, picture), plan), part) in views.iter().zip(&plans).zip(parts) {
             canvas.paint(picture, plan, self.head.norm(), part);
         }
-        let mut answers = Vec::with_capacity(pictures.len());
+        let mut answers = Vec::with_capacity(views.len());
         session.run(shape, tensor, &mut |outputs: &[Output<'_>]| {
             let sound = self.head.check(outputs, plans.len(), input);
             sound.map_err(|problem| engine_fault(self.runtime.name(), &problem))?;
-            answers.extend((0..plans.len()).map(|n| self.answer(outputs, n, &plans)));
+            let faces = (0..plans.len()).map(|n| self.faces(outputs, n, &plans));
+            let answer = |((view, _), faces): (&(&PictureView, _), Result<_, Fault>)| {
+                Ok(Answer::of_view(&view.view, self.info(), faces?))
+            };
+            answers.extend(views.iter().zip(faces).map(answer));
             Ok(())
         })?;
         Ok(answers)
     }
 
-    /// The answer for picture `n` of a run.
-    fn answer(&self, outputs: &[Output<'_>], n: usize, plans: &[Plan]) -> Result<Answer, Fault> {
+    /// The faces of picture `n` of a run.
+    fn faces(&self, outputs: &[Output<'_>], n: usize, plans: &[Plan]) -> Result<Vec<Face>, Fault> {
         let plan = &plans[n];
         let faces = self.head.decode(outputs, (n, plans.len()), plan, self.score_min)?;
-        let faces = finish(self.nms.keep_best(faces), plan.picture);
-        Ok(Answer { faces, scale: plan.scale[0].min(plan.scale[1]), degraded: false })
+        Ok(finish(self.nms.keep_best(faces), plan.picture))
     }
 }
 
@@ -112,38 +140,17 @@ impl Detector for Onnx {
         self.info.clone()
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        self.sizing.plan(width.max(1), height.max(1)).input
-    }
-
-    fn scale(&self, width: u32, height: u32) -> f32 {
-        let [x, y] = self.sizing.plan(width.max(1), height.max(1)).scale;
-        x.min(y)
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        let Plan { input, scale: [x, y], .. } = self.sizing.plan(width.max(1), height.max(1));
+        vec![View::full((width, height), input, x.min(y))]
     }
 
     fn batch_max(&self) -> usize {
         self.batch_max
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        let mut answers: Vec<_> = batch.iter().map(|picture| Err(check(picture).err())).collect();
-        let sound: Vec<_> = (0..batch.len()).filter(|n| answers[*n] == Err(None)).collect();
-        self.slots.with(
-            || self.slot(),
-            |slot| {
-                for run in sound.chunks(self.batch_max) {
-                    let pictures: Vec<_> = run.iter().map(|n| &batch[*n]).collect();
-                    for (n, answer) in run.iter().zip(self.look(slot, &pictures)?) {
-                        answers[*n] = answer.map_err(Some);
-                    }
-                }
-                Ok(())
-            },
-        )?;
-        let answered = |answer: Result<Answer, Option<Fault>>| {
-            answer.map_err(|fault| fault.expect("every sound picture was looked at"))
-        };
-        Ok(answers.into_iter().map(answered).collect())
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look_at(&views)))
     }
 }
 

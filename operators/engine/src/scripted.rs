@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use faceflow_core::Fault;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
+use faceflow_core::blocking::blocking;
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::{Fault, Future};
 use sha2::{Digest, Sha256};
 
 /// The colour that is a face, give or take what a lossy codec does to it.
@@ -36,11 +37,13 @@ pub fn fingerprint(picture: &Picture) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
 
-/// What happens when a picture is looked at.
+/// What happens when a picture, or the region of one that a view shows, is looked at.
 #[derive(Clone)]
 pub enum Deed {
     /// That picture gets this fault, the rest of its batch is answered.
     Fail(Fault),
+    /// No face is seen, whatever there is.
+    SeeNothing,
     /// The whole batch gets this fault.
     Poison(Fault),
     /// The detector panics with these words.
@@ -79,6 +82,7 @@ struct Rule {
 
 /// The scripted detector. Without rules it never fails.
 pub struct Scripted {
+    name: &'static str,
     batch_max: usize,
     side: u32,
     rules: Vec<Rule>,
@@ -94,7 +98,12 @@ impl Default for Scripted {
 impl Scripted {
     /// Batches of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
     pub fn new(batch_max: usize) -> Self {
-        Self { batch_max, side: 32, rules: Vec::new(), batches: Mutex::default() }
+        Self { name: "scripted", batch_max, side: 32, rules: Vec::new(), batches: Mutex::default() }
+    }
+
+    /// The same engine by another name.
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
     }
 
     /// The first `times` times that a picture for which `applies` is looked at, `deed` happens.
@@ -125,34 +134,45 @@ impl Scripted {
         self.rules.iter().filter(|rule| (rule.applies)(picture)).find(spend).map(|rule| &rule.deed)
     }
 
-    fn look(&self, picture: &Picture) -> Result<Result<Answer, Fault>, Fault> {
-        match self.due(picture) {
+    fn look_at(&self, views: &[PictureView]) -> Inferred {
+        self.batches.lock().expect("nothing panics under the log's lock").push(views.len());
+        views.iter().map(|view| self.look(view)).collect()
+    }
+
+    fn look(&self, view: &PictureView) -> Result<Result<Answer, Fault>, Fault> {
+        let picture = match view.pixels() {
+            Ok(picture) => picture,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut seen = faces(&picture);
+        match self.due(&picture) {
             Some(Deed::Fail(fault)) => return Ok(Err(fault.clone())),
             Some(Deed::Poison(fault)) => return Err(fault.clone()),
             Some(Deed::Panic(words)) => panic!("{words}"),
+            Some(Deed::SeeNothing) => seen.clear(),
             Some(Deed::Wait(latch, at_most)) => latch.wait(*at_most),
             None => {}
         }
-        Ok(Ok(Answer { faces: faces(picture), scale: 1.0, degraded: false }))
+        Ok(Ok(Answer::of_view(&view.view, self.info(), seen)))
     }
 }
 
 impl Detector for Scripted {
     fn info(&self) -> EngineInfo {
-        EngineInfo { engine: "scripted".into(), model: "markers".into(), model_sha256: String::new() }
+        EngineInfo { engine: self.name.into(), model: "markers".into(), model_sha256: String::new() }
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        Shape { width: width.next_multiple_of(self.side), height: height.next_multiple_of(self.side) }
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        let shape = Shape { width: width.next_multiple_of(self.side), height: height.next_multiple_of(self.side) };
+        vec![View::full((width, height), shape, 1.0)]
     }
 
     fn batch_max(&self) -> usize {
         self.batch_max
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        self.batches.lock().expect("nothing panics under the log's lock").push(batch.len());
-        batch.iter().map(|picture| self.look(picture)).collect()
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || self.look_at(&views)))
     }
 }
 
@@ -197,6 +217,18 @@ mod tests {
 
     use super::*;
 
+    fn views(scripted: &Scripted, pictures: &[Picture]) -> Vec<PictureView> {
+        let view = |picture: &Picture| {
+            let view = scripted.plan(picture.width, picture.height).remove(0);
+            PictureView { picture: picture.clone(), view }
+        };
+        pictures.iter().map(view).collect()
+    }
+
+    fn detect(scripted: &Scripted, pictures: &[Picture]) -> Inferred {
+        scripted.look_at(&views(scripted, pictures))
+    }
+
     fn engine_error() -> Fault {
         Fault::transient(Class::Engine, "engine_error", "as scripted")
     }
@@ -204,7 +236,7 @@ mod tests {
     #[test]
     fn painted_faces_are_seen_largest_first() {
         let two = picture(100, 80, &[[10, 10, 20, 20], [40, 5, 80, 60]]);
-        let answer = Scripted::default().detect(&[two]).expect("answers").remove(0).expect("looked");
+        let answer = detect(&Scripted::default(), &[two]).expect("answers").remove(0).expect("looked");
         let boxes: Vec<_> = answer.faces.iter().map(|face| face.bbox).collect();
         assert_eq!(boxes, [[40.0, 5.0, 80.0, 60.0], [10.0, 10.0, 20.0, 20.0]]);
         assert!(answer.faces.iter().all(|face| (0.0..1.0).contains(&face.score)));
@@ -217,10 +249,10 @@ mod tests {
         let (good, bad) = (picture(32, 32, &[]), picture(32, 32, &[[0, 0, 9, 9]]));
         let scripted = Scripted::default().when_seen(&bad, 2, Deed::Fail(engine_error()));
         for _ in 0..2 {
-            let answers = scripted.detect(&[good.clone(), bad.clone()]).expect("the batch is fine");
+            let answers = detect(&scripted, &[good.clone(), bad.clone()]).expect("the batch is fine");
             assert_eq!((answers[0].is_ok(), &answers[1]), (true, &Err(engine_error())));
         }
-        assert!(scripted.detect(std::slice::from_ref(&bad)).expect("the batch is fine")[0].is_ok());
+        assert!(detect(&scripted, std::slice::from_ref(&bad)).expect("the batch is fine")[0].is_ok());
         assert_eq!(scripted.batches(), [2, 2, 1]);
     }
 
@@ -234,13 +266,13 @@ mod tests {
             .when(wide, 1, Deed::Wait(Arc::clone(&latch), Duration::from_secs(60)))
             .when(wide, 1, Deed::Wait(Arc::default(), Duration::from_millis(1)));
         let batch = [picture(32, 32, &[]), picture(64, 32, &[])];
-        assert_eq!(scripted.detect(&batch), Err(engine_error()));
-        assert!(catch_unwind(AssertUnwindSafe(|| scripted.detect(&batch))).is_err());
+        assert_eq!(detect(&scripted, &batch), Err(engine_error()));
+        assert!(catch_unwind(AssertUnwindSafe(|| detect(&scripted, &batch))).is_err());
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| scripted.detect(&batch));
+            let call = scope.spawn(|| detect(&scripted, &batch));
             latch.open();
             assert!(call.join().expect("no panic").is_ok());
         });
-        assert!(scripted.detect(&batch).is_ok(), "waits no longer than it may");
+        assert!(detect(&scripted, &batch).is_ok(), "waits no longer than it may");
     }
 }

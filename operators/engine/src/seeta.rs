@@ -3,8 +3,11 @@
 //! It needs no download and no library, which is why it is the default; the ONNX models see far more. It looks at grey
 //! pixels and sees faces from 40 pixels on.
 
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Picture, Shape};
-use faceflow_core::{Class, Fault};
+use std::sync::Arc;
+
+use faceflow_core::blocking::blocking;
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::{Class, Fault, Future};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use rustface::{FaceInfo, ImageData, Model};
@@ -47,10 +50,17 @@ impl Seeta {
         [width, height].map(|side| if shrink < 1.0 { ((f64::from(side) * shrink).round() as u32).max(1) } else { side })
     }
 
-    fn look(&self, picture: &Picture) -> Result<Answer, Fault> {
+    /// Input pixels per pixel of a picture of this size, along x and y.
+    fn scale(&self, width: u32, height: u32) -> [f32; 2] {
+        let [x, y] = self.size(width, height);
+        [x as f32 / width.max(1) as f32, y as f32 / height.max(1) as f32]
+    }
+
+    fn look(&self, view: &PictureView) -> Result<Answer, Fault> {
+        let picture = &view.pixels()?;
         check(picture)?;
         let [width, height] = self.size(picture.width, picture.height);
-        let scale = [width as f32 / picture.width as f32, height as f32 / picture.height as f32];
+        let scale = self.scale(picture.width, picture.height);
         let mut faces = Vec::new();
         if width.min(height) >= WINDOW_PX {
             let grey = shrink(grey(&picture.rgb), picture, [width, height])?;
@@ -61,7 +71,7 @@ impl Seeta {
             faces.extend(found.iter().map(|found| face(found, scale)));
         }
         let faces = finish(faces, [picture.width, picture.height]);
-        Ok(Answer { faces, scale: scale[0].min(scale[1]), degraded: false })
+        Ok(Answer::of_view(&view.view, self.info(), faces))
     }
 }
 
@@ -70,22 +80,17 @@ impl Detector for Seeta {
         self.info.clone()
     }
 
-    fn shape(&self, width: u32, height: u32) -> Shape {
-        let [width, height] = self.size(width, height);
-        Shape { width, height }
-    }
-
-    fn scale(&self, width: u32, height: u32) -> f32 {
-        let [x, y] = self.size(width, height);
-        (x as f32 / width.max(1) as f32).min(y as f32 / height.max(1) as f32)
+    fn plan(&self, width: u32, height: u32) -> Vec<View> {
+        let ([x, y], [width_px, height_px]) = (self.scale(width, height), self.size(width, height));
+        vec![View::full((width, height), Shape { width: width_px, height: height_px }, x.min(y))]
     }
 
     fn batch_max(&self) -> usize {
         1
     }
 
-    fn detect(&self, batch: &[Picture]) -> Result<Vec<Result<Answer, Fault>>, Fault> {
-        Ok(batch.iter().map(|picture| self.look(picture)).collect())
+    fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
+        Box::pin(blocking(move || Ok(views.iter().map(|view| self.look(view)).collect())))
     }
 }
 

@@ -86,7 +86,7 @@ pub fn detection(id: ContentId, size: (u32, u32), faces: usize) -> Detection {
         Face { bbox: [1.0 + x, 2.0, 11.0 + x, 22.0], score: 0.98, quality: 0.5, landmarks }
     };
     let engine = EngineInfo { engine: "scripted".to_owned(), model: "none".to_owned(), model_sha256: "00".to_owned() };
-    Detection::new(id, size, Answer { faces: (0..faces).map(face).collect(), scale: 1.0, degraded: false }, engine)
+    Detection::new(id, size, Answer::full(engine, (0..faces).map(face).collect()))
 }
 
 /// As good as none.
@@ -152,8 +152,8 @@ pub fn delivered_later(generation: u32, name: &str, faces: usize) -> Fact {
 pub fn delivered_at(scale: f32, name: &str, faces: usize) -> Fact {
     let content = content(name);
     let full = detection(content.id, (content.width, content.height), faces);
-    let answer = Answer { faces: full.faces().to_vec(), scale, degraded: scale < 1.0 };
-    let detection = Detection::new(content.id, full.size(), answer, full.engine().clone());
+    let answer = Answer::full(full.engine().clone(), full.faces().to_vec());
+    let detection = Detection::new(content.id, full.size(), Answer { scale, degraded: scale < 1.0, ..answer });
     Fact::Detected(DetectedFrame { frame: frame(name), detection })
 }
 

@@ -47,8 +47,7 @@ fn world() -> Rig {
 fn images_are_as_the_contract_says() {
     let (one, two) = (content("one"), content("two"));
     let (id, crop) = (one.id, crop_key("default", one.id, 0, 0));
-    let detector =
-        r#""detector":{"engine":"scripted","model":"none","model_sha256":"00","scale":1.0,"degraded":false}"#;
+    let detector = r#""detector":{"engine":"scripted","model":"none","model_sha256":"00","scale":1.0,"degraded":false,"passes":["full"]}"#;
     let common = r#""page":"http://a.example/","site":"http://a.example/","tenant":"default""#;
     let nothing = r#""image":null,"duplicate_of":null,"distance":null,"faces":null,"detector":null"#;
     let expected = [

@@ -1,9 +1,10 @@
 //! Where test data is, and what tests of detectors share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use faceflow_core::detector::Picture;
-use faceflow_core::testing::require;
+use faceflow_core::detector::{Answer, Detector, Inferred, Picture, PictureView, infer};
+use faceflow_core::testing::{require, wait_for};
 use faceflow_engine::{DetectSettings, RuntimeChoice, open};
 
 /// A file of `tests/data`.
@@ -33,6 +34,22 @@ pub fn onnx_runtimes() -> Vec<RuntimeChoice> {
             vec![RuntimeChoice::Rten]
         }
     }
+}
+
+/// Looks at whole pictures, all in one batch.
+pub fn look_at_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferred {
+    let view = |picture: &Picture| {
+        let mut views = detector.plan(picture.width, picture.height);
+        assert_eq!(views.len(), 1, "one look at each picture");
+        PictureView { picture: picture.clone(), view: views.remove(0) }
+    };
+    wait_for(infer(Arc::clone(detector), pictures.iter().map(view).collect()))
+}
+
+/// Looks at one whole picture.
+pub fn look(detector: &Arc<dyn Detector>, picture: &Picture) -> Answer {
+    let mut answers = look_at_all(detector, std::slice::from_ref(picture)).expect("the engine works");
+    answers.remove(0).expect("the picture was looked at")
 }
 
 /// Decodes a picture, orientation applied.
