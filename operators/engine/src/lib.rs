@@ -6,6 +6,8 @@
 //! The one promise: the same picture gets the same faces whatever it is batched with and however many threads look, and
 //! a failure is a [`faceflow_core::Fault`], never an empty answer.
 
+mod fallback;
+mod further_passes;
 mod graph;
 mod heads;
 mod library;
@@ -27,6 +29,8 @@ use std::sync::Arc;
 use faceflow_core::detector::Detector;
 use sha2::{Digest, Sha256};
 
+pub use fallback::Fallback;
+pub use further_passes::{FurtherPasses, Regions};
 pub use settings::{DetectSettings, Fit, RuntimeChoice};
 
 /// The photograph in the package of the embedded engine (PNG, 29 people, red boxes drawn on 24 of them), for first
