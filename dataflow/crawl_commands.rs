@@ -15,17 +15,17 @@ use faceflow::metrics_endpoint::MetricsEndpoint;
 use faceflow::mine::address::parse_site;
 use faceflow::reload::Reload;
 use faceflow::run::RunOptions;
-use faceflow::sinks::ledger::Place;
+use faceflow::sinks::ledger::StateLocation;
 use faceflow::sources::folder::Folder;
 use faceflow::sources::lines::{Lines, ParseSite};
-use faceflow::sources::list::{List, Open};
+use faceflow::sources::list::List;
 use faceflow::sources::submit::Submissions;
 use faceflow::sources::watch::Watch;
 use indicatif::MultiProgress;
 
 use crate::cli::{Common, CrawlArgs, RunArgs, StreamArgs};
 use crate::exit_status::{DONE, INTERRUPTED, UNFINISHED, Usage};
-use crate::progress::Progress;
+use crate::progress_bars::ProgressBars;
 use crate::settings_layers::{crawl_flags, layered, settings};
 use crate::signals::watch_signals;
 
@@ -38,7 +38,7 @@ const WORKERS_MAX: usize = 64;
 pub fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
     let mut job = job(common, &args.crawl)?;
     job.sources = sites(&args.crawl, |file| Ok(Box::new(Lines::open(file, parse_site)?)))?;
-    if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && Place::new(&common.state).is_new() {
+    if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && StateLocation::new(&common.state).is_new() {
         let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
         return Err(Usage(why.to_owned()).into());
     }
@@ -75,11 +75,10 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
         eprintln!("faceflow: POST http://{}/v1/sites, bearer token {token}", submissions.address());
         job.sources.push(Box::new(submissions));
     }
-    if job.sources.len() == 1 && args.crawl.sites.is_empty() && Place::new(&common.state).is_new() {
+    if job.sources.len() == 1 && args.crawl.sites.is_empty() && StateLocation::new(&common.state).is_new() {
         let why = "nothing to wait for: name a SITE, --sites FILE, --images DIR or --listen HOST:PORT";
         return Err(Usage(why.to_owned()).into());
     }
-    job.sources.push(Box::new(Open));
     let (file, set, flags) = (common.config.clone(), common.set.clone(), crawl_flags(&args.crawl));
     job.reload = Some(Reload::new(file.clone(), move || layered(file.as_deref(), &set, &flags)));
     job.options = RunOptions { endless: true, grace_ms: args.grace.saturating_mul(1_000), ..job.options };
@@ -91,14 +90,14 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
 
 /// Where submissions are kept: where the settings say, else beside the ledger if that is a folder.
 fn inbox(common: &Common, settings: &Settings) -> Result<PathBuf, Usage> {
-    match Place::new(&common.state) {
+    match StateLocation::new(&common.state) {
         _ if !settings.submit.inbox.is_empty() => Ok(PathBuf::from(&settings.submit.inbox)),
-        Place::Folder(dir) => {
+        StateLocation::Folder(dir) => {
             let made = std::fs::create_dir_all(&dir);
             made.map_err(|error| Usage(format!("--state {}: {error}", dir.display())))?;
             Ok(dir.join(format!("inbox-{}.txt", common.tenant)))
         }
-        Place::Server(_) => {
+        StateLocation::Server(_) => {
             let why = "--listen with a state on a server: name a file for what is accepted, on a disk that lasts, with --set submit.inbox=FILE";
             Err(Usage(why.to_owned()))
         }
@@ -108,8 +107,8 @@ fn inbox(common: &Common, settings: &Settings) -> Result<PathBuf, Usage> {
 /// A job as the flags say, with nothing to do yet.
 fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
     let cluster = membership(args)?;
-    if cluster.is_some() && matches!(Place::new(&common.state), Place::Folder(_)) {
-        return Err(Usage(JobError::Lonely.to_string()).into());
+    if cluster.is_some() && matches!(StateLocation::new(&common.state), StateLocation::Folder(_)) {
+        return Err(Usage(JobError::FolderState.to_string()).into());
     }
     if !matches!(args.method.as_str(), "smart" | "all") {
         let why = format!("--method {}: this version finds images by every embedding (smart or all)", args.method);
@@ -165,13 +164,15 @@ fn membership(args: &CrawlArgs) -> Result<Option<Membership>, Usage> {
 /// Runs a job to its end, with progress on a terminal and a summary.
 fn finish(job: Job, bars: &MultiProgress) -> Result<Summary> {
     let first = job.is_first();
-    let progress = io::stderr().is_terminal().then(|| Progress::start(job.metrics.clone(), bars));
+    let progress = io::stderr().is_terminal().then(|| ProgressBars::start(job.metrics.clone(), bars));
     let summary = job.run();
     drop(progress);
     let summary = summary.map_err(|error| match error {
-        JobError::Engine(_) | JobError::Objects(_) | JobError::Store(_) | JobError::Client(_) | JobError::Lonely => {
-            Usage(error.to_string()).into()
-        }
+        JobError::Engine(_)
+        | JobError::Objects(_)
+        | JobError::Store(_)
+        | JobError::Client(_)
+        | JobError::FolderState => Usage(error.to_string()).into(),
         JobError::Cluster(ClusterError::Differs { .. } | ClusterError::Listen { .. }) => {
             Usage(error.to_string()).into()
         }

@@ -5,7 +5,7 @@ mod commands;
 mod crawl_commands;
 mod doctor;
 mod exit_status;
-mod progress;
+mod progress_bars;
 mod query_commands;
 mod settings_layers;
 mod signals;

@@ -1,30 +1,31 @@
-//! Settings to services: everything the graph runs on, made once per process and shared by its workers.
+//! Everything the graph runs on, made from the settings once per process and shared by its workers.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use faceflow_config::Settings;
 use faceflow_config::reloadable::ReloadableSettings;
 use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
-use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
-use faceflow_core::record::ContentId;
+use faceflow_core::ledger::{Ledger, LedgerError};
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
 use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
 use faceflow_operators::dispatch::Dispatcher;
 use faceflow_operators::pixel_cache::PixelCache;
 use faceflow_operators::read_sources::SourceReader;
+use faceflow_operators::source_set::SourceSet;
 use faceflow_operators::tenant_store::TenantStore;
 use faceflow_operators::write_sinks::SharedSink;
 use faceflow_web::Web;
 
-/// Pages or images of one worker that wait for their host or are being asked for. It leaves room for hosts that make us wait;
-/// how many requests are really under way is the web client's to limit (`fetch.concurrency`).
-const ASKING_MAX: usize = 4_096;
+use crate::known_contents::{KnownContents, WorkerShare};
 
-/// The services of one process that come from backends it; tests and users bring their own.
+/// Pages or images of one worker that wait for their host or are being requested. It leaves room for hosts that make us wait;
+/// how many requests are under way at once is limited by the web client (`fetch.concurrency`).
+const REQUESTS_MAX: usize = 4_096;
+
+/// What the graph reaches outside of this process; tests and users bring their own.
 pub struct Backends {
     /// How to reach the web.
     pub web: Arc<dyn Web>,
@@ -34,7 +35,7 @@ pub struct Backends {
     pub ledger: Arc<dyn Ledger>,
     /// What finds faces.
     pub detector: Arc<dyn Detector>,
-    /// Where sites come from, one after the other.
+    /// Where sites come from.
     pub sources: Vec<Box<dyn Source>>,
     /// Where detections go besides the store.
     pub sinks: Vec<Box<dyn Sink>>,
@@ -57,7 +58,7 @@ pub struct Services {
     pub ledger: Arc<dyn Ledger>,
     /// The detector and its limits.
     pub detector_pool: DetectorPool,
-    /// Where decoded pictures hang.
+    /// Where decoded pictures are cached.
     pub pixel_cache: Arc<PixelCache>,
     /// Where detections go besides the store.
     pub sinks: Vec<SharedSink>,
@@ -65,11 +66,12 @@ pub struct Services {
     pub known: Arc<KnownContents>,
     /// How much each stage takes on at once on one worker.
     pub limits: StageLimits,
-    /// Whether pages are looked at again that were read: in a run without end.
+    /// Whether pages that were read are fetched again when they may have changed: in a run without end.
     pub again: bool,
     /// Processes that do this work together.
     pub processes: usize,
-    sources: Arc<Mutex<VecDeque<Box<dyn Source>>>>,
+    /// Where sites come from.
+    pub sources: SourceSet,
 }
 
 /// How much the stages of one worker take on at once.
@@ -84,7 +86,7 @@ pub struct StageLimits {
 }
 
 impl Services {
-    /// Joins what comes from backends with the settings, going on from what the ledger holds.
+    /// The services of a single process, which goes on from what the ledger holds. The input ends when the sources do.
     pub fn new(tenant: &str, settings: Settings, backends: Backends, executor: Executor) -> Result<Self, LedgerError> {
         Self::of_process(tenant, settings, backends, (executor, WorkerShare::default()))
     }
@@ -111,14 +113,14 @@ impl Services {
             pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, settings.image.memory_max_bytes)),
             sinks: backends.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
             limits: StageLimits {
-                fetch: Limits::starting(ASKING_MAX, per_host),
-                download: Limits::starting(ASKING_MAX, per_host),
+                fetch: Limits::starting(REQUESTS_MAX, per_host),
+                download: Limits::starting(REQUESTS_MAX, per_host),
                 cpu: Limits::finishing(cores * 2),
             },
             again: false,
             processes: share.processes,
             live: ReloadableSettings::from(&settings),
-            sources: Arc::new(Mutex::new(backends.sources.into())),
+            sources: SourceSet::fixed(backends.sources),
             settings: Arc::new(settings),
             executor,
             web: backends.web,
@@ -126,15 +128,12 @@ impl Services {
         })
     }
 
-    /// What the worker `index` takes in: the first one everything.
+    /// What the worker `index` reads: the first one everything.
     pub fn source_reader(&self, index: usize) -> Option<SourceReader> {
-        (index == 0).then(|| SourceReader {
-            sources: std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner)),
-            crawl: self.live.crawl.clone(),
-        })
+        (index == 0).then(|| SourceReader { sources: self.sources.clone(), crawl: self.live.crawl.clone() })
     }
 
-    /// What the worker `index` gives out of the ledger: the first one everything.
+    /// What the worker `index` dispatches from the ledger: the first one everything.
     pub fn dispatcher(&self, index: usize) -> Option<Dispatcher> {
         (index == 0).then(|| Dispatcher {
             ledger: Arc::clone(&self.ledger),
@@ -142,67 +141,4 @@ impl Services {
             again: self.again,
         })
     }
-}
-
-/// Which part of a cluster's workers is in this process.
-#[derive(Clone, Copy, Debug)]
-pub struct WorkerShare {
-    /// Which process, from 0.
-    pub process: usize,
-    /// Processes in all.
-    pub processes: usize,
-    /// Workers in each.
-    pub workers: usize,
-}
-
-impl Default for WorkerShare {
-    /// All workers are here, however many.
-    fn default() -> Self {
-        Self { process: 0, processes: 1, workers: 1 }
-    }
-}
-
-impl WorkerShare {
-    /// Whether what has this route belongs to a worker of this process.
-    fn has(self, route: u64) -> bool {
-        let worker = route % (self.processes * self.workers) as u64;
-        worker / self.workers as u64 == self.process as u64
-    }
-}
-
-/// The pictures that the ledger knew when the process started. Each worker takes its share.
-#[derive(Default)]
-pub struct KnownContents {
-    contents: Mutex<Vec<ContentId>>,
-    pictures: Mutex<Vec<KnownPicture>>,
-}
-
-impl KnownContents {
-    fn load(ledger: &dyn Ledger, mine: WorkerShare) -> Result<Self, LedgerError> {
-        let (mut contents, mut pictures) = (Vec::new(), Vec::new());
-        ledger.known_pictures(&mut |picture| {
-            contents.extend(Some(picture.content.id).filter(|id| mine.has(id.route())));
-            // The worker that clusters them is the first.
-            pictures.extend(Some(picture).filter(|_| mine.process == 0));
-        })?;
-        Ok(Self { contents: Mutex::new(contents), pictures: Mutex::new(pictures) })
-    }
-
-    /// The known contents that route to worker `index` of `peers`.
-    pub fn contents_of(&self, index: usize, peers: usize) -> HashSet<ContentId> {
-        share(&self.contents, |id| id.route() % peers as u64 == index as u64)
-    }
-
-    /// The known pictures, on the worker that clusters them.
-    pub fn pictures_of(&self, index: usize) -> Vec<KnownPicture> {
-        share(&self.pictures, |_| index == 0)
-    }
-}
-
-/// Takes what is a worker's out of what nobody has taken yet.
-fn share<T, C: FromIterator<T>>(left: &Mutex<Vec<T>>, mut mine: impl FnMut(&T) -> bool) -> C {
-    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-    let share = left.extract_if(.., |one| mine(one)).collect();
-    left.shrink_to_fit();
-    share
 }

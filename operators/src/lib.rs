@@ -20,6 +20,7 @@ pub mod recrawl;
 pub mod rehydrate;
 pub mod route;
 pub mod select_links;
+pub mod source_set;
 pub mod store_crops;
 pub mod store_original;
 pub mod tenant_store;

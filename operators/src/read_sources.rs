@@ -1,8 +1,9 @@
 //! `read_sources`: where the sources' sites and pictures enter.
 //!
 //! They are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten million
-//! sites takes no more memory than a short one. A source is read until it has nothing for now, then the next one. Promise:
-//! the frontier follows the clock until every source has ended.
+//! sites takes no more memory than a short one. Sources take turns, so that one that never pauses holds up no other; they may be
+//! added and removed meanwhile. Promise: the frontier follows the clock until the set of sources is closed and every source has
+//! ended, so what an added source yields is never earlier than the frontier.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,27 +14,29 @@ use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
 use faceflow_core::record::{Image, Key};
 use faceflow_core::shutdown::Mode;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Poll, Source, SourceId};
 use faceflow_core::timer::Timer;
 use faceflow_core::{Flow, Reloadable, Time};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::operator::source;
+use timely::scheduling::activate::SyncActivator;
 use url::Url;
 
 use crate::dispatch;
 use crate::select_links::{Arrival, CrawlSettings};
+use crate::source_set::{NumberedSource, SourceSet};
 
 /// Entries read at once.
 const CHUNK: usize = 64;
 /// How long a full process waits before it looks again, in milliseconds.
 const FULL_MS: u64 = 20;
-/// How long an idle source is left alone, in milliseconds.
+/// How long idle sources are left alone, in milliseconds.
 const IDLE_MS: u64 = 200;
 
-/// What a worker takes in: everything on one worker, nothing on the others.
+/// What a worker reads: everything on one worker, nothing on the others.
 pub struct SourceReader {
     /// The sources.
-    pub sources: VecDeque<Box<dyn Source>>,
+    pub sources: SourceSet,
     /// How many pages, images and retries are in memory at once (`ahead_max`).
     pub crawl: Reloadable<CrawlSettings>,
 }
@@ -41,23 +44,23 @@ pub struct SourceReader {
 /// A source with its entries.
 type Chunk = (Box<dyn Source>, Vec<Poll>);
 
-/// The flow of what is new. `read_sources` is `None` on workers that take nothing in.
+/// The flow of what is new. `source_reader` is `None` on workers that read nothing.
 pub fn read_sources<'s>(
     scope: Scope<'s, Time>,
-    read_sources: Option<SourceReader>,
+    source_reader: Option<SourceReader>,
     executor: &Executor,
 ) -> Flow<'s, Arrival> {
     let executor = executor.clone();
     source(scope, "read_sources", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut timer = Timer::new(&executor, Arc::clone(&operator));
-        let mut open = read_sources.map(|read_sources| (capability, Reader::new(read_sources, &executor, operator)));
+        let mut open = source_reader.map(|source_reader| (capability, Reader::new(source_reader, &executor, operator)));
         move |output| {
             let Some((capability, reader)) = open.as_mut() else { return };
             let now = executor.clock.now();
             capability.downgrade(&now.max(*capability.time()));
-            output.session(capability).give_iterator(reader.landed().into_iter());
-            if reader.ended() || executor.shutdown.mode() != Mode::Running {
+            output.session(capability).give_iterator(reader.arrivals().into_iter());
+            if reader.has_ended() || executor.shutdown.mode() != Mode::Running {
                 open = None;
                 return;
             }
@@ -69,9 +72,11 @@ pub fn read_sources<'s>(
 
 /// Reads the sources.
 struct Reader {
-    sources: VecDeque<Box<dyn Source>>,
+    set: SourceSet,
+    /// In the order of their turns, without the one that is being read.
+    sources: VecDeque<NumberedSource>,
     crawl: Reloadable<CrawlSettings>,
-    in_flight: InFlight<(), Chunk>,
+    in_flight: InFlight<SourceId, Chunk>,
     /// Sites removed from a list, held back until every list was read, since another may name them.
     removed: Vec<Key>,
     /// Sources in a row that had nothing.
@@ -80,22 +85,21 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(
-        read_sources: SourceReader,
-        executor: &Executor,
-        operator: Arc<timely::scheduling::activate::SyncActivator>,
-    ) -> Self {
-        let SourceReader { sources, crawl } = read_sources;
+    fn new(source_reader: SourceReader, executor: &Executor, operator: Arc<SyncActivator>) -> Self {
+        let SourceReader { sources: set, crawl } = source_reader;
+        set.attach(Arc::clone(&operator), executor.clone());
         let in_flight = InFlight::new(executor, "read_sources", operator);
-        Self { sources, crawl, in_flight, removed: vec![], idle: 0, executor: executor.clone() }
+        Self { set, sources: VecDeque::new(), crawl, in_flight, removed: vec![], idle: 0, executor: executor.clone() }
     }
 
-    fn ended(&self) -> bool {
-        self.sources.is_empty() && self.in_flight.count() == 0
+    /// Whether nothing comes any more. That the set is complete is asked first: it does not change back, and sources that were
+    /// added before it was closed are among `sources` then.
+    fn has_ended(&self) -> bool {
+        self.set.is_complete() && self.sources.is_empty() && self.in_flight.count() == 0
     }
 
-    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched from the ledger, whose room
-    /// is its own.
+    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched from the ledger, whose
+    /// room is its own.
     fn is_full(&self) -> bool {
         let metrics = &self.executor.metrics;
         let dispatched = dispatch::stage(metrics).dispatched.load(Relaxed);
@@ -107,30 +111,35 @@ impl Reader {
         if self.in_flight.count() > 0 || self.is_full() {
             return FULL_MS;
         }
-        if self.idle >= self.sources.len().max(1) {
+        if self.idle >= self.sources.len() {
             self.idle = 0;
             return IDLE_MS;
         }
         let now = self.executor.clock.now();
-        if let Some(source) = self.sources.pop_front() {
-            self.in_flight.start((), 1, blocking(move || Ok(read(source, now))));
+        if let Some((id, source)) = self.sources.pop_front() {
+            self.in_flight.start(id, 1, blocking(move || Ok(read(source, now))));
         }
         FULL_MS
     }
 
-    /// What has been read since.
-    fn landed(&mut self) -> Vec<Arrival> {
+    /// What has been read since the last call.
+    fn arrivals(&mut self) -> Vec<Arrival> {
+        if let Some(removed) = self.set.update(&mut self.sources) {
+            self.idle = 0;
+            removed.into_iter().for_each(|(_, source)| self.let_go(source));
+        }
         let mut arrivals = Vec::new();
-        while let Some(((), chunk)) = self.in_flight.next_done() {
+        while let Some((id, chunk)) = self.in_flight.next_done() {
             match chunk {
-                Ok((source, polls)) => self.take_in(source, polls, &mut arrivals),
+                Ok((source, polls)) => self.take_in((id, source), polls, &mut arrivals),
                 Err(fault) => self.executor.shutdown.fail(format!("reading the input: {}", fault.detail)),
             }
         }
+        self.take_in_removed(&mut arrivals);
         arrivals
     }
 
-    fn take_in(&mut self, source: Box<dyn Source>, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
+    fn take_in(&mut self, (id, source): NumberedSource, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
         let (mut ended, mut paused) = (false, false);
         let list = source.list().map(str::to_owned);
         for poll in polls {
@@ -147,18 +156,43 @@ impl Reader {
                 Poll::End => ended = true,
             }
         }
-        match (ended, paused) {
-            (true, _) => {}
-            // The others have their turn.
-            (_, true) => self.sources.push_back(source),
-            (_, false) => self.sources.push_front(source),
-        }
         self.idle = if paused { self.idle + 1 } else { 0 };
-        if self.sources.iter().all(|source| source.is_read()) {
-            let removed = std::mem::take(&mut self.removed).into_iter();
-            let unnamed = removed.filter(|site| !self.sources.iter().any(|source| source.names(site)));
-            arrivals.extend(unnamed.map(Arrival::Removed));
+        if !ended && self.set.is_active(id) {
+            // The others have their turn.
+            return self.sources.push_back((id, source));
         }
+        self.set.ended(id);
+        self.let_go(source);
+    }
+
+    /// Takes in what lists lost, once it is known what all of them name: what one of them still names is not removed.
+    fn take_in_removed(&mut self, arrivals: &mut Vec<Arrival>) {
+        let all_read = || self.sources.iter().all(|(_, source)| source.is_read());
+        if self.removed.is_empty() || self.in_flight.count() > 0 || !all_read() {
+            return;
+        }
+        let removed = std::mem::take(&mut self.removed).into_iter();
+        let unnamed = removed.filter(|site| !self.sources.iter().any(|(_, source)| source.names(site)));
+        arrivals.extend(unnamed.map(Arrival::Removed));
+    }
+
+    /// Drops a source where it may block: it is code of others.
+    fn let_go(&self, source: Box<dyn Source>) {
+        self.executor.runtime.spawn(async move {
+            let dropped = blocking(move || {
+                drop(source);
+                Ok(())
+            });
+            if let Err(fault) = dropped.await {
+                tracing::error!("a source that is not read any more: {}", fault.detail);
+            }
+        });
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.set.detach();
     }
 }
 

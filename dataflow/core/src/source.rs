@@ -1,4 +1,4 @@
-//! Where sites come from.
+//! Where sites and pictures come from.
 
 use std::collections::HashSet;
 
@@ -6,6 +6,10 @@ use url::Url;
 
 use crate::clock::Time;
 use crate::record::Key;
+
+/// A source of a running job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u64);
 
 /// What a source has at the moment.
 #[derive(Debug)]

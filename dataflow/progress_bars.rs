@@ -11,12 +11,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Bars that follow the metrics until they are dropped.
-pub struct Progress {
+pub struct ProgressBars {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Progress {
+impl ProgressBars {
     /// Starts drawing to stderr, if that is a terminal.
     pub fn start(metrics: Metrics, bars: &MultiProgress) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
@@ -33,7 +33,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBars {
     fn drop(&mut self) {
         self.ended.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {

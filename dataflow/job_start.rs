@@ -1,0 +1,174 @@
+//! How a job starts: opens the detector, the web client, the connections of its cluster, the ledger and the store, then hands
+//! them to a thread of its own.
+//!
+//! Promise: what a mistake in the settings or the command line makes impossible is found before anything is written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use faceflow_config::reloadable::ReloadableSettings;
+use faceflow_core::clock::RuntimeClock;
+use faceflow_core::detector::Detector;
+use faceflow_core::executor::Executor;
+use faceflow_core::peers::Peers;
+use faceflow_operators::source_set::SourceSet;
+use faceflow_sinks::ledger::{Durability, StateLedger, StateLocation};
+use faceflow_sinks::objects::Objects;
+use faceflow_sinks::objects::sweep::sweep;
+use faceflow_sinks::views::Views;
+use faceflow_web::files::Files;
+use faceflow_web::{Client, Web};
+use tokio::runtime::Runtime;
+
+use crate::cluster::{Membership, PeerConnections};
+use crate::job::{Engine, Job};
+use crate::job_agreement::agreement;
+use crate::job_handle::{JobControls, JobHandle, remember_sites};
+use crate::job_outcome::{JobError, Summary};
+use crate::known_contents::WorkerShare;
+use crate::running_job::{LEAVE, RunningJob};
+use crate::services::{Backends, Services};
+
+impl Job {
+    /// Runs it to its end: everything settled, patience over, or drained or stopped through its `shutdown`. An endless one
+    /// ends in the last way alone.
+    pub fn run(self) -> Result<Summary, JobError> {
+        self.start()?.wait()
+    }
+
+    /// Starts it on threads of its own. Its input stays open for further sources until the handle is waited for or closes it.
+    ///
+    /// Opening the ledger, the store and a cluster blocks the calling thread, which must not be one of an asynchronous runtime.
+    pub fn start(self) -> Result<JobHandle, JobError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("faceflow-io").build()?;
+        let (job, controls) = match self.open(&runtime) {
+            Ok(opened) => opened,
+            Err(error) => {
+                runtime.shutdown_timeout(LEAVE);
+                return Err(error);
+            }
+        };
+        let thread = std::thread::Builder::new().name("faceflow-job".to_owned()).spawn(move || job.run(runtime))?;
+        Ok(JobHandle::new(controls, thread))
+    }
+
+    fn open(mut self, runtime: &Runtime) -> Result<(RunningJob, JobControls), JobError> {
+        let first = self.is_first();
+        let live = ReloadableSettings::from(&self.settings);
+        if let Some(reload) = self.reload.take() {
+            let changes = self.cluster.is_none().then(|| live.clone());
+            reload.follow(runtime.handle(), self.settings.clone(), changes);
+        }
+        let clock = Arc::new(RuntimeClock::wall(runtime.handle().clone()));
+        let executor = Executor::new(runtime.handle().clone(), clock, (self.metrics.clone(), self.shutdown.clone()));
+        let detector = self.open_detector()?;
+        let web =
+            Arc::new(Files::new(Client::new(live.fetch.clone(), Arc::clone(&executor.clock))?, self.folders.clone()));
+        let mut connections = self.connect(runtime, detector.as_ref())?;
+        let ledger = Arc::new(self.open_ledger(runtime, connections.as_mut())?);
+        if let Some(endpoint) = self.metrics_endpoint.take() {
+            endpoint.serve(&executor, Arc::clone(&ledger) as _);
+        }
+        let store = Arc::new(self.open_store(runtime)?);
+        for source in &mut self.sources {
+            remember_sites(source.as_mut(), &ledger)?;
+        }
+        let sources = SourceSet::open(std::mem::take(&mut self.sources));
+        let folder = store.folder().filter(|_| first).map(Path::to_owned);
+        let views = Views::new(Arc::clone(&ledger), Arc::clone(&store) as _, live.report.clone());
+        let sweep = folder.map(|root| {
+            let swept = sweep(root, self.settings.store, Arc::clone(&executor.clock));
+            runtime.spawn(async {
+                if let Err(fault) = swept.await {
+                    tracing::warn!("what killed processes left in the output is not removed any more: {fault}");
+                }
+            })
+        });
+        let controls = JobControls {
+            sources: sources.clone(),
+            ledger: Arc::downgrade(&ledger),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+            first,
+            endless: self.options.endless,
+        };
+        let (options, out, cluster) = (self.options, self.out.clone(), self.cluster.take());
+        let backends = (web as Arc<dyn Web>, store, detector);
+        let mut services = self.services(backends, (executor, Arc::clone(&ledger)), cluster.as_ref())?;
+        (services.live, services.sources) = (live, sources);
+        if let Some(connections) = &mut connections {
+            // A process that began before the others have read the ledger would write what they take for known.
+            runtime.block_on(connections.barrier())?;
+        }
+        let peers = cluster.map(|Membership { process, addresses }| {
+            let now = services.executor.clock.now();
+            Arc::new(Peers::new(process, addresses, services.settings.cluster.clone(), now))
+        });
+        let connections = connections.zip(peers);
+        Ok((RunningJob { services, options, connections, ledger, views, out, first, sweep }, controls))
+    }
+
+    fn open_detector(&self) -> Result<Arc<dyn Detector>, JobError> {
+        match &self.engine {
+            Engine::Own(detector) => Ok(Arc::clone(detector)),
+            Engine::Named(name) => Ok(faceflow_engine::open(name, &self.settings.detect)?),
+        }
+    }
+
+    /// Connects to the other processes of the cluster, if there is one.
+    fn connect(&self, runtime: &Runtime, detector: &dyn Detector) -> Result<Option<PeerConnections>, JobError> {
+        let Some(membership) = self.cluster.clone() else { return Ok(None) };
+        let agreement = agreement(self, &detector.info());
+        let connections = PeerConnections::connect(membership, agreement, &self.settings.cluster);
+        Ok(Some(runtime.block_on(connections)?))
+    }
+
+    /// The ledger: of this process alone, or of the run that the first process of the cluster has begun.
+    fn open_ledger(
+        &self,
+        runtime: &Runtime,
+        connections: Option<&mut PeerConnections>,
+    ) -> Result<StateLedger, JobError> {
+        let (location, settings) = (StateLocation::new(&self.state), &self.settings.ledger);
+        let Some(connections) = connections else { return Ok(StateLedger::open(location, &self.tenant, settings)?) };
+        if self.is_first() {
+            let ledger = StateLedger::open(location, &self.tenant, settings)?;
+            runtime.block_on(connections.share(ledger.run()))?;
+            return Ok(ledger);
+        }
+        match runtime.block_on(connections.share(None::<i64>))? {
+            Some(run) => Ok(StateLedger::join(run, location, &self.tenant, settings)?),
+            None => Err(JobError::FolderState),
+        }
+    }
+
+    /// The output, which the first process of a cluster checks for all.
+    fn open_store(&self, runtime: &Runtime) -> Result<Objects, JobError> {
+        let store = match self.settings.ledger.durability {
+            Durability::Process => Objects::open(&self.out)?,
+            Durability::Power => Objects::open_durable(&self.out)?,
+        };
+        if self.is_first() {
+            runtime.block_on(store.check()).map_err(|fault| JobError::Store(fault.detail))?;
+        }
+        Ok(store)
+    }
+
+    fn services(
+        self,
+        (web, store, detector): (Arc<dyn Web>, Arc<Objects>, Arc<dyn Detector>),
+        (executor, ledger): (Executor, Arc<StateLedger>),
+        cluster: Option<&Membership>,
+    ) -> Result<Services, JobError> {
+        let share = cluster.map(|membership| WorkerShare {
+            process: membership.process,
+            processes: membership.addresses.len(),
+            workers: self.options.workers.max(1),
+        });
+        let again = self.options.endless && self.settings.recrawl.enabled;
+        let backends = Backends { web, store, ledger, detector, sources: vec![], sinks: self.sinks };
+        let share = share.unwrap_or_default();
+        let services = Services::of_process(&self.tenant, self.settings, backends, (executor, share))?;
+        Ok(Services { again, ..services })
+    }
+}
