@@ -257,11 +257,6 @@ impl Store for Nowhere {
 fn facts_per_second(home: Home) {
     let (facts, took) = fill(&home);
     println!("{facts} facts in {took:.2} s: {:.0} facts/s", facts as f64 / took);
-    let servers: f64 = server_processes(ledger.reader()).into_iter().map(cpu_seconds).sum();
-    let own = cpu_seconds(std::process::id().into()) - own;
-    let each = |seconds: f64| seconds * 1e6 / facts as f64;
-    println!("CPU for each fact: {:.1} us here, {:.1} us at the server", each(own), each(servers));
-    drop(ledger);
     groups(&home);
     sizes(&home);
     let started = Instant::now();
