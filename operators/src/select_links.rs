@@ -296,7 +296,8 @@ mod tests {
             let start = Page::start(url("/"));
             let arrivals = [visit(&start, &["/a"]), Arrival::Removed(Key(1)), Arrival::Start(url("/"), None)];
             let arrivals: Flow<'_, Arrival> = arrivals.to_stream(scope).container::<Vec<_>>();
-            let (crawl, recrawl) = (Reloadable::from(CrawlSettings::default()), Reloadable::from(RecrawlSettings::default()));
+            let (crawl, recrawl) =
+                (Reloadable::from(CrawlSettings::default()), Reloadable::from(RecrawlSettings::default()));
             let found = arrivals.select_links(crawl, recrawl, Arc::clone(&executor.clock));
             let sent =
                 found.map(move |found| tell.send((found.visit.is_some(), found.again)).expect("somebody listens"));

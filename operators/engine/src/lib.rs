@@ -6,6 +6,7 @@
 //! The one promise: the same picture gets the same faces whatever it is batched with and however many threads look, and
 //! a failure is a [`faceflow_core::Fault`], never an empty answer.
 
+mod choose_runtime;
 mod fallback;
 mod further_passes;
 mod graph;

@@ -8,13 +8,14 @@ use faceflow_core::blocking::blocking;
 use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
 use faceflow_core::{Fault, Future};
 
+use crate::choose_runtime::choose_runtime;
 use crate::graph::{Graph, Port};
 use crate::heads::{Head, Output};
 use crate::pool::Pool;
 use crate::postprocess::{Nms, finish};
 use crate::preprocess::{Canvas, Plan, STEP, Sizing, check};
 use crate::probe::{self, Batches};
-use crate::runtime::{self, Runtime, Session, engine_fault};
+use crate::runtime::{Runtime, Session, engine_fault};
 use crate::settings::{DetectSettings, Fit};
 use crate::{EngineError, sha256_hex};
 
@@ -45,7 +46,7 @@ impl Onnx {
         let graph = Graph::read(&bytes).map_err(unusable)?;
         let head = Head::recognise(&graph.outputs).map_err(unusable)?;
         let sizing = sizing(&graph.input, &head, settings).map_err(unusable)?;
-        let runtime = runtime::choose(graph.model, settings)?;
+        let runtime = choose_runtime(graph.model, settings)?;
         let mut session = runtime.session().map_err(|words| unusable(format!("{}: {words}", runtime.name())))?;
         let batches = examine(session.as_mut(), &head, &graph.input, sizing).map_err(|fault| unusable(fault.detail))?;
         let model = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

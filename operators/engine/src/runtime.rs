@@ -1,12 +1,8 @@
-//! What a runtime of ONNX models is to this crate, and the choice between the two.
-
-use std::sync::{Arc, Once};
+//! What a runtime of ONNX models is to this crate.
 
 use faceflow_core::{Class, Fault};
 
 use crate::heads::Output;
-use crate::settings::{DetectSettings, RuntimeChoice};
-use crate::{EngineError, ort, rten};
 
 /// Loads one model.
 pub(crate) trait Runtime: Send + Sync {
@@ -25,27 +21,6 @@ pub(crate) trait Session: Send {
 
 /// What looks at the outputs of a run, while they last.
 pub(crate) type Reader<'a> = dyn FnMut(&[Output<'_>]) -> Result<(), Fault> + 'a;
-
-/// The runtime that the settings ask for, for this model.
-pub(crate) fn choose(model: Vec<u8>, settings: &DetectSettings) -> Result<Box<dyn Runtime>, EngineError> {
-    let model: Arc<[u8]> = model.into();
-    if settings.runtime != RuntimeChoice::Rten {
-        if let Some(environment) = ort::environment(settings.ort_library.as_deref()).map_err(EngineError::Library)? {
-            return Ok(Box::new(ort::Ort::new(environment, model)));
-        }
-        if settings.runtime == RuntimeChoice::Onnxruntime {
-            return Err(EngineError::Library("no library of ONNX Runtime 1.24 or newer was found".to_owned()));
-        }
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
-            tracing::warn!(
-                "ONNX Runtime was not found, so the slower built-in engine rten runs the model. For more speed: pip install \
-                 onnxruntime, or name the library in ORT_DYLIB_PATH (or set detect.runtime = \"rten\" to be content)"
-            );
-        });
-    }
-    Ok(Box::new(rten::Rten::new(model)))
-}
 
 /// The fault that a runtime's error is. Runtimes have no code for being out of memory, only words.
 pub(crate) fn engine_fault(engine: &str, error: &str) -> Fault {

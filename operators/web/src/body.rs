@@ -17,7 +17,7 @@ use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::faults;
-use super::guard::Carried;
+use super::faults::WrappedFault;
 use super::memory::{BodyMemory, Held, SHARE_BYTES};
 use super::settings::SizeLimit;
 
@@ -126,7 +126,7 @@ fn bytes_of<'a>(pieces: Pieces<'a>, limit: SizeLimit) -> impl AsyncBufRead + Sen
         bytes += piece.len();
         if bytes > limit.bytes { Err(faults::too_large("more, still coded,", limit)) } else { Ok(piece) }
     });
-    counted.map_err(|fault| io::Error::other(Carried(fault))).into_async_read()
+    counted.map_err(|fault| io::Error::other(WrappedFault(fault))).into_async_read()
 }
 
 fn decoder<'a>(

@@ -5,14 +5,18 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::time::UNIX_EPOCH;
 
 use faceflow_core::{Class, Fault, Time};
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use super::date;
-use super::guard::Carried;
 use super::settings::SizeLimit;
+
+/// A fault on its way through the error type of a library.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WrappedFault(pub Fault);
 
 /// The fault of an answer that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
 /// their `Retry-After`; everything else is a refusal.
@@ -29,6 +33,12 @@ pub fn of_status(status: StatusCode, headers: &HeaderMap, now: Time) -> Fault {
     }
 }
 
+/// An HTTP date (RFC 9110, section 5.6.7) in milliseconds since the Unix epoch.
+fn date_ms(text: &str) -> Option<Time> {
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Time::try_from(since.as_millis()).ok()
+}
+
 /// `Retry-After` (RFC 9110, section 10.2.3) as a delay in milliseconds. A date is relative to the answer's own `Date`,
 /// since the server's clock wrote both; without one to `now`.
 fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
@@ -36,13 +46,13 @@ fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(value.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1_000));
     }
-    let sent = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(|text| date::parse(text, now));
-    Some(date::parse(value, now)?.saturating_sub(sent.unwrap_or(now)))
+    let sent = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(date_ms);
+    Some(date_ms(value)?.saturating_sub(sent.unwrap_or(now)))
 }
 
 /// The fault of a request that got no answer.
 pub fn of_request(error: &reqwest::Error) -> Fault {
-    if let Some(Carried(fault)) = cause(error) {
+    if let Some(WrappedFault(fault)) = cause(error) {
         return fault.clone();
     }
     let detail = story(error);
@@ -79,7 +89,7 @@ pub fn of_decoder(error: &io::Error) -> Fault {
 
 /// The fault of the body that a decoder was reading from, if it is not the decoder's own.
 pub fn underneath(error: &io::Error) -> Option<&Fault> {
-    error.get_ref().and_then(|error| error.downcast_ref()).map(|Carried(fault)| fault)
+    error.get_ref().and_then(|error| error.downcast_ref()).map(|WrappedFault(fault)| fault)
 }
 
 /// The fault of a deadline that passed.

@@ -32,11 +32,6 @@ pub struct Guard {
     names: Addresses,
 }
 
-/// A fault on its way through the error type of a library.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Carried(pub Fault);
-
 impl Guard {
     /// The guard of these settings.
     pub fn new(live: &Reloadable<FetchSettings>) -> Self {
@@ -148,7 +143,7 @@ impl Resolve for CheckedNames {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = Arc::clone(&self.0);
         Box::pin(async move {
-            let addresses = guard.resolve(name.as_str()).await.map_err(Carried)?.to_vec();
+            let addresses = guard.resolve(name.as_str()).await.map_err(faults::WrappedFault)?.to_vec();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

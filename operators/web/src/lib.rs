@@ -15,7 +15,6 @@ pub mod settings;
 
 mod addresses;
 mod body;
-mod date;
 mod faults;
 mod memory;
 mod rules;
