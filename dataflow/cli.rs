@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use faceflow::core::record::TenantId;
 
 /// Turns a list of sites into a deduplicated, face-annotated image store, and never loses a face.
 #[derive(Debug, Parser)]
@@ -33,7 +34,7 @@ pub struct Common {
     pub out: String,
     /// Whose work this is; a state may hold several tenants
     #[arg(long, global = true, value_name = "ID", default_value = "default")]
-    pub tenant: String,
+    pub tenant: TenantId,
     /// auto, seeta, or onnx:PATH to an SCRFD, YuNet or UltraFace model
     #[arg(long, global = true, value_name = "ENGINE", default_value = "auto")]
     pub detector: String,

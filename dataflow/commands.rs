@@ -12,7 +12,6 @@ use crate::query_commands::{detect, explain, results, retry, status};
 /// Carries out a command; its exit status.
 pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
     let common = &cli.common;
-    check_tenant(&common.tenant)?;
     if common.state.is_empty() {
         return Err(Usage("--state: an empty name".to_owned()).into());
     }
@@ -26,13 +25,4 @@ pub fn dispatch(cli: Cli, bars: &MultiProgress) -> Result<u8> {
         Command::Explain { url } => explain(common, url),
         Command::Doctor => doctor(common),
     }
-}
-
-/// Object keys begin with the tenant, so its name is kept plain.
-fn check_tenant(tenant: &str) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if (1..=64).contains(&tenant.len()) && tenant.chars().all(plain) && !tenant.starts_with('.') {
-        return Ok(());
-    }
-    Err(Usage(format!("--tenant {tenant:?}: up to 64 letters, digits, '-', '_' and '.', not starting with '.'")).into())
 }

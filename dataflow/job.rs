@@ -6,6 +6,7 @@ use std::sync::Arc;
 use faceflow_config::Settings;
 use faceflow_core::detector::Detector;
 use faceflow_core::metrics::Metrics;
+use faceflow_core::record::TenantId;
 use faceflow_core::shutdown::Shutdown;
 use faceflow_core::sink::Sink;
 use faceflow_core::source::Source;
@@ -38,7 +39,7 @@ pub struct Job {
     /// Folder or object store URL.
     pub out: String,
     /// Whose work this is.
-    pub tenant: String,
+    pub tenant: TenantId,
     /// What finds faces.
     pub engine: Engine,
     /// Where sites and pictures come from.
@@ -66,7 +67,7 @@ impl Job {
             reload: None,
             state: state.to_owned(),
             out: out.to_owned(),
-            tenant: "default".to_owned(),
+            tenant: TenantId::default(),
             engine: Engine::Named("auto".to_owned()),
             sources: vec![],
             folders: vec![],

@@ -168,7 +168,7 @@ impl Job {
         let again = self.options.endless && self.settings.recrawl.enabled;
         let backends = Backends { web, store, ledger, detector, sources: vec![], sinks: self.sinks };
         let share = share.unwrap_or_default();
-        let services = Services::of_process(&self.tenant, self.settings, backends, (executor, share))?;
+        let services = Services::of_process(self.tenant, self.settings, backends, (executor, share))?;
         Ok(Services { again, ..services })
     }
 }

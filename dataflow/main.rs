@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed terminal is nobody to tell.
+            // A closed terminal is no reason to fail.
             let _ = error.print();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if asked { DONE } else { USAGE });
@@ -70,7 +70,7 @@ struct BesideBars(MultiProgress);
 
 impl Write for BesideBars {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        // A closed terminal is nobody to tell, and no reason to fail.
+        // A closed terminal is no reason to fail.
         Ok(self.0.suspend(|| io::stderr().write(text)).unwrap_or(text.len()))
     }
 

@@ -27,14 +27,14 @@ use tokio::task::spawn_blocking;
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A socket at which metrics are going to be told.
+/// A socket at which metrics are going to be served.
 pub struct MetricsEndpoint {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl MetricsEndpoint {
-    /// Listens at `address`. Callers wait until the process has something to tell.
+    /// Listens at `address`. Callers wait until the job has started.
     pub fn listen(address: &str) -> io::Result<Self> {
         let listener = listen(address)?;
         Ok(Self { address: listener.local_addr()?, listener })
@@ -57,12 +57,13 @@ impl MetricsEndpoint {
 }
 
 async fn answer(State((executor, ledger)): State<(Executor, Arc<dyn Ledger>)>) -> impl IntoResponse {
-    let told = spawn_blocking(move || told(&executor, ledger.as_ref())).await;
-    let told = told.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
-    told.map(|text| ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+    let text = spawn_blocking(move || exposition(&executor, ledger.as_ref())).await;
+    let text = text.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+    text.map(|text| ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-fn told(executor: &Executor, ledger: &dyn Ledger) -> String {
+/// All metrics as they are now, in the text format.
+fn exposition(executor: &Executor, ledger: &dyn Ledger) -> String {
     let mut text = Text::default();
     text.stages(&executor.metrics.stages());
     // What the ledger cannot say now is left out, which is not the same as zero.
@@ -145,7 +146,7 @@ impl Text {
     }
 }
 
-/// Memory of this process, where the system tells (Linux).
+/// Memory of this process, where the system says so (Linux).
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
@@ -157,14 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_told_by_state_and_conservation_is_one_or_zero() {
+    fn entries_are_listed_by_state_and_conservation_is_one_or_zero() {
         let whole = Tally { discovered: 3, done: 1, open: 2, ..Tally::default() };
-        let told = |tally| {
+        let text_of = |tally| {
             let mut text = Text::default();
             text.entries(&[("page", whole), ("image", tally)]);
             text.0
         };
-        let text = told(whole);
+        let text = text_of(whole);
         for line in [
             "# TYPE faceflow_discovered gauge",
             "faceflow_discovered{kind=\"page\"} 3",
@@ -174,17 +175,17 @@ mod tests {
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
-        assert!(told(Tally { open: 1, ..whole }).ends_with("\nfaceflow_conservation_ok 0\n"));
+        assert!(text_of(Tally { open: 1, ..whole }).ends_with("\nfaceflow_conservation_ok 0\n"));
     }
 
     #[test]
     fn a_frontier_lags_or_lies_ahead() {
-        let told = |frontier| {
+        let text_of = |frontier| {
             let mut text = Text::default();
             text.frontier(frontier, 1_000);
             text.0
         };
-        assert!(told(400).ends_with("\nfaceflow_frontier_ms 600\n"));
-        assert!(told(1_500).ends_with("\nfaceflow_frontier_ms -500\n"));
+        assert!(text_of(400).ends_with("\nfaceflow_frontier_ms 600\n"));
+        assert!(text_of(1_500).ends_with("\nfaceflow_frontier_ms -500\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Progress bars on a terminal: pages and images settled of those that are known, pictures looked at, all per second.
+//! Progress bars on a terminal: pages and images settled of those that are known, pictures detected, all per second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

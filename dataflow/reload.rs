@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 /// How often the file is looked at.
-const GLANCE: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Reads all layers of settings.
 type Read = dyn Fn() -> Result<Settings, SettingsError> + Send + Sync;
@@ -38,42 +38,44 @@ impl Reload {
     }
 
     /// From here on SIGHUP and changes of the file bring `live`, which has `settings` now, up to date, as long as `runtime`
-    /// lives. Without `live` nothing can change, and whoever asks is told so.
+    /// lives. Without `live` nothing can change, and a warning says so when it is asked for.
     pub fn follow(self, runtime: &Handle, settings: Settings, live: Option<ReloadableSettings>) {
         let _inside = runtime.enter();
         let hangups = signal(SignalKind::hangup());
         let hangups =
             hangups.inspect_err(|error| tracing::warn!("SIGHUP cannot be caught, it ends the process: {error}"));
         let file = self.file.map(Rested::new);
-        let watch = SettingsWatch { file, read: self.read, settings, live, missing: false, began: Instant::now() };
-        runtime.spawn(watch.follow(hangups.ok()));
+        let reloader = Reloader { file, read: self.read, settings, live, missing: false, began: Instant::now() };
+        runtime.spawn(reloader.follow(hangups.ok()));
     }
 }
 
-struct SettingsWatch {
+/// Reads the settings again whenever there is a reason to.
+struct Reloader {
     file: Option<Rested>,
     read: Arc<Read>,
     /// What is in force.
     settings: Settings,
     live: Option<ReloadableSettings>,
+    /// Whether the file was not there at the last look.
     missing: bool,
     began: Instant,
 }
 
-impl SettingsWatch {
+impl Reloader {
     async fn follow(mut self, mut hangups: Option<Signal>) {
         loop {
             let watched = self.file.is_some();
             let asked = tokio::select! {
-                () = hung_up(hangups.as_mut()) => true,
-                () = tokio::time::sleep(GLANCE), if watched => false,
+                () = next_hangup(hangups.as_mut()) => true,
+                () = tokio::time::sleep(LOOK_EVERY), if watched => false,
             };
             let looked = spawn_blocking(move || {
                 self.look(asked);
                 self
             });
             match looked.await {
-                Ok(watch) => self = watch,
+                Ok(reloader) => self = reloader,
                 Err(error) => return tracing::error!("settings are not reloaded any more: {error}"),
             }
         }
@@ -134,7 +136,7 @@ impl SettingsWatch {
 }
 
 /// Resolves with the next SIGHUP.
-async fn hung_up(hangups: Option<&mut Signal>) {
+async fn next_hangup(hangups: Option<&mut Signal>) {
     if let Some(hangups) = hangups
         && hangups.recv().await.is_some()
     {

@@ -8,6 +8,7 @@ use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::ledger::{Ledger, LedgerError};
+use faceflow_core::record::TenantId;
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
 use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
@@ -87,13 +88,18 @@ pub struct StageLimits {
 
 impl Services {
     /// The services of a single process, which goes on from what the ledger holds. The input ends when the sources do.
-    pub fn new(tenant: &str, settings: Settings, backends: Backends, executor: Executor) -> Result<Self, LedgerError> {
+    pub fn new(
+        tenant: TenantId,
+        settings: Settings,
+        backends: Backends,
+        executor: Executor,
+    ) -> Result<Self, LedgerError> {
         Self::of_process(tenant, settings, backends, (executor, WorkerShare::default()))
     }
 
     /// The same for one process of a cluster, which remembers its share of what the ledger holds.
     pub fn of_process(
-        tenant: &str,
+        tenant: TenantId,
         settings: Settings,
         backends: Backends,
         (executor, share): (Executor, WorkerShare),
@@ -101,7 +107,7 @@ impl Services {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let per_host = settings.fetch.per_host.max(1);
         Ok(Self {
-            tenant_store: TenantStore { store: backends.store, tenant: tenant.into() },
+            tenant_store: TenantStore { store: backends.store, tenant },
             known: Arc::new(KnownContents::load(backends.ledger.as_ref(), share)?),
             detector_pool: DetectorPool {
                 detector: backends.detector,

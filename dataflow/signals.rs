@@ -25,7 +25,7 @@ pub fn watch_signals(shutdown: Shutdown) -> Result<Arc<AtomicBool>> {
             };
             let interrupt = signals.next().await;
             interrupted.store(interrupt, Relaxed);
-            // A closed terminal is nobody to tell.
+            // A closed terminal is no reason to fail.
             let _ = writeln!(io::stderr(), "faceflow: finishing what is under way; once more stops at once");
             shutdown.drain();
             signals.next().await;

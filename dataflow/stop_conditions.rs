@@ -58,7 +58,7 @@ impl StopConditions {
         Some(self.next_due.load(Relaxed)).filter(|due| *due > 0)
     }
 
-    /// What the other processes of the cluster are told about this one.
+    /// What this process sends to the others of its cluster.
     pub(crate) fn heartbeat(&self, process: usize, shutdown: &Shutdown) -> Heartbeat {
         Heartbeat { process, mode: shutdown.mode(), idle: self.idle.load(Relaxed), leaves_until: self.next_due() }
     }

@@ -33,6 +33,8 @@ fn list(sites: &[String]) -> Box<dyn Source> {
 /// Waits until `condition` holds.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let came = (0..LIMIT.as_millis() / 10).any(|_| {
+        // Between two looks at the condition.
+        #[allow(clippy::disallowed_methods)]
         std::thread::sleep(Duration::from_millis(10));
         condition()
     });
@@ -292,6 +294,32 @@ fn an_endless_job_is_ended_by_its_handle_alone() {
     shutdown.drain();
     let summary = receive.recv_timeout(LIMIT).expect("ends").expect("well");
     assert!(summary.outcome.interrupted && summary.images.done == 1);
+}
+
+/// A source that names one site again and again, and never pauses.
+struct Restless(String);
+
+impl Source for Restless {
+    fn poll(&mut self, _now: Time) -> Poll {
+        Poll::Site(parse_site(&self.0).expect("a site"))
+    }
+}
+
+#[test]
+fn a_source_that_never_pauses_holds_up_no_other() {
+    let web = World::new();
+    let (one, other) = (web.site(), web.site());
+    one.page("/", "nothing");
+    other.page("/", "<img src=/a.jpg>").image("/a.jpg", jpeg(&picture(5, 200, 150), 90));
+    let folder = tempdir().expect("a folder");
+    let handle = job(folder.path(), &[], &[]).start().expect("starts");
+    let restless = handle.add_source(Box::new(Restless(one.url("/")))).expect("is added");
+    until("it is read", || web.log().count(&one.url("/")) == 1);
+    handle.add_source(list(&[other.url("/")])).expect("is added");
+    until("the other is read", || progress(&handle).images.done == 1);
+    assert!(handle.remove_source(restless));
+    let summary = ended(handle);
+    assert_eq!((summary.pages.done, summary.pages.open, summary.images.done), (2, 0, 1));
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &R
             sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
             sinks: vec![],
         };
-        let mut services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        let mut services = Services::new(Default::default(), settings, backends, executor.clone()).expect("services");
         services.again = true;
         graph::build(scope, &services)
     });

@@ -143,7 +143,7 @@ fn run_into(
             sources: vec![Box::new(List::new([start]))],
             sinks: vec![],
         };
-        let services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        let services = Services::new(Default::default(), settings, backends, executor.clone()).expect("services");
         graph::build(scope, &services)
     });
     times.lock().expect("not poisoned").clone()

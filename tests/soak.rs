@@ -223,7 +223,7 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
             sources: vec![Box::new(List::new(starts))],
             sinks: vec![],
         };
-        let mut services = Services::new("default", settings, backends, executor.clone()).expect("services");
+        let mut services = Services::new(Default::default(), settings, backends, executor.clone()).expect("services");
         services.again = again;
         graph::build(scope, &services)
     });

@@ -50,7 +50,7 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
                     || Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early");
                 let picture = picture.ok_or_else(gone)?;
                 let (delivered, outputs) = {
-                    let tenant = Arc::clone(&tenant_store.tenant);
+                    let tenant = tenant_store.tenant.clone();
                     blocking(move || outputs(delivered, &picture, &tenant, &settings)).await?
                 };
                 for (key, body) in outputs {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use faceflow_core::record::TenantId;
 use faceflow_core::sink::Store;
 
 /// The object store, with the first folder of every key. Clones share it.
@@ -10,5 +11,5 @@ pub struct TenantStore {
     /// The store.
     pub store: Arc<dyn Store>,
     /// First folder of every key.
-    pub tenant: Arc<str>,
+    pub tenant: TenantId,
 }

@@ -117,7 +117,7 @@ fn begin(
             dying.die();
         });
     }
-    let mut services = Services::new("default", settings, backends, executor.clone()).expect("services");
+    let mut services = Services::new(Default::default(), settings, backends, executor.clone()).expect("services");
     services.again = death.moment.is_some();
     (life, services)
 }

@@ -7,6 +7,7 @@ pub mod key;
 mod page;
 mod picture;
 mod queue;
+mod tenant;
 mod work;
 
 pub use detected::DetectedFrame;
@@ -16,4 +17,5 @@ pub use key::{ContentId, Key, number};
 pub use page::{Page, PageKind, PageVersion, Visit};
 pub use picture::{Content, DuplicateAssignment, Frame, Phash};
 pub use queue::{DETECTION_QUEUE, QueueId, queue_of};
+pub use tenant::{TenantId, TenantIdError};
 pub use work::{Disposition, Work};
