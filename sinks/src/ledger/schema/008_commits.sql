@@ -32,3 +32,6 @@ CREATE TABLE migrations (
     writer_min INTEGER NOT NULL
 ) STRICT;
 INSERT INTO migrations (format, reader_min, writer_min) VALUES (8, 8, 8);
+
+-- Results are read in the order of URLs, a page at a time.
+CREATE INDEX entries_by_url ON entries (tenant, kind, url);

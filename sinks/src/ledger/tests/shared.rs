@@ -329,7 +329,7 @@ fn openers_at_once_make_one_schema() {
     });
     let formats =
         home.open().reader().read(|moment| moment.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
-    assert_eq!(formats, Ok(Some(6_i64)));
+    assert_eq!(formats, Ok(Some(5_i64)));
 }
 
 #[test]
