@@ -70,5 +70,5 @@ pub fn owe_full(delivered: DetectedFrame) -> Lost<Frame> {
     let scale = delivered.detection.scale();
     let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
     let generation = delivered.detection.generation() + 1;
-    Lost { record: Frame { weak: true, generation, scale: Some(scale), ..delivered.frame }, fault }
+    Lost { record: Frame { has_degraded: true, generation, scale: Some(scale), ..delivered.frame }, fault }
 }

@@ -61,8 +61,8 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
                     owner,
                     pixels: Some(pixels),
                     attempts: 0,
-                    spared: 0,
-                    weak: false,
+                    uncounted: 0,
+                    has_degraded: false,
                     generation: 0,
                     scale: None,
                 };

@@ -114,9 +114,18 @@ impl Table {
         for picture in known {
             if picture.state == State::Open {
                 let owner = picture.content.id.route() as usize;
-                let (content, weak, generation) = (picture.content.clone(), picture.weak, picture.generation);
-                let frame =
-                    Frame { content, owner, pixels: None, attempts: 0, spared: 0, weak, generation, scale: None };
+                let (content, has_degraded, generation) =
+                    (picture.content.clone(), picture.has_degraded, picture.generation);
+                let frame = Frame {
+                    content,
+                    owner,
+                    pixels: None,
+                    attempts: 0,
+                    uncounted: 0,
+                    has_degraded,
+                    generation,
+                    scale: None,
+                };
                 table.frames.insert(picture.content.id, frame);
             }
             table.clusters.learn(picture);

@@ -65,7 +65,7 @@ pub trait Dispatch<'s> {
 
 /// What the ledger was asked, and what it said.
 enum Answer {
-    Lanes(Vec<QueueUpdate>),
+    Queues(Vec<QueueUpdate>),
     Work(Vec<DispatchReply>),
 }
 
@@ -81,9 +81,9 @@ impl<'s> Dispatch<'s> for Flow<'s, LedgerUpdate> {
                 let frontier = CrawlQueues::new(&dispatcher, stage(&executor.metrics));
                 let again = dispatcher.again;
                 ask(&mut in_flight, &dispatcher.ledger, move |ledger| {
-                    let mut lanes = Vec::new();
-                    ledger.lanes(again && !planted(AGAIN_LOST), &mut |lane| lanes.push(lane))?;
-                    Ok(Answer::Lanes(lanes))
+                    let mut queues = Vec::new();
+                    ledger.queues(again && !planted(AGAIN_LOST), &mut |queue| queues.push(queue))?;
+                    Ok(Answer::Queues(queues))
                 });
                 (dispatcher.ledger, dispatcher.crawl, frontier)
             });
@@ -104,8 +104,8 @@ impl<'s> Dispatch<'s> for Flow<'s, LedgerUpdate> {
                 frontier.limit(&crawl.get());
                 while let Some(((), answer)) = in_flight.next_done() {
                     match (answer, &held) {
-                        (Ok(Answer::Lanes(lanes)), _) => {
-                            lanes.into_iter().for_each(|lane| frontier.open(lane, now));
+                        (Ok(Answer::Queues(queues)), _) => {
+                            queues.into_iter().for_each(|queue| frontier.open(queue, now));
                         }
                         (Ok(Answer::Work(claimed)), Some(capability)) => {
                             let work = claimed.into_iter().flat_map(|claimed| frontier.dispatch(claimed, now));
@@ -156,7 +156,7 @@ struct CrawlQueues {
     max: usize,
     per_queue: usize,
     again: bool,
-    lanes: HashMap<QueueId, LaneState>,
+    queues: HashMap<QueueId, QueueState>,
     dispatched: HashMap<Key, QueueId>,
     /// Queues that wait to be asked.
     turns: VecDeque<QueueId>,
@@ -167,7 +167,7 @@ struct CrawlQueues {
     stage: Arc<StageMetrics>,
 }
 
-struct LaneState {
+struct QueueState {
     held: Vec<Key>,
     /// When the first of what the ledger holds for it is due; `None` if there is nothing.
     next: Option<Time>,
@@ -194,7 +194,7 @@ impl CrawlQueues {
             max: 0,
             per_queue: 0,
             again: dispatcher.again,
-            lanes: HashMap::new(),
+            queues: HashMap::new(),
             dispatched: HashMap::new(),
             turns: VecDeque::new(),
             later: BTreeSet::new(),
@@ -212,65 +212,65 @@ impl CrawlQueues {
         for opened in updates.opened {
             self.open(opened, now);
         }
-        let Some(lane) = updates.ended.and_then(|key| self.dispatched.remove(&key)) else { return };
+        let Some(queue) = updates.ended.and_then(|key| self.dispatched.remove(&key)) else { return };
         self.count();
-        if let Some(state) = self.lanes.get_mut(&lane) {
+        if let Some(state) = self.queues.get_mut(&queue) {
             state.held.retain(|key| Some(*key) != updates.ended);
-            self.put(lane, now);
+            self.put(queue, now);
         }
     }
 
-    fn open(&mut self, QueueUpdate { lane, due, again }: QueueUpdate, now: Time) {
+    fn open(&mut self, QueueUpdate { queue, due, again }: QueueUpdate, now: Time) {
         if again && !self.again {
             return;
         }
-        let state = self.lanes.entry(lane).or_insert(LaneState { held: vec![], next: None, place: Place::Idle });
+        let state = self.queues.entry(queue).or_insert(QueueState { held: vec![], next: None, place: Place::Idle });
         state.next = Some(state.next.map_or(due, |next| next.min(due)));
-        self.put(lane, now);
+        self.put(queue, now);
     }
 
     /// Notes the ledger's reply for a queue. Returns the work.
     fn dispatch(&mut self, claimed: DispatchReply, now: Time) -> Vec<Work> {
-        let DispatchReply { lane, work, next } = claimed;
-        if self.lanes.get(&lane).is_none_or(|state| state.place != Place::Asked) {
+        let DispatchReply { queue, work, next } = claimed;
+        if self.queues.get(&queue).is_none_or(|state| state.place != Place::Asked) {
             // It was not asked, and has something all the same.
             if let Some(due) = next {
-                self.open(QueueUpdate { lane, due, again: self.again }, now);
+                self.open(QueueUpdate { queue, due, again: self.again }, now);
             }
-        } else if let Some(state) = self.lanes.get_mut(&lane) {
+        } else if let Some(state) = self.queues.get_mut(&queue) {
             state.held.extend(work.iter().map(Work::key));
-            self.dispatched.extend(work.iter().map(|work| (work.key(), lane)));
+            self.dispatched.extend(work.iter().map(|work| (work.key(), queue)));
             // What was opened since it was asked may be more than what it says is left.
             state.next = [state.next, next].into_iter().flatten().min();
             state.place = Place::Idle;
-            self.put(lane, now);
+            self.put(queue, now);
         }
         self.count();
         work
     }
 
     /// Moves a queue to the set that fits its state.
-    fn put(&mut self, lane: QueueId, now: Time) {
-        let lane_max = self.lane_max(lane);
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+    fn put(&mut self, queue: QueueId, now: Time) {
+        let queue_max = self.queue_max(queue);
+        let Some(state) = self.queues.get_mut(&queue) else { return };
         match state.place {
             // Its turn comes, or its answer.
             Place::Turn | Place::Asked => return,
-            Place::Later(due) => drop(self.later.remove(&(due, lane))),
+            Place::Later(due) => drop(self.later.remove(&(due, queue))),
             Place::Full => self.full -= 1,
             Place::Idle => {}
         }
         state.place = match state.next {
             None => Place::Idle,
             Some(due) if due > now => Place::Later(due),
-            Some(_) if state.held.len() >= lane_max => Place::Full,
+            Some(_) if state.held.len() >= queue_max => Place::Full,
             Some(_) => Place::Turn,
         };
         match state.place {
-            Place::Turn => self.turns.push_back(lane),
-            Place::Later(due) => drop(self.later.insert((due, lane))),
+            Place::Turn => self.turns.push_back(queue),
+            Place::Later(due) => drop(self.later.insert((due, queue))),
             Place::Full => self.full += 1,
-            Place::Idle if state.held.is_empty() => drop(self.lanes.remove(&lane)),
+            Place::Idle if state.held.is_empty() => drop(self.queues.remove(&queue)),
             Place::Idle | Place::Asked => {}
         }
         self.count();
@@ -278,18 +278,18 @@ impl CrawlQueues {
 
     /// Queues whose work has become due line up for their turn.
     fn wake(&mut self, now: Time) {
-        while let Some((due, lane)) = self.later.first().copied().filter(|(due, _)| *due <= now) {
-            self.later.remove(&(due, lane));
-            if let Some(state) = self.lanes.get_mut(&lane) {
+        while let Some((due, queue)) = self.later.first().copied().filter(|(due, _)| *due <= now) {
+            self.later.remove(&(due, queue));
+            if let Some(state) = self.queues.get_mut(&queue) {
                 state.place = Place::Idle;
-                self.put(lane, now);
+                self.put(queue, now);
             }
         }
     }
 
     /// How much of a queue may be in flight. Repeated detections burden no host.
-    fn lane_max(&self, lane: QueueId) -> usize {
-        if lane == DETECTION_QUEUE { self.max } else { self.per_queue }
+    fn queue_max(&self, queue: QueueId) -> usize {
+        if queue == DETECTION_QUEUE { self.max } else { self.per_queue }
     }
 
     /// The next requests: from each queue in turn, as much as its share of the free room allows.
@@ -297,13 +297,13 @@ impl CrawlQueues {
         let mut room = self.max.saturating_sub(self.dispatched.len());
         let (mut asks, mut looked) = (Vec::new(), 0);
         while asks.len() < ASKED_MAX && looked < self.turns.len() && room > 0 {
-            let Some(lane) = self.turns.pop_front() else { break };
-            let lane_max = self.lane_max(lane);
-            let Some(state) = self.lanes.get_mut(&lane) else { continue };
-            let share = (room / SHARE).clamp(1, lane_max);
+            let Some(queue) = self.turns.pop_front() else { break };
+            let queue_max = self.queue_max(queue);
+            let Some(state) = self.queues.get_mut(&queue) else { continue };
+            let share = (room / SHARE).clamp(1, queue_max);
             let max = share.saturating_sub(state.held.len()).min(room);
             if max == 0 {
-                self.turns.push_back(lane);
+                self.turns.push_back(queue);
                 looked += 1;
                 continue;
             }
@@ -311,7 +311,7 @@ impl CrawlQueues {
             state.place = Place::Asked;
             // What is opened from here on comes as an update.
             state.next = None;
-            asks.push(DispatchRequest { lane, max, held: state.held.clone(), again: self.again });
+            asks.push(DispatchRequest { queue, max, held: state.held.clone(), again: self.again });
         }
         self.count();
         asks
@@ -345,13 +345,13 @@ mod tests {
         Work::Page(Page::start(url))
     }
 
-    fn lane_of(host: usize) -> QueueId {
+    fn queue_of_host(host: usize) -> QueueId {
         let Work::Page(page) = page(host, 0) else { unreachable!("it is a page") };
         queue_of(&page.url)
     }
 
-    fn opened(lane: QueueId, due: Time) -> QueueUpdate {
-        QueueUpdate { lane, due, again: false }
+    fn opened(queue: QueueId, due: Time) -> QueueUpdate {
+        QueueUpdate { queue, due, again: false }
     }
 
     fn frontier(max: usize, per_queue: usize) -> CrawlQueues {
@@ -359,7 +359,7 @@ mod tests {
             max,
             per_queue,
             again: false,
-            lanes: HashMap::new(),
+            queues: HashMap::new(),
             dispatched: HashMap::new(),
             turns: VecDeque::new(),
             later: BTreeSet::new(),
@@ -376,28 +376,28 @@ mod tests {
     ) -> usize {
         let mut all = 0;
         for ask in frontier.asks() {
-            let host = hosts[&ask.lane];
+            let host = hosts[&ask.queue];
             let of_host = given.entry(host).or_default();
             let work: Vec<Work> = (0..ask.max).map(|n| page(host, of_host.len() + n)).collect();
             assert!(work.iter().all(|work| !ask.held.contains(&work.key())));
             of_host.extend(work.iter().map(Work::key));
-            all += frontier.dispatch(DispatchReply { lane: ask.lane, work, next: Some(0) }, 0).len();
+            all += frontier.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0).len();
         }
         all
     }
 
     #[test]
-    fn greedy_lanes_leave_room_for_whoever_comes_next() {
+    fn greedy_queues_leave_room_for_whoever_comes_next() {
         let mut frontier = frontier(1_000, 1_000);
         let (hosts, mut given): (HashMap<QueueId, usize>, _) =
-            ((0..50).map(|host| (lane_of(host), host)).collect(), HashMap::new());
+            ((0..50).map(|host| (queue_of_host(host), host)).collect(), HashMap::new());
         for host in 0..40 {
-            frontier.open(opened(lane_of(host), 0), 0);
+            frontier.open(opened(queue_of_host(host), 0), 0);
         }
         while give(&mut frontier, &hosts, &mut given) > 0 {}
         assert!(given.len() == 40 && given.values().all(|keys| !keys.is_empty()), "all of them have some");
         assert!(frontier.is_behind() && frontier.dispatched.len() < 1_000, "{} of 1000", frontier.dispatched.len());
-        frontier.open(opened(lane_of(45), 0), 0);
+        frontier.open(opened(queue_of_host(45), 0), 0);
         while give(&mut frontier, &hosts, &mut given) > 0 {}
         assert!(!given[&45].is_empty());
         // Who has ended everything may have its share again.
@@ -410,10 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_has_its_limit_and_comes_back_when_something_ends() {
+    fn a_queue_has_its_limit_and_comes_back_when_something_ends() {
         let mut frontier = frontier(1_000, 4);
-        let (hosts, mut given) = (HashMap::from([(lane_of(0), 0)]), HashMap::new());
-        frontier.open(opened(lane_of(0), 0), 0);
+        let (hosts, mut given) = (HashMap::from([(queue_of_host(0), 0)]), HashMap::new());
+        frontier.open(opened(queue_of_host(0), 0), 0);
         assert_eq!(give(&mut frontier, &hosts, &mut given), 4);
         assert_eq!((frontier.asks(), frontier.is_behind()), (vec![], true));
         frontier.hear(LedgerUpdate { ended: Some(given[&0][1]), opened: vec![] }, 0);
@@ -421,7 +421,7 @@ mod tests {
         let unknown = page(9, 9).key();
         frontier.hear(LedgerUpdate { ended: Some(unknown), opened: vec![] }, 0);
         assert_eq!(give(&mut frontier, &hosts, &mut given), 0);
-        // Another limit holds as soon as the lane moves.
+        // Another limit holds as soon as the queue moves.
         frontier.limit(&CrawlSettings { ahead_max: 1_000, ahead_per_host: 6, ..CrawlSettings::default() });
         frontier.hear(LedgerUpdate { ended: Some(given[&0][2]), opened: vec![] }, 0);
         assert_eq!(give(&mut frontier, &hosts, &mut given), 3);
@@ -438,15 +438,15 @@ mod tests {
         assert_eq!(frontier.asks(), []);
         frontier.wake(50);
         let asks = frontier.asks();
-        assert_eq!((asks.len(), asks[0].lane, frontier.next_due()), (1, 7, Some(90)));
+        assert_eq!((asks.len(), asks[0].queue, frontier.next_due()), (1, 7, Some(90)));
         // Updates that come while it is asked are not lost, whatever the reply says.
         frontier.open(opened(7, 55), 50);
-        frontier.dispatch(DispatchReply { lane: 7, work: vec![], next: Some(60) }, 51);
+        frontier.dispatch(DispatchReply { queue: 7, work: vec![], next: Some(60) }, 51);
         assert_eq!(frontier.next_due(), Some(55));
         frontier.wake(100);
         for ask in frontier.asks() {
-            frontier.dispatch(DispatchReply { lane: ask.lane, work: vec![], next: None }, 100);
+            frontier.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: None }, 100);
         }
-        assert!(frontier.lanes.is_empty() && frontier.next_due().is_none() && !frontier.is_behind());
+        assert!(frontier.queues.is_empty() && frontier.next_due().is_none() && !frontier.is_behind());
     }
 }

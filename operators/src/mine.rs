@@ -71,7 +71,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
         site: page.site.clone(),
         attempts: 0,
         inline: found.inline,
-        spared: 0,
+        uncounted: 0,
         alternates: found.alternates,
         version: None,
     });

@@ -205,7 +205,7 @@ fn picture(url: Url, version: String) -> Image {
         site: folder,
         attempts: 0,
         inline: None,
-        spared: 0,
+        uncounted: 0,
         alternates: vec![],
         version: Some(version),
     }

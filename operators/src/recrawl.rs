@@ -194,7 +194,7 @@ mod tests {
         let again = |url: &str, inline: Option<Bytes>, class| {
             let (url, page) = (Url::parse(url).expect("a URL"), Url::parse("http://a.example/").expect("a URL"));
             let site = page.clone();
-            let image = Image { url, page, site, attempts: 1, spared: 0, inline, alternates: vec![], version: None };
+            let image = Image { url, page, site, attempts: 1, uncounted: 0, inline, alternates: vec![], version: None };
             RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
         };
         assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));

@@ -287,7 +287,7 @@ mod tests {
             site: Url::parse("http://h1.example/").expect("a URL"),
             attempts: 0,
             inline: None,
-            spared: 0,
+            uncounted: 0,
             alternates: vec![],
             version: None,
         };

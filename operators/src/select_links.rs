@@ -114,7 +114,7 @@ impl CrawlSettings {
             site: page.site.clone(),
             depth: if entries { 0 } else { page.depth + 1 },
             attempts: 0,
-            spared: 0,
+            uncounted: 0,
             skip: skip.clone(),
             last: None,
         };
@@ -252,7 +252,7 @@ mod tests {
             site: url("/"),
             attempts: 0,
             inline: None,
-            spared: 0,
+            uncounted: 0,
             alternates: vec![],
             version: None,
         };
@@ -363,7 +363,7 @@ mod tests {
             site: url("/"),
             attempts: 0,
             inline: None,
-            spared: 0,
+            uncounted: 0,
             alternates: vec![],
             version: None,
         };

@@ -1,6 +1,6 @@
 //! Which entries lines are read of: the next ones in the order of their URLs, or those with certain numbers.
 
-use crate::ledger::database::{Moment, Value};
+use crate::ledger::database::{DbTransaction, Value};
 use crate::ledger::rows::EntryKind;
 use crate::ledger::sql::Sql;
 
@@ -27,9 +27,9 @@ pub enum Chosen<'a> {
 
 impl Chosen<'_> {
     /// What to select from, as `e`.
-    pub fn from(&self, moment: &Moment<'_>) -> String {
+    pub fn from(&self, tx: &DbTransaction<'_>) -> String {
         match self {
-            Self::Next { .. } => NEXT.of(moment).to_owned(),
+            Self::Next { .. } => NEXT.of(tx).to_owned(),
             Self::These(_) => format!("(SELECT * FROM entries WHERE id IN ({})) e", numbers()),
         }
     }

@@ -15,8 +15,8 @@ use url::Url;
 
 use crate::chosen::Chosen;
 use crate::ledger::Reader;
-use crate::ledger::database::{Moment, Row, values};
-use crate::ledger::rows::{EntryKind, Trouble};
+use crate::ledger::database::{DbTransaction, Row, values};
+use crate::ledger::rows::{EntryKind, TransactionError};
 use crate::lines::{ImageLine, PageLine};
 use crate::read_lines::{image_lines, page_lines};
 
@@ -73,12 +73,11 @@ impl History {
 /// The histories of the page and of the image at `url`; empty if neither was ever discovered.
 pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<History>, LedgerError> {
     let keys = [Key::page(url), Key::image(url)];
-    let known =
-        reader.read(|moment| keys.into_iter().map(|key| known(reader, moment, key)).collect::<Result<Vec<_>, _>>())?;
+    let known = reader.read(|tx| keys.into_iter().map(|key| known(reader, tx, key)).collect::<Result<Vec<_>, _>>())?;
     let mut known: Vec<Known> = known.into_iter().flatten().collect();
     let mut from = Some(0);
     while let Some(after) = from.filter(|_| !known.is_empty()) {
-        from = reader.read(|moment| follow(reader, moment, after, &mut known))?;
+        from = reader.read(|tx| follow(reader, tx, after, &mut known))?;
     }
     Ok(known.into_iter().map(|known| known.history).collect())
 }
@@ -91,39 +90,44 @@ struct Known {
 }
 
 /// What the rows say of an entry.
-fn known(reader: &Reader, moment: &Moment<'_>, key: Key) -> Result<Option<Known>, Trouble> {
+fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Known>, TransactionError> {
     let sql = "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.again_ms, e.revive_ms, p.revive_ms)
         FROM entries e JOIN sites s ON s.id = e.site LEFT JOIN pictures p ON p.id = e.picture
         WHERE e.tenant = ?1 AND e.key = ?2";
-    let found = moment.one(sql, values![reader.tenant_id(), key], |row| {
+    let found = tx.one(sql, values![reader.tenant_id(), key], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<bool>(3)?, row.get::<Option<i64>>(4)?))
     })?;
     let Some((entry, kind, picture, site_removed, again_ms)) = found else { return Ok(None) };
     let this = [entry];
     let line = match kind {
-        EntryKind::Page => page_lines(reader, moment, &Chosen::These(&this))?.pop().map(Line::Page),
+        EntryKind::Page => page_lines(reader, tx, &Chosen::These(&this))?.pop().map(Line::Page),
         EntryKind::Image => {
-            let line = image_lines(reader, moment, &Chosen::These(&this))?.pop();
+            let line = image_lines(reader, tx, &Chosen::These(&this))?.pop();
             line.map(|described| Line::Image(Box::new(described.line)))
         }
     };
-    let line = line.ok_or_else(|| Trouble::Damaged(format!("entry {entry} is named but not there")))?;
+    let line = line.ok_or_else(|| TransactionError::Damaged(format!("entry {entry} is named but not there")))?;
     let again_ms = again_ms.filter(|_| !site_removed);
-    let pages = pages(moment, entry)?;
+    let pages = pages(tx, entry)?;
     let history = History { line, site_removed, again_ms, pages, events: VecDeque::new(), earlier: 0 };
     Ok(Some(Known { entry, picture, history }))
 }
 
-fn pages(moment: &Moment<'_>, image: i64) -> Result<Vec<String>, Trouble> {
+fn pages(tx: &DbTransaction<'_>, image: i64) -> Result<Vec<String>, TransactionError> {
     let sql =
         "SELECT p.url FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1 ORDER BY p.url LIMIT ?2";
-    moment.list(sql, values![image, PAGES_MAX], |row| row.get(0))
+    tx.list(sql, values![image, PAGES_MAX], |row| row.get(0))
 }
 
 /// Reads the next part of the log after `after`. Returns where it ended, unless that is the end of the log.
-fn follow(reader: &Reader, moment: &Moment<'_>, after: i64, known: &mut [Known]) -> Result<Option<i64>, Trouble> {
+fn follow(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    after: i64,
+    known: &mut [Known],
+) -> Result<Option<i64>, TransactionError> {
     let end = "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 ORDER BY seq LIMIT ?2) w";
-    let upto = moment.one(end, values![after, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let upto = tx.one(end, values![after, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
     let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content
         FROM facts f
@@ -132,7 +136,7 @@ fn follow(reader: &Reader, moment: &Moment<'_>, after: i64, known: &mut [Known])
         WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND (f.entry = ?4 OR (f.entry IS NULL AND f.picture = ?5))
         ORDER BY f.seq";
     for Known { entry, picture, history } in known {
-        moment.each(sql, values![after, upto, reader.tenant_id(), *entry, *picture], |row| {
+        tx.each(sql, values![after, upto, reader.tenant_id(), *entry, *picture], |row| {
             if history.events.len() >= EVENTS_MAX {
                 history.events.pop_front();
                 history.earlier += 1;
@@ -144,10 +148,10 @@ fn follow(reader: &Reader, moment: &Moment<'_>, after: i64, known: &mut [Known])
     Ok(Some(upto))
 }
 
-fn event_at(row: &Row<'_>) -> Result<HistoryEvent, Trouble> {
+fn event_at(row: &Row<'_>) -> Result<HistoryEvent, TransactionError> {
     let kind: String = row.get(1)?;
     let body: Option<String> = row.get(2)?;
-    let damaged = |error| Trouble::Damaged(format!("the body of a line of the log: {error}"));
+    let damaged = |error| TransactionError::Damaged(format!("the body of a line of the log: {error}"));
     let body = body.map(|body| serde_json::from_str(&body).map_err(damaged)).transpose()?.unwrap_or(Value::Null);
     let other: Option<String> = row.get(3)?;
     let what = match row.get::<Option<ContentId>>(4)? {

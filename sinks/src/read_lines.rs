@@ -6,8 +6,8 @@ use faceflow_core::record::{Content, ContentId};
 use faceflow_core::transition::State;
 
 use crate::chosen::Chosen;
-use crate::ledger::database::{Moment, Row};
-use crate::ledger::rows::{CONTENT, Trouble, Word, content_at};
+use crate::ledger::database::{DbTransaction, Row};
+use crate::ledger::rows::{CONTENT, StateText, TransactionError, content_at};
 use crate::ledger::{Reader, Status};
 use crate::lines::{Detector, FaceFields, ImageLine, PageLine, Picture};
 
@@ -40,15 +40,19 @@ fn image_columns(from: &str) -> String {
 }
 
 /// The lines of the chosen images, ordered by URL.
-pub fn image_lines(reader: &Reader, moment: &Moment<'_>, chosen: &Chosen<'_>) -> Result<Vec<Described>, Trouble> {
-    let sql = image_columns(&chosen.from(moment));
-    let mut lines = moment.list(&sql, &chosen.values(reader.tenant_id()), |row| described(reader.tenant(), row))?;
+pub fn image_lines(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    chosen: &Chosen<'_>,
+) -> Result<Vec<Described>, TransactionError> {
+    let sql = image_columns(&chosen.from(tx));
+    let mut lines = tx.list(&sql, &chosen.values(reader.tenant_id()), |row| described(reader.tenant(), row))?;
     lines.sort_unstable_by(|one, other| one.line.url.cmp(&other.line.url));
     Ok(lines)
 }
 
-fn described(tenant: &str, row: &Row<'_>) -> Result<Described, Trouble> {
-    let (entry, url, state) = (row.get(0)?, row.get::<String>(1)?, row.get::<Word>(3)?.0);
+fn described(tenant: &str, row: &Row<'_>) -> Result<Described, TransactionError> {
+    let (entry, url, state) = (row.get(0)?, row.get::<String>(1)?, row.get::<StateText>(3)?.0);
     let (settled, answered) = (state == State::Settled, matches!(state, State::Settled | State::Rejected));
     let final_url: Option<String> = row.get(2)?;
     let mut line = ImageLine {
@@ -68,8 +72,10 @@ fn described(tenant: &str, row: &Row<'_>) -> Result<Described, Trouble> {
         detector: None,
     };
     let picture = row.get::<Option<i64>>(11)?.map(|_| PictureFields::at(row)).transpose()?;
-    let front =
-        row.get::<Option<i64>>(9)?.map(|front| Ok::<_, Trouble>((front, row.get::<Word>(10)?.0))).transpose()?;
+    let front = row
+        .get::<Option<i64>>(9)?
+        .map(|front| Ok::<_, TransactionError>((front, row.get::<StateText>(10)?.0)))
+        .transpose()?;
     let mut generation = None;
     match (front, picture) {
         (Some(front), picture) => fill_alternate(&mut line, front, picture),
@@ -94,10 +100,10 @@ struct PictureFields {
 }
 
 impl PictureFields {
-    fn at(row: &Row<'_>) -> Result<Self, Trouble> {
+    fn at(row: &Row<'_>) -> Result<Self, TransactionError> {
         Ok(Self {
             main: row.get(12)?,
-            state: row.get::<Word>(13)?.0,
+            state: row.get::<StateText>(13)?.0,
             attempts: row.get(14)?,
             due_ms: row.get(15)?,
             reason: row.get(16)?,
@@ -114,8 +120,8 @@ impl PictureFields {
     }
 
     /// The representative's answer.
-    fn detection(&self) -> Result<Option<Detection>, Trouble> {
-        let damaged = |error| Trouble::Damaged(format!("the detection of {}: {error}", self.representative));
+    fn detection(&self) -> Result<Option<Detection>, TransactionError> {
+        let damaged = |error| TransactionError::Damaged(format!("the detection of {}: {error}", self.representative));
         self.detection.as_deref().map(|body| serde_json::from_str(body).map_err(damaged)).transpose()
     }
 
@@ -174,7 +180,7 @@ fn fill_alternate(line: &mut ImageLine, (front, state): (i64, State), picture: O
 }
 
 /// Returns the generation of its answer, if the picture stands for itself and has one.
-fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Result<Option<u32>, Trouble> {
+fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Result<Option<u32>, TransactionError> {
     let content = &picture.content;
     line.status = picture.status(id);
     line.attempts += picture.attempts;
@@ -204,14 +210,18 @@ fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Resul
 }
 
 /// The lines of the chosen pages, ordered by URL.
-pub fn page_lines(reader: &Reader, moment: &Moment<'_>, chosen: &Chosen<'_>) -> Result<Vec<PageLine>, Trouble> {
+pub fn page_lines(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    chosen: &Chosen<'_>,
+) -> Result<Vec<PageLine>, TransactionError> {
     let sql = format!(
         "SELECT e.url, e.final_url, s.url, e.state, e.reason, e.http_status, e.depth, e.attempts, e.links, e.images
         FROM {} LEFT JOIN sites s ON s.id = e.site",
-        chosen.from(moment)
+        chosen.from(tx)
     );
-    let mut lines = moment.list(&sql, &chosen.values(reader.tenant_id()), |row| {
-        let state = row.get::<Word>(3)?.0;
+    let mut lines = tx.list(&sql, &chosen.values(reader.tenant_id()), |row| {
+        let state = row.get::<StateText>(3)?.0;
         let url: String = row.get(0)?;
         let answered = matches!(state, State::Settled | State::Rejected);
         Ok(PageLine {

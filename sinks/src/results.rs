@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::chosen::Chosen;
 use crate::ledger::Reader;
-use crate::ledger::database::Moment;
-use crate::ledger::rows::{EntryKind, Trouble};
+use crate::ledger::database::DbTransaction;
+use crate::ledger::rows::{EntryKind, TransactionError};
 use crate::lines::{FaceLine, ImageLine, PageLine};
 use crate::read_lines::{image_lines, page_lines};
 
@@ -58,7 +58,7 @@ pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn 
     match kind {
         Kind::Pages => {
             writer.header(csv::PAGES)?;
-            let read = |moment: &Moment<'_>, chosen: &Chosen<'_>| page_lines(reader, moment, chosen);
+            let read = |tx: &DbTransaction<'_>, chosen: &Chosen<'_>| page_lines(reader, tx, chosen);
             in_pages(reader, EntryKind::Page, read, |line: &PageLine| writer.write(line))?;
         }
         Kind::Images => {
@@ -74,20 +74,20 @@ pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn 
     Ok(writer.finish()?)
 }
 
-fn images(reader: &Reader) -> impl Fn(&Moment<'_>, &Chosen<'_>) -> Result<Vec<ImageLine>, Trouble> {
-    |moment, chosen| Ok(image_lines(reader, moment, chosen)?.into_iter().map(|described| described.line).collect())
+fn images(reader: &Reader) -> impl Fn(&DbTransaction<'_>, &Chosen<'_>) -> Result<Vec<ImageLine>, TransactionError> {
+    |tx, chosen| Ok(image_lines(reader, tx, chosen)?.into_iter().map(|described| described.line).collect())
 }
 
 /// Gives every line of a kind to `write`, page by page.
 fn in_pages<L: Line>(
     reader: &Reader,
     kind: EntryKind,
-    read: impl Fn(&Moment<'_>, &Chosen<'_>) -> Result<Vec<L>, Trouble>,
+    read: impl Fn(&DbTransaction<'_>, &Chosen<'_>) -> Result<Vec<L>, TransactionError>,
     mut write: impl FnMut(&L) -> io::Result<()>,
 ) -> Result<(), ResultsError> {
     let mut after = String::new();
     loop {
-        let lines = reader.read(|moment| read(moment, &Chosen::Next { kind, after: &after, max: PAGE }))?;
+        let lines = reader.read(|tx| read(tx, &Chosen::Next { kind, after: &after, max: PAGE }))?;
         lines.iter().try_for_each(&mut write)?;
         match lines.last() {
             Some(last) if lines.len() == PAGE => last.url().clone_into(&mut after),

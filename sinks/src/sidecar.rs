@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::SinkError;
 use crate::chosen::{Chosen, THESE_MAX, numbers, these};
-use crate::ledger::database::{Moment, values};
-use crate::ledger::rows::Trouble;
+use crate::ledger::database::{DbTransaction, values};
+use crate::ledger::rows::TransactionError;
 use crate::ledger::{Reader, StateLedger, Status};
 use crate::lines::ImageLine;
 use crate::read_lines::image_lines;
@@ -48,12 +48,12 @@ pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<u
     let mut count = 0;
     loop {
         let reader = ledger.reader().clone();
-        let changed = reading(move || reader.read(|moment| changed(&reader, moment))).await?;
+        let changed = reading(move || reader.read(|tx| changed(&reader, tx))).await?;
         let Some(Changed { upto, pictures }) = changed else { return Ok(count) };
         let mut replaced = Vec::new();
         for chunk in pictures.chunks(THESE_MAX) {
             let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
-            let built = reading(move || reader.read(|moment| build(&reader, moment, &chunk))).await?;
+            let built = reading(move || reader.read(|tx| build(&reader, tx, &chunk))).await?;
             count += built.sidecars.len();
             put_all(store, built.sidecars).await?;
             replaced.extend(built.replaced);
@@ -79,19 +79,19 @@ struct Changed {
 }
 
 /// The next part of the log, if anything was added to it.
-fn changed(reader: &Reader, moment: &Moment<'_>) -> Result<Option<Changed>, Trouble> {
+fn changed(reader: &Reader, tx: &DbTransaction<'_>) -> Result<Option<Changed>, TransactionError> {
     let tenant = reader.tenant_id();
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
-    let from = moment.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
+    let from = tx.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
     // Facts of another tenant may be visible before older ones of ours are.
-    let upto = moment.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let upto = tx.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
     // A picture's faces are also those of the pictures that it stands for.
     let sql = "SELECT picture FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL
         UNION SELECT q.id FROM facts f JOIN pictures q ON q.representative = f.picture AND q.representative <> q.id
             WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND f.kind = 'delivered'";
     let mut pictures = Vec::new();
-    moment.each(sql, values![from, upto, tenant], |row| {
+    tx.each(sql, values![from, upto, tenant], |row| {
         pictures.push(row.get(0)?);
         Ok(())
     })?;
@@ -107,17 +107,17 @@ struct Built {
 }
 
 /// The sidecars of these pictures; none for those that are still open.
-fn build(reader: &Reader, moment: &Moment<'_>, pictures: &[i64]) -> Result<Built, Trouble> {
+fn build(reader: &Reader, tx: &DbTransaction<'_>, pictures: &[i64]) -> Result<Built, TransactionError> {
     let sql = format!("SELECT main, id, content FROM pictures WHERE id IN ({}) AND main IS NOT NULL", numbers());
-    let of_main = moment
+    let of_main = tx
         .list(&sql, &these(pictures), |row| Ok((row.get::<i64>(0)?, (row.get::<i64>(1)?, row.get::<ContentId>(2)?))))?;
     let of_main: HashMap<i64, (i64, ContentId)> = of_main.into_iter().collect();
     let mains: Vec<i64> = of_main.keys().copied().collect();
     let max = reader.settings().sidecar_pages_max as i64;
-    let (mut pages, mut urls) = (grouped(moment, pictures, PAGES, max)?, grouped(moment, pictures, URLS, max)?);
-    let mut headers = headers(moment, pictures, max)?;
+    let (mut pages, mut urls) = (grouped(tx, pictures, PAGES, max)?, grouped(tx, pictures, URLS, max)?);
+    let mut headers = headers(tx, pictures, max)?;
     let mut built = Built { sidecars: Vec::with_capacity(mains.len()), replaced: Vec::new() };
-    for described in image_lines(reader, moment, &Chosen::These(&mains))? {
+    for described in image_lines(reader, tx, &Chosen::These(&mains))? {
         let (picture, id) = of_main[&described.entry];
         let line = described.line;
         if line.status == Status::Open {
@@ -126,8 +126,8 @@ fn build(reader: &Reader, moment: &Moment<'_>, pictures: &[i64]) -> Result<Built
         built.replaced.extend(described.generation.filter(|generation| *generation > 0).map(|later| (id, later)));
         let (pages, urls) = (pages.remove(&picture).unwrap_or_default(), urls.remove(&picture).unwrap_or_default());
         let sidecar = Sidecar { line, pages, urls, headers: headers.remove(&picture).unwrap_or_default() };
-        let body =
-            serde_json::to_vec(&sidecar).map_err(|error| Trouble::Damaged(format!("the sidecar of {id}: {error}")))?;
+        let body = serde_json::to_vec(&sidecar)
+            .map_err(|error| TransactionError::Damaged(format!("the sidecar of {id}: {error}")))?;
         built.sidecars.push((meta_key(reader.tenant(), id), body.into()));
     }
     Ok(built)
@@ -140,7 +140,12 @@ const PAGES: &str = "SELECT DISTINCT e.picture, p.url
 const URLS: &str = "SELECT e.picture, e.url FROM entries e";
 
 /// The first `max` URLs of each picture, in their order.
-fn grouped(moment: &Moment<'_>, pictures: &[i64], pairs: &str, max: i64) -> Result<HashMap<i64, Vec<String>>, Trouble> {
+fn grouped(
+    tx: &DbTransaction<'_>,
+    pictures: &[i64],
+    pairs: &str,
+    max: i64,
+) -> Result<HashMap<i64, Vec<String>>, TransactionError> {
     let sql = format!(
         "SELECT picture, url FROM (
             SELECT picture, url, row_number() OVER (PARTITION BY picture ORDER BY url) AS nth
@@ -152,7 +157,7 @@ fn grouped(moment: &Moment<'_>, pictures: &[i64], pairs: &str, max: i64) -> Resu
     let mut values = these(pictures);
     values.push(max.into());
     let mut grouped: HashMap<i64, Vec<String>> = HashMap::new();
-    moment.each(&sql, &values, |row| {
+    tx.each(&sql, &values, |row| {
         grouped.entry(row.get(0)?).or_default().push(row.get(1)?);
         Ok(())
     })?;
@@ -162,7 +167,7 @@ fn grouped(moment: &Moment<'_>, pictures: &[i64], pairs: &str, max: i64) -> Resu
 type Headers = BTreeMap<String, Vec<(String, String)>>;
 
 /// What is kept of the headers of each picture's first `max` URLs that have any.
-fn headers(moment: &Moment<'_>, pictures: &[i64], max: i64) -> Result<HashMap<i64, Headers>, Trouble> {
+fn headers(tx: &DbTransaction<'_>, pictures: &[i64], max: i64) -> Result<HashMap<i64, Headers>, TransactionError> {
     let sql = format!(
         "SELECT picture, url, headers FROM (
             SELECT picture, url, headers, row_number() OVER (PARTITION BY picture ORDER BY url) AS nth
@@ -174,10 +179,10 @@ fn headers(moment: &Moment<'_>, pictures: &[i64], max: i64) -> Result<HashMap<i6
     let mut values = these(pictures);
     values.push(max.into());
     let mut of_pictures: HashMap<i64, Headers> = HashMap::new();
-    moment.each(&sql, &values, |row| {
+    tx.each(&sql, &values, |row| {
         let (url, text): (String, String) = (row.get(1)?, row.get(2)?);
-        let kept =
-            serde_json::from_str(&text).map_err(|error| Trouble::Damaged(format!("the headers of {url}: {error}")))?;
+        let kept = serde_json::from_str(&text)
+            .map_err(|error| TransactionError::Damaged(format!("the headers of {url}: {error}")))?;
         of_pictures.entry(row.get(0)?).or_default().insert(url, kept);
         Ok(())
     })?;

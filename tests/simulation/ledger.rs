@@ -59,8 +59,8 @@ impl Ledger for ScriptedLedger {
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(broken())) })
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
-        self.ledger.lanes(again, each)
+    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        self.ledger.queues(again, each)
     }
 
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {

@@ -126,7 +126,16 @@ fn begin(
 fn results(folder: &Path) -> Vec<Value> {
     let mut lines = support::lines(folder, Kind::Pages);
     lines.extend(support::lines(folder, Kind::Images));
-    lines.iter_mut().for_each(|line| line["attempts"] = Value::Null);
+    for line in &mut lines {
+        line["attempts"] = Value::Null;
+        // How many degraded answers came before the full one depends on when the process died, and crops are named after that.
+        for face in line["faces"].as_array_mut().into_iter().flatten() {
+            let key = face["crop"].as_str().expect("a crop has a key");
+            let (folder, name) = key.rsplit_once('/').expect("a key has folders");
+            let number = name.rsplit_once('-').map_or(name, |(_, number)| number);
+            face["crop"] = format!("{folder}/{number}").into();
+        }
+    }
     lines
 }
 

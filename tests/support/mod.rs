@@ -145,8 +145,8 @@ impl Ledger for Still {
         Box::pin(async { futures::executor::block_on(written) })
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
-        self.0.lanes(again, each)
+    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        self.0.queues(again, each)
     }
 
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {

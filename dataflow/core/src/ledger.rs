@@ -40,29 +40,29 @@ pub struct KnownPicture {
     /// Whether a retry of its detection is already scheduled.
     pub retrying: bool,
     /// Whether a degraded answer is kept while its full detection is owed.
-    pub weak: bool,
+    pub has_degraded: bool,
     /// How many answers are recorded: the generation of the next one.
     pub generation: u32,
     /// Who stands for it by the last ruling.
     pub representative: Option<ContentId>,
 }
 
-/// Work that is open in a lane.
+/// Work that is open in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueUpdate {
     /// Where it waits.
-    pub lane: QueueId,
+    pub queue: QueueId,
     /// When the first of it is due; 0 for at once.
     pub due: Time,
     /// Whether it is a settled page that is to be looked at again, or something that ended badly and is tried nevertheless.
     pub again: bool,
 }
 
-/// What is wanted of a lane.
+/// What is wanted of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DispatchRequest {
-    /// The lane.
-    pub lane: QueueId,
+    /// The queue.
+    pub queue: QueueId,
     /// Work to give out, at most.
     pub max: usize,
     /// What was given out before and has not come to an end: it is not given out again.
@@ -71,11 +71,11 @@ pub struct DispatchRequest {
     pub again: bool,
 }
 
-/// What a lane gives.
+/// What a queue gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DispatchReply {
-    /// The lane.
-    pub lane: QueueId,
+    /// The queue.
+    pub queue: QueueId,
     /// Work that is due: retries first, the longest due before the others, then what is new in the order of its discovery,
     /// then settled pages that are looked at again, then what ended badly and is tried nevertheless.
     pub work: Vec<Work>,
@@ -85,16 +85,16 @@ pub struct DispatchReply {
 
 /// The durable truth of one tenant.
 pub trait Ledger: Send + Sync {
-    /// Appends a fact; resolves once it is durable, to what is open now because of it, each lane once. Facts are written in
+    /// Appends a fact; resolves once it is durable, to what is open now because of it, each queue once. Facts are written in
     /// the order of their appends.
     fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>>;
 
-    /// Calls `each` with every lane that may have open work of ours (pages, images, frames whose retry is scheduled), and if
-    /// `again`, with every lane that has settled pages to be looked at again, or what ended badly and is tried nevertheless, and
-    /// when the first of that is due. A lane may be named more than once.
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError>;
+    /// Calls `each` with every queue that may have open work of ours (pages, images, frames whose retry is scheduled), and if
+    /// `again`, with every queue that has settled pages to be looked at again, or what ended badly and is tried nevertheless, and
+    /// when the first of that is due. A queue may be named more than once.
+    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError>;
 
-    /// What lanes have to give that is due by `now`; an answer for each that was asked, and after these perhaps for others.
+    /// What queues have to give that is due by `now`; an answer for each that was asked, and after these perhaps for others.
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError>;
 
     /// Calls `each` with every known picture.

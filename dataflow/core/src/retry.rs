@@ -144,11 +144,11 @@ impl RetrySettings {
         if fault.class == Class::Store {
             // The store is ours to mend, and no picture is given up for it: it is asked less and less often.
             (policy.attempts_max, policy.cap_ms) = (u32::MAX, policy.cap_ms.max(STORE_CAP_MS));
-            (failures, work) = (work.attempts(), work.spared());
+            (failures, work) = (work.attempts(), work.uncounted());
         }
         if fault.permanent || failures >= policy.attempts_max {
             return match work {
-                Work::Frame(Frame { weak: true, .. }) => Disposition::DegradedAccepted { work, fault },
+                Work::Frame(Frame { has_degraded: true, .. }) => Disposition::DegradedAccepted { work, fault },
                 _ => Disposition::Dead { work, fault, again: None },
             };
         }
@@ -252,7 +252,7 @@ mod tests {
         };
         let url = url::Url::parse("http://a.example/").expect("a URL");
         let (page, site, alternates) = (url.clone(), url.clone(), vec![]);
-        let image = Image { url, page, site, attempts: 0, spared: 0, inline: None, alternates, version: None };
+        let image = Image { url, page, site, attempts: 0, uncounted: 0, inline: None, alternates, version: None };
         let mut failing = Work::Image(image);
         let mut dues = vec![];
         for _ in 0..41 {
@@ -271,11 +271,20 @@ mod tests {
     }
 
     /// A picture whose detection failed so often.
-    fn frame(attempts: u32, weak: bool) -> Work {
+    fn frame(attempts: u32, has_degraded: bool) -> Work {
         let phash = crate::record::Phash { bits: 0, distinctive: false };
         let id = crate::record::ContentId::of(b"picture");
         let content = crate::record::Content { id, bytes: 7, format: "png".to_owned(), width: 1, height: 1, phash };
-        Work::Frame(Frame { content, owner: 0, pixels: None, attempts, spared: 0, weak, generation: 0, scale: None })
+        Work::Frame(Frame {
+            content,
+            owner: 0,
+            pixels: None,
+            attempts,
+            uncounted: 0,
+            has_degraded,
+            generation: 0,
+            scale: None,
+        })
     }
 
     #[test]

@@ -72,7 +72,16 @@ fn frame(width: u32, n: u8) -> Frame {
     let phash = Phash { bits: 0, distinctive: false };
     let id = ContentId([n; 32]);
     let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, phash };
-    Frame { content, owner: 0, pixels: None, attempts: 0, spared: 0, weak: false, generation: 0, scale: None }
+    Frame {
+        content,
+        owner: 0,
+        pixels: None,
+        attempts: 0,
+        uncounted: 0,
+        has_degraded: false,
+        generation: 0,
+        scale: None,
+    }
 }
 
 /// Width and the left edges of the faces, or the reason of the loss.

@@ -10,7 +10,7 @@ use faceflow_core::transition::{Event, State};
 use url::Url;
 
 use super::Status;
-use super::database::{Moment, values};
+use super::database::{DbTransaction, values};
 use super::error::TransactionError;
 use super::log::LogRow;
 use super::rows::EntryKind;
@@ -164,7 +164,7 @@ impl LedgerTransaction<'_, '_> {
 }
 
 /// The smallest URL of the pages that show an image.
-pub(super) fn first_page(moment: &Moment<'_>, image: i64) -> Result<Option<String>, TransactionError> {
+pub(super) fn first_page(tx: &DbTransaction<'_>, image: i64) -> Result<Option<String>, TransactionError> {
     let sql = "SELECT min(p.url) FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
-    Ok(moment.one(sql, values![image], |row| row.get(0))?.flatten())
+    Ok(tx.one(sql, values![image], |row| row.get(0))?.flatten())
 }

@@ -10,10 +10,10 @@ use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::transition::State;
 
 use super::Status;
-use super::database::{Moment, Row, values};
+use super::database::{DbTransaction, Row, values};
 use super::reader::Reader;
 use super::references;
-use super::rows::{EntryKind, Trouble, Word};
+use super::rows::{EntryKind, StateText, TransactionError};
 use super::tallies::Tallies;
 
 /// An invariant, and how to find what violates it, of the tenant ?1: a URL, a picture, or both.
@@ -109,40 +109,40 @@ impl Reader {
     /// The invariants that do not hold, each with at most `keys_max` of what violates it. It reads everything, so it is slow for a
     /// large ledger.
     pub fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
-        let server = self.read(|moment| Ok(matches!(moment, Moment::Postgres(_))))?;
+        let server = self.read(|tx| Ok(matches!(tx, DbTransaction::Postgres(_))))?;
         let mut violated = Vec::new();
         for invariant in INVARIANTS.iter().chain(Some(&HELD).filter(|_| server)) {
             let sql = format!("{} LIMIT ?2", invariant.violations);
             let values = values![self.tenant_id(), keys_max as i64 + 1];
-            let found = self.read(|moment| moment.list(&sql, values, key_at))?;
+            let found = self.read(|tx| tx.list(&sql, values, key_at))?;
             violated.extend(Violation::of(invariant.says, found, keys_max));
         }
-        violated.extend(self.read(|moment| references::dangling(moment, keys_max))?);
-        let pages = self.read(|moment| pages(moment, self.tenant_id()))?;
+        violated.extend(self.read(|tx| references::dangling(tx, keys_max))?);
+        let pages = self.read(|tx| pages(tx, self.tenant_id()))?;
         violated.extend(Violation::of(PAGES, pages.into_iter().collect(), keys_max));
-        let counts = self.read(|moment| counts(moment, self.tenant_id()))?;
+        let counts = self.read(|tx| counts(tx, self.tenant_id()))?;
         violated.extend(Violation::of(COUNTS, counts, keys_max));
         Ok(violated)
     }
 }
 
 /// How the sum over sites differs from the pages there are.
-fn pages(moment: &Moment<'_>, tenant: i64) -> Result<Option<String>, Trouble> {
+fn pages(tx: &DbTransaction<'_>, tenant: i64) -> Result<Option<String>, TransactionError> {
     let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-    let differing = moment.one(PAGES_COUNTED, values![tenant], read)?.filter(|(counted, there)| counted != there);
+    let differing = tx.one(PAGES_COUNTED, values![tenant], read)?.filter(|(counted, there)| counted != there);
     Ok(differing.map(|(counted, there)| format!("{counted} counted, {there} there")))
 }
 
 /// How what is kept as counted differs from the rows.
-fn counts(moment: &Moment<'_>, tenant: i64) -> Result<Vec<String>, Trouble> {
-    let (kept, counted) = (Tallies::load(moment, tenant)?, recount(moment, tenant)?);
+fn counts(tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<String>, TransactionError> {
+    let (kept, counted) = (Tallies::load(tx, tenant)?, recount(tx, tenant)?);
     let both = [("pages", kept.pages, counted.pages), ("images", kept.images, counted.images)];
     let differing = both.into_iter().filter(|(_, kept, counted)| kept != counted);
     Ok(differing.map(|(kind, kept, counted)| format!("{kind} are kept as {kept}, and there are {counted}")).collect())
 }
 
 /// A URL, a picture, or a picture with the main URL it has.
-fn key_at(row: &Row<'_>) -> Result<String, Trouble> {
+fn key_at(row: &Row<'_>) -> Result<String, TransactionError> {
     Ok(match (row.get::<Option<String>>(0)?, row.get::<Option<ContentId>>(1)?) {
         (Some(url), Some(picture)) => format!("{picture} ({url})"),
         (Some(url), None) => url,
@@ -151,16 +151,16 @@ fn key_at(row: &Row<'_>) -> Result<String, Trouble> {
 }
 
 /// Pages and images by status, from their rows.
-fn recount(moment: &Moment<'_>, tenant: i64) -> Result<Tallies, Trouble> {
+fn recount(tx: &DbTransaction<'_>, tenant: i64) -> Result<Tallies, TransactionError> {
     let sql = "SELECT e.kind, e.state, f.state, p.state, coalesce(p.representative, p.id) = p.id,
             p.main = coalesce(f.id, e.id), count(*)
         FROM entries e LEFT JOIN entries f ON f.id = e.primary_entry AND e.state = 'alternate'
         LEFT JOIN pictures p ON p.id = coalesce(f.picture, e.picture)
         WHERE e.tenant = ?1 GROUP BY 1, 2, 3, 4, 5, 6";
-    let rows = moment.list(sql, values![tenant], |row| {
-        let state = row.get::<Word>(1)?.0;
-        let front = row.get::<Option<Word>>(2)?.map_or(state, |front| front.0);
-        let status = match row.get::<Option<Word>>(3)? {
+    let rows = tx.list(sql, values![tenant], |row| {
+        let state = row.get::<StateText>(1)?.0;
+        let front = row.get::<Option<StateText>>(2)?.map_or(state, |front| front.0);
+        let status = match row.get::<Option<StateText>>(3)? {
             Some(picture) => Status::of_picture(picture.0, row.get(4)?, row.get::<Option<bool>>(5)? == Some(true)),
             None => Status::of_entry(front),
         };

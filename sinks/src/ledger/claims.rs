@@ -6,9 +6,9 @@ use faceflow_core::record::{DETECTION_QUEUE, Frame, Image, Key, Page, Work};
 use serde::Deserialize;
 
 use super::alternates::first_page;
-use super::database::{Moment, Row, values};
+use super::database::{DbTransaction, Row, values};
 use super::reader::Reader;
-use super::rows::{CONTENT, Trouble, content_at, parse_url, split_keys};
+use super::rows::{CONTENT, TransactionError, content_at, parse_url, split_keys};
 use super::sql::Sql;
 
 impl Reader {
@@ -21,11 +21,11 @@ impl Reader {
         asks: &[DispatchRequest],
     ) -> Result<Vec<DispatchReply>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        self.read(|moment| {
-            follow_indexes(moment)?;
+        self.read(|tx| {
+            follow_indexes(tx)?;
             let claim = |ask: &DispatchRequest| {
-                let mut claim = Claim { moment, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
-                if ask.lane == DETECTION_QUEUE {
+                let mut claim = Claim { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
+                if ask.queue == DETECTION_QUEUE {
                     claim.from(&Queue::frames(ours), &["due_ms"])?;
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
@@ -35,7 +35,7 @@ impl Reader {
                     None => {}
                     Some(patience_ms) => claim.leave_to_another(patience_ms as i64)?,
                 }
-                Ok(DispatchReply { lane: ask.lane, work: claim.work, next: claim.next })
+                Ok(DispatchReply { queue: ask.queue, work: claim.work, next: claim.next })
             };
             asks.iter().map(claim).collect()
         })
@@ -44,10 +44,10 @@ impl Reader {
 
 /// A server guesses that little is due, and would then rather sort it: for claims it has to follow an index in its order, however
 /// much there is.
-fn follow_indexes(moment: &Moment<'_>) -> Result<(), Trouble> {
-    match moment {
-        Moment::Sqlite(_) => Ok(()),
-        Moment::Postgres(_) => moment.batch("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"),
+fn follow_indexes(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
+    match tx {
+        DbTransaction::Sqlite(_) => Ok(()),
+        DbTransaction::Postgres(_) => tx.batch("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"),
     }
 }
 
@@ -69,8 +69,8 @@ struct Queue {
     ties: &'static str,
     /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
     columns: String,
-    work: fn(&Moment<'_>, &Row<'_>) -> Result<Work, Trouble>,
-    key: fn(&Row<'_>) -> Result<Key, Trouble>,
+    work: fn(&DbTransaction<'_>, &Row<'_>) -> Result<Work, TransactionError>,
+    key: fn(&Row<'_>) -> Result<Key, TransactionError>,
 }
 
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
@@ -149,8 +149,8 @@ impl Queue {
     }
 
     /// What of it is due at `?3` by the column `due`, or at once (`""`), the first `?4` of it.
-    fn due(&self, moment: &Moment<'_>, due: &str) -> String {
-        let (Self { join, which, ties, columns, .. }, from) = (self, self.from.of(moment));
+    fn due(&self, tx: &DbTransaction<'_>, due: &str) -> String {
+        let (Self { join, which, ties, columns, .. }, from) = (self, self.from.of(tx));
         let order = match due {
             // In the order of the index: a server does not see that one column is the same for all.
             "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms".to_owned(),
@@ -160,16 +160,16 @@ impl Queue {
     }
 
     /// When the next of it is due after `?3`.
-    fn later(&self, moment: &Moment<'_>, due: &str) -> String {
+    fn later(&self, tx: &DbTransaction<'_>, due: &str) -> String {
         // Not the minimum, which a server finds in an index only where it is asked of one table alone.
-        let (Self { which, .. }, from) = (self, self.from.of(moment));
+        let (Self { which, .. }, from) = (self, self.from.of(tx));
         format!("SELECT e.{due} {from} {which} AND e.{due} > ?3 ORDER BY e.{due} LIMIT 1")
     }
 }
 
 /// What is being taken out of a lane.
 struct Claim<'a, 'm> {
-    moment: &'a Moment<'m>,
+    tx: &'a DbTransaction<'m>,
     tenant: i64,
     now: i64,
     ask: &'a DispatchRequest,
@@ -179,8 +179,8 @@ struct Claim<'a, 'm> {
 
 impl Claim<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
-    fn look_again(&mut self) -> Result<(), Trouble> {
-        if self.ask.lane == DETECTION_QUEUE {
+    fn look_again(&mut self) -> Result<(), TransactionError> {
+        if self.ask.queue == DETECTION_QUEUE {
             return self.from(&Queue::revived_frames(), &["revive_ms"]);
         }
         self.from(&Queue::again(), &["again_ms"])?;
@@ -189,45 +189,43 @@ impl Claim<'_, '_> {
 
     /// Another run does that. It may be over when this is asked again, which it is for the lane of pictures in any case, so that
     /// somebody notices.
-    fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), Trouble> {
+    fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), TransactionError> {
         let until = self.now.saturating_add(patience_ms);
-        if self.ask.lane == DETECTION_QUEUE {
+        if self.ask.queue == DETECTION_QUEUE {
             self.wait_until(Some(until));
             return Ok(());
         }
         for (queue, due) in [(Queue::again(), "again_ms"), (Queue::revived(), "revive_ms")] {
             // Whatever is not due yet is more than no time at all.
-            let lane = self.ask.lane as i64;
-            let first = self
-                .moment
-                .one(&queue.later(self.moment, due), values![self.tenant, lane, -1_i64], |row| row.get::<i64>(0))?;
+            let lane = self.ask.queue as i64;
+            let first =
+                self.tx.one(&queue.later(self.tx, due), values![self.tenant, lane, -1_i64], |row| row.get::<i64>(0))?;
             self.wait_until(first.map(|first| first.max(until)));
         }
         Ok(())
     }
 
     /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
-    fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), Trouble> {
+    fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), TransactionError> {
         for due in dues {
             self.take(queue, due)?;
             if !due.is_empty() {
-                let (sql, lane) = (queue.later(self.moment, due), self.ask.lane as i64);
-                let later =
-                    self.moment.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
+                let (sql, lane) = (queue.later(self.tx, due), self.ask.queue as i64);
+                let later = self.tx.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
                 self.wait_until(later.flatten());
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, queue: &Queue, due: &str) -> Result<(), Trouble> {
-        let (moment, ask, sql) = (self.moment, self.ask, queue.due(self.moment, due));
+    fn take(&mut self, queue: &Queue, due: &str) -> Result<(), TransactionError> {
+        let (tx, ask, sql) = (self.tx, self.ask, queue.due(self.tx, due));
         let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
-        let found = moment.list(&sql, values![self.tenant, ask.lane as i64, self.now, most], |row| {
+        let found = tx.list(&sql, values![self.tenant, ask.queue as i64, self.now, most], |row| {
             if ask.held.contains(&(queue.key)(row)?) {
                 return Ok(None);
             }
-            Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(moment, row)?)))
+            Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(tx, row)?)))
         })?;
         for (due, work) in found.into_iter().flatten() {
             match self.work.len() < ask.max {
@@ -243,28 +241,37 @@ impl Claim<'_, '_> {
     }
 }
 
-fn frame_work(_: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
+fn frame_work(_: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
     frame_at(row).map(Work::Frame)
 }
 
 /// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, spared attempts.
-fn frame_at(row: &Row<'_>) -> Result<Frame, Trouble> {
+fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let owner = content.id.route() as usize;
     let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
-    let (weak, generation) = next_generation(row.get(9)?)?;
-    Ok(Frame { content, owner, pixels: None, attempts: row.get(0)?, spared: row.get(11)?, weak, generation, scale })
+    let (has_degraded, generation) = next_generation(row.get(9)?)?;
+    Ok(Frame {
+        content,
+        owner,
+        pixels: None,
+        attempts: row.get(0)?,
+        uncounted: row.get(11)?,
+        has_degraded,
+        generation,
+        scale,
+    })
 }
 
 /// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts.
-fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
+fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
     let id: i64 = row.get(2)?;
     let url = parse_url(&row.get::<String>(3)?)?;
     let site = parse_url(&row.get::<String>(4)?)?;
     let attempts = row.get(5)?;
     if let Some(depth) = row.get(6)? {
-        let damaged = |error: serde_json::Error| Trouble::Damaged(format!("the reading of {url}: {error}"));
+        let damaged = |error: serde_json::Error| TransactionError::Damaged(format!("the reading of {url}: {error}"));
         let last =
             row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
         return Ok(Work::Page(Page {
@@ -273,11 +280,11 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
             site,
             depth,
             attempts,
-            spared: row.get(10)?,
+            uncounted: row.get(10)?,
             last,
         }));
     }
-    let page = first_page(moment, id)?.map(|page| parse_url(&page)).transpose()?;
+    let page = first_page(tx, id)?.map(|page| parse_url(&page)).transpose()?;
     let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);
     Ok(Work::Image(Image {
         page: page.unwrap_or_else(|| site.clone()),
@@ -285,21 +292,21 @@ fn entry_work(moment: &Moment<'_>, row: &Row<'_>) -> Result<Work, Trouble> {
         site,
         attempts,
         inline,
-        spared: row.get(10)?,
+        uncounted: row.get(10)?,
         alternates: vec![],
         version: None,
     }))
 }
 
 /// Whether there is an answer, and the generation of the one that follows it.
-pub(super) fn next_generation(body: Option<String>) -> Result<(bool, u32), Trouble> {
+pub(super) fn next_generation(body: Option<String>) -> Result<(bool, u32), TransactionError> {
     #[derive(Deserialize)]
     struct Answered {
         #[serde(default)]
         generation: u32,
     }
     let Some(body) = body else { return Ok((false, 0)) };
-    let damaged = |error| Trouble::Damaged(format!("a detection: {error}"));
+    let damaged = |error| TransactionError::Damaged(format!("a detection: {error}"));
     let Answered { generation } = serde_json::from_str(&body).map_err(damaged)?;
     Ok((true, generation + 1))
 }

@@ -2,15 +2,15 @@
 //!
 //! Rows that facts change are read and written by `working_set/`, in the words of each database. What is asked here is the same for
 //! both but for the name of a parameter: `?1` is `$1` on a server (`postgres/dialect.rs`, which also takes out which index a file is to
-//! use). A [`Moment`] is an open transaction: everything seen through it is of one moment, and what was written through it is there as
+//! use). A [`DbTransaction`] is an open transaction: everything seen through it is of one moment, and what was written through it is there as
 //! a whole or not at all.
 
 use std::rc::Rc;
 
 use rusqlite::{TransactionBehavior, params_from_iter};
 
-use super::error::TransactionError as Trouble;
-use super::postgres::client::{Client, Window};
+use super::error::TransactionError;
+use super::postgres::client::{Client, Pipeline};
 pub(crate) use super::value::{Row, Value, values};
 
 /// A connection of either kind.
@@ -21,63 +21,69 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Reads in one transaction.
-    pub fn read<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn read<T>(
+        &mut self,
+        work: impl FnOnce(&DbTransaction<'_>) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
         match self {
             Self::Sqlite(connection) => {
                 let transaction = connection.transaction()?;
-                let read = work(&Moment::Sqlite(&transaction));
+                let read = work(&DbTransaction::Sqlite(&transaction));
                 transaction.finish()?;
                 read
             }
-            Self::Postgres(client) => client.read(|window| work(&Moment::Postgres(window))),
+            Self::Postgres(client) => client.read(|pipeline| work(&DbTransaction::Postgres(pipeline))),
         }
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
-    pub fn write<T>(&mut self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn write<T>(
+        &mut self,
+        work: impl FnOnce(&DbTransaction<'_>) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
         match self {
             Self::Sqlite(connection) => {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let written = work(&Moment::Sqlite(&transaction))?;
+                let written = work(&DbTransaction::Sqlite(&transaction))?;
                 transaction.commit()?;
                 Ok(written)
             }
-            Self::Postgres(client) => client.write(|window| work(&Moment::Postgres(window))),
+            Self::Postgres(client) => client.write(|pipeline| work(&DbTransaction::Postgres(pipeline))),
         }
     }
 }
 
 /// An open transaction.
-pub(crate) enum Moment<'c> {
+pub(crate) enum DbTransaction<'c> {
     Sqlite(&'c rusqlite::Connection),
-    Postgres(Rc<Window<'c>>),
+    Postgres(Rc<Pipeline<'c>>),
 }
 
-impl Moment<'_> {
+impl DbTransaction<'_> {
     /// Runs a statement. On a server it need not have answered yet; what it refuses is known before the commit.
-    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), TransactionError> {
         match self {
             Self::Sqlite(_) => self.change(sql, values).map(drop),
-            Self::Postgres(window) => window.run(sql, values),
+            Self::Postgres(pipeline) => pipeline.run(sql, values),
         }
     }
 
     /// Runs a statement; how many rows it changed.
-    pub fn change(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, Trouble> {
+    pub fn change(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, TransactionError> {
         match self {
             Self::Sqlite(connection) => Ok(connection.prepare_cached(sql)?.execute(params_from_iter(values))? as u64),
-            Self::Postgres(window) => window.change(sql, values),
+            Self::Postgres(pipeline) => pipeline.change(sql, values),
         }
     }
 
     /// Inserts a row into a table that numbers its rows; its number.
-    pub fn insert(&self, sql: &str, values: &[Value<'_>]) -> Result<i64, Trouble> {
+    pub fn insert(&self, sql: &str, values: &[Value<'_>]) -> Result<i64, TransactionError> {
         match self {
             Self::Sqlite(connection) => {
                 connection.prepare_cached(sql)?.execute(params_from_iter(values))?;
                 Ok(connection.last_insert_rowid())
             }
-            Self::Postgres(window) => window.insert(sql, values),
+            Self::Postgres(pipeline) => pipeline.insert(sql, values),
         }
     }
 
@@ -86,15 +92,15 @@ impl Moment<'_> {
         &self,
         sql: &str,
         values: &[Value<'_>],
-        read: impl FnOnce(&Row<'_>) -> Result<T, Trouble>,
-    ) -> Result<Option<T>, Trouble> {
+        read: impl FnOnce(&Row<'_>) -> Result<T, TransactionError>,
+    ) -> Result<Option<T>, TransactionError> {
         match self {
             Self::Sqlite(connection) => {
                 let mut statement = connection.prepare_cached(sql)?;
                 let mut rows = statement.query(params_from_iter(values))?;
                 rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
             }
-            Self::Postgres(window) => window.one(sql, values)?.map(|row| read(&Row::Postgres(&row))).transpose(),
+            Self::Postgres(pipeline) => pipeline.one(sql, values)?.map(|row| read(&Row::Postgres(&row))).transpose(),
         }
     }
 
@@ -103,8 +109,8 @@ impl Moment<'_> {
         &self,
         sql: &str,
         values: &[Value<'_>],
-        mut each: impl FnMut(&Row<'_>) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        mut each: impl FnMut(&Row<'_>) -> Result<(), TransactionError>,
+    ) -> Result<(), TransactionError> {
         match self {
             Self::Sqlite(connection) => {
                 let mut statement = connection.prepare_cached(sql)?;
@@ -114,7 +120,7 @@ impl Moment<'_> {
                 }
                 Ok(())
             }
-            Self::Postgres(window) => window.each(sql, values, &mut |row| each(&Row::Postgres(row))),
+            Self::Postgres(pipeline) => pipeline.each(sql, values, &mut |row| each(&Row::Postgres(row))),
         }
     }
 
@@ -123,16 +129,16 @@ impl Moment<'_> {
         &self,
         sql: &str,
         values: &[Value<'_>],
-        read: impl Fn(&Row<'_>) -> Result<T, Trouble>,
-    ) -> Result<Vec<T>, Trouble> {
+        read: impl Fn(&Row<'_>) -> Result<T, TransactionError>,
+    ) -> Result<Vec<T>, TransactionError> {
         let mut list = Vec::new();
         match self {
             Self::Sqlite(_) => self.each(sql, values, |row| {
                 list.push(read(row)?);
                 Ok(())
             })?,
-            Self::Postgres(window) => {
-                for row in window.all(sql, values)? {
+            Self::Postgres(pipeline) => {
+                for row in pipeline.all(sql, values)? {
                     list.push(read(&Row::Postgres(&row))?);
                 }
             }
@@ -141,15 +147,15 @@ impl Moment<'_> {
     }
 
     /// Runs statements without values, separated by semicolons.
-    pub fn batch(&self, sql: &str) -> Result<(), Trouble> {
+    pub fn batch(&self, sql: &str) -> Result<(), TransactionError> {
         match self {
             Self::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
-            Self::Postgres(window) => window.batch(sql),
+            Self::Postgres(pipeline) => pipeline.batch(sql),
         }
     }
 
     /// When it is, by the database's clock, in milliseconds since the Unix epoch.
-    pub fn now_ms(&self) -> Result<i64, Trouble> {
+    pub fn now_ms(&self) -> Result<i64, TransactionError> {
         let now = match self {
             Self::Sqlite(_) => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
             Self::Postgres(_) => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",

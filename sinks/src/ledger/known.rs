@@ -11,7 +11,7 @@ use super::claims::{having, next_generation};
 use super::database::values;
 use super::postgres::lease::{lives, who_looks_again};
 use super::reader::Reader;
-use super::rows::{CONTENT, Trouble, Word, content_at, parse_url};
+use super::rows::{CONTENT, StateText, TransactionError, content_at, parse_url};
 use super::sql::Sql;
 
 /// All are read, in the order of the table.
@@ -21,9 +21,9 @@ impl Reader {
     /// The sites that a watched list named when it was read last, by the keys of their pages.
     pub fn listed(&self, list: &str) -> Result<HashSet<Key>, LedgerError> {
         let mut sites = HashSet::new();
-        self.read(|moment| {
+        self.read(|tx| {
             let sql = "SELECT url FROM sites WHERE tenant = ?1 AND list = ?2 AND NOT removed";
-            moment.each(sql, values![self.tenant_id(), list], |row| {
+            tx.each(sql, values![self.tenant_id(), list], |row| {
                 sites.insert(Key::page(&parse_url(&row.get::<String>(0)?)?));
                 Ok(())
             })
@@ -38,8 +38,8 @@ impl Reader {
         each: &mut dyn FnMut(KnownPicture),
     ) -> Result<(), LedgerError> {
         let ours = having("p", ours);
-        self.read(|moment| {
-            let from = PICTURES.of(moment);
+        self.read(|tx| {
+            let from = PICTURES.of(tx);
             let sql = format!(
                 "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
                 CASE p.representative WHEN p.id THEN p.content ELSE r.content END,
@@ -47,14 +47,14 @@ impl Reader {
             FROM {from} LEFT JOIN pictures r ON r.id = p.representative AND r.id <> p.id
             WHERE p.tenant = ?1 AND (p.state <> 'open' OR {ours}) ORDER BY p.id"
             );
-            moment.each(&sql, values![self.tenant_id()], |row| {
+            tx.each(&sql, values![self.tenant_id()], |row| {
                 let (answered, generation) = next_generation(row.get(10)?)?;
                 each(KnownPicture {
                     content: content_at(row, 0)?,
-                    state: row.get::<Word>(7)?.0,
+                    state: row.get::<StateText>(7)?.0,
                     retrying: row.get(8)?,
                     representative: row.get(9)?,
-                    weak: answered,
+                    has_degraded: answered,
                     generation,
                 });
                 Ok(())
@@ -63,7 +63,7 @@ impl Reader {
     }
 
     /// Calls `each` with every lane that has open work, and if `again`, with those of settled pages to be looked at again.
-    pub fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+    pub fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         let open = ("state = 'open'", "CAST(0 AS BIGINT)");
         let later = (
             "again_ms IS NOT NULL",
@@ -87,12 +87,12 @@ impl Reader {
             let again = waiting != open.0;
             self.for_each(&sql, |row| {
                 let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
-                each(QueueUpdate { lane: row.get::<i64>(0)? as QueueId, due, again });
+                each(QueueUpdate { queue: row.get::<i64>(0)? as QueueId, due, again });
                 Ok(())
             })?;
         }
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
-            each(QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: false });
+            each(QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: false });
             Ok(())
         })?;
         let sql = "SELECT min(revive_ms) FROM pictures
@@ -102,7 +102,7 @@ impl Reader {
         }
         self.for_each(sql, |row| {
             if let Some(due) = row.get::<Option<i64>>(0)? {
-                each(QueueUpdate { lane: DETECTION_QUEUE, due: due as Time, again: true });
+                each(QueueUpdate { queue: DETECTION_QUEUE, due: due as Time, again: true });
             }
             Ok(())
         })
@@ -110,12 +110,12 @@ impl Reader {
 
     /// Whether `run` is the one that looks again at what is settled. One that is over is told so.
     pub fn looks_again(&self, run: i64) -> Result<bool, LedgerError> {
-        self.read(|moment| {
-            if !lives(moment, run)? {
+        self.read(|tx| {
+            if !lives(tx, run)? {
                 let why = format!("run {run} lost its lease: its work may be with another run");
-                return Err(Trouble::Lost(format!("{why}; run the same command again")));
+                return Err(TransactionError::Lost(format!("{why}; run the same command again")));
             }
-            Ok(who_looks_again(moment, self.tenant_id())?.is_none_or(|eldest| eldest == run))
+            Ok(who_looks_again(tx, self.tenant_id())?.is_none_or(|eldest| eldest == run))
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of the log: what happened to which entry or picture, in order, for people and for views that follow it.
 
-use super::database::Moment;
+use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::postgres::array::{Array, Parameter};
 use super::value::values;
@@ -36,17 +36,17 @@ impl Log {
     }
 
     /// Writes them in order. On a server their numbers are taken from a sequence in that order.
-    pub fn write(&self, moment: &Moment<'_>, tenant: i64, at_ms: i64) -> Result<(), TransactionError> {
-        match moment {
-            Moment::Sqlite(_) => {
+    pub fn write(&self, tx: &DbTransaction<'_>, tenant: i64, at_ms: i64) -> Result<(), TransactionError> {
+        match tx {
+            DbTransaction::Sqlite(_) => {
                 let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
                 for LogRow { kind, entry, picture, other, body } in &self.0 {
-                    moment.run(sql, values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()])?;
+                    tx.run(sql, values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()])?;
                 }
                 Ok(())
             }
-            Moment::Postgres(window) => {
+            DbTransaction::Postgres(window) => {
                 let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
                     SELECT $1::bigint, $2::bigint, u.* FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[]) AS u";
                 let mut arrays: [Array; 5] = Default::default();

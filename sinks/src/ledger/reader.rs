@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 
-use super::database::{Connection, Moment, Row, values};
+use super::database::{Connection, DbTransaction, Row, values};
 use super::location::{Backend, StateLocation};
-use super::rows::Trouble;
+use super::rows::TransactionError;
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
 
@@ -44,8 +44,8 @@ impl Reader {
         let mut connection = backend.connect_reader()?;
         let sql = "SELECT id, name FROM tenants ORDER BY name";
         let tenants = connection
-            .read(|moment| moment.list(sql, &[], |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?))))
-            .map_err(|trouble| backend.refused(&trouble))?;
+            .read(|tx| tx.list(sql, &[], |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?))))
+            .map_err(|error| backend.refused(&error))?;
         let Some((id, _)) = tenants.iter().find(|(_, name)| name == tenant) else {
             let known = tenants.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(", ");
             return Err(OpenError::NoTenant { place: backend.name(), tenant: tenant.to_owned(), known });
@@ -83,33 +83,36 @@ impl Reader {
     }
 
     /// Reads in one transaction: everything that `work` sees is of one moment.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Moment<'_>) -> Result<T, Trouble>) -> Result<T, LedgerError> {
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&DbTransaction<'_>) -> Result<T, TransactionError>,
+    ) -> Result<T, LedgerError> {
         #[cfg(test)]
         self.0.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let backend = &self.0.backend;
         let storage = |error: OpenError| LedgerError::Storage { place: backend.name(), reason: error.to_string() };
         let mut connection = idle.map_or_else(|| backend.connect_reader(), Ok).map_err(storage)?;
-        let read = connection.read(work).map_err(|trouble| trouble.at(&backend.storage()))?;
+        let read = connection.read(work).map_err(|error| error.at(&backend.storage()))?;
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(read)
     }
 
     /// Checks what the database can say about itself; slow for a large file. For `faceflow doctor`.
     pub fn check(&self) -> Result<(), LedgerError> {
-        self.read(|moment| match moment {
-            Moment::Sqlite(_) => match moment.one("PRAGMA quick_check(1)", &[], |row| row.get::<String>(0))? {
-                Some(said) if said != "ok" => Err(Trouble::Damaged(said)),
+        self.read(|tx| match tx {
+            DbTransaction::Sqlite(_) => match tx.one("PRAGMA quick_check(1)", &[], |row| row.get::<String>(0))? {
+                Some(said) if said != "ok" => Err(TransactionError::Damaged(said)),
                 _ => Ok(()),
             },
             // A server checks its own files. What we can see is whether the books can be read.
-            Moment::Postgres(_) => Tallies::load(moment, self.tenant_id()).map(drop),
+            DbTransaction::Postgres(_) => Tallies::load(tx, self.tenant_id()).map(drop),
         })
     }
 
     /// Pages and images by status: `(pages, images)`.
     pub fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
-        let tallies = self.read(|moment| Tallies::load(moment, self.tenant_id()))?;
+        let tallies = self.read(|tx| Tallies::load(tx, self.tenant_id()))?;
         Ok((tallies.pages, tallies.images))
     }
 
@@ -129,8 +132,8 @@ impl Reader {
     pub(super) fn for_each(
         &self,
         sql: &str,
-        mut each: impl FnMut(&Row<'_>) -> Result<(), Trouble>,
+        mut each: impl FnMut(&Row<'_>) -> Result<(), TransactionError>,
     ) -> Result<(), LedgerError> {
-        self.read(|moment| moment.each(sql, values![self.tenant_id()], &mut each))
+        self.read(|tx| tx.each(sql, values![self.tenant_id()], &mut each))
     }
 }

@@ -5,7 +5,7 @@
 
 use faceflow_core::ledger::LedgerError;
 
-use super::database::{Connection, Moment};
+use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::reader::Reader;
 use super::record::unpack;
@@ -78,13 +78,13 @@ impl Reader {
     /// How the rows of this tenant differ from those that its log leads to: nothing, unless something is wrong. Holds all of them in
     /// memory, twice: for tests, and for the curious with small states.
     pub fn rebuilt_differences(&self) -> Result<Vec<String>, LedgerError> {
-        self.read(|moment| {
-            let mut rebuilt = rebuild(moment, self.tenant_id())?;
+        self.read(|tx| {
+            let mut rebuilt = rebuild(tx, self.tenant_id())?;
             rebuilt.read(|rebuilt| {
                 let mut differences = Vec::new();
                 for compared in &COMPARED {
                     let (there, from_log) =
-                        (compared.rows(moment, self.tenant_id())?, compared.rows(rebuilt, self.tenant_id())?);
+                        (compared.rows(tx, self.tenant_id())?, compared.rows(rebuilt, self.tenant_id())?);
                     differences.extend(compared.differences(&there, &from_log));
                 }
                 Ok(differences)
@@ -94,22 +94,22 @@ impl Reader {
 }
 
 /// An empty state in memory, into which the log of a tenant is replayed.
-fn rebuild(moment: &Moment<'_>, tenant: i64) -> Result<Connection, TransactionError> {
+fn rebuild(tx: &DbTransaction<'_>, tenant: i64) -> Result<Connection, TransactionError> {
     let whole = "SELECT whole_log FROM tenants WHERE id = ?1";
-    if moment.one(whole, values![tenant], |row| row.get::<bool>(0))? != Some(true) {
+    if tx.one(whole, values![tenant], |row| row.get::<bool>(0))? != Some(true) {
         let why = "the log of this tenant begins in the middle: the state was begun by an older faceflow";
         return Err(TransactionError::Stopped(why.to_owned()));
     }
     let mut memory = Connection::Sqlite(schema::in_memory()?);
-    memory.write(|moment| moment.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant]))?;
+    memory.write(|tx| tx.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant]))?;
     let (mut tallies, others) = (Tallies::default(), Default::default());
-    moment.each("SELECT at_ms, body FROM commits WHERE tenant = ?1 ORDER BY seq", values![tenant], |row| {
+    tx.each("SELECT at_ms, body FROM commits WHERE tenant = ?1 ORDER BY seq", values![tenant], |row| {
         let (header, records) = unpack(&row.get::<Vec<u8>>(1)?)?;
         let now_ms = row.get(0)?;
         let mut numbers = Numbers::replay(&header.entries, &header.pictures, &header.sites);
-        memory.write(|moment| {
+        memory.write(|tx| {
             let context = Context { tenant, run: None, others: &others, now_ms, resumed_max: header.resumed_max };
-            let mut transaction = LedgerTransaction::new(moment, context, tallies, &mut numbers);
+            let mut transaction = LedgerTransaction::new(tx, context, tallies, &mut numbers);
             records.into_iter().try_for_each(|record| transaction.take_in(record).map(drop))?;
             tallies = transaction.write()?;
             Ok(())
@@ -120,12 +120,12 @@ fn rebuild(moment: &Moment<'_>, tenant: i64) -> Result<Connection, TransactionEr
 
 impl Compared {
     /// Every row, as text.
-    fn rows(&self, moment: &Moment<'_>, tenant: i64) -> Result<Vec<String>, TransactionError> {
+    fn rows(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<String>, TransactionError> {
         let Self { table, columns, which, order } = self;
         let width = columns.split(',').count();
         let sql = format!("SELECT {columns} FROM {table} WHERE {which} ORDER BY {order}");
         let mut rows = Vec::new();
-        moment.each(&sql, values![tenant], |row| {
+        tx.each(&sql, values![tenant], |row| {
             let cells = (0..width).map(|column| row.get::<Text>(column).map(|text| text.0));
             rows.push(cells.collect::<Result<Vec<_>, _>>()?.join(", "));
             Ok(())

@@ -64,7 +64,7 @@ impl LedgerTransaction<'_, '_> {
             let values = values![state.context.tenant, selection.dead, selection.waiting, from, max as i64];
             state.free(tried, |free, theirs| {
                 let sql = format!("{sql}{free} ORDER BY id LIMIT ?5");
-                state.moment.list(&sql, &[values, theirs].concat(), |row| row.get::<i64>(0))
+                state.tx.list(&sql, &[values, theirs].concat(), |row| row.get::<i64>(0))
             })
         };
         let (mut entries, mut pictures) = (Vec::new(), Vec::new());

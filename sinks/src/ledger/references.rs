@@ -2,7 +2,7 @@
 
 use faceflow_core::tally::Violation;
 
-use super::database::Moment;
+use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::value::values;
 
@@ -34,15 +34,15 @@ const REFERENCES: [Reference; 15] = [
 const OF_RUNS: [Reference; 2] = [("entries", "run", "runs"), ("pictures", "run", "runs")];
 
 /// Rows that name what is not there, of any tenant: whose a row is may be what is missing.
-pub(super) fn dangling(moment: &Moment<'_>, keys_max: usize) -> Result<Option<Violation>, TransactionError> {
-    let server = matches!(moment, Moment::Postgres(_));
+pub(super) fn dangling(tx: &DbTransaction<'_>, keys_max: usize) -> Result<Option<Violation>, TransactionError> {
+    let server = matches!(tx, DbTransaction::Postgres(_));
     let mut dangling = Vec::new();
     for (table, column, named) in REFERENCES.into_iter().chain(OF_RUNS.into_iter().filter(|_| server)) {
         let sql = format!(
             "SELECT t.{column} FROM {table} t LEFT JOIN {named} n ON n.id = t.{column}
             WHERE t.{column} IS NOT NULL AND n.id IS NULL LIMIT ?1"
         );
-        let found = moment.list(&sql, values![keys_max as i64 + 1], |row| row.get::<i64>(0))?;
+        let found = tx.list(&sql, values![keys_max as i64 + 1], |row| row.get::<i64>(0))?;
         dangling.extend(found.into_iter().map(|id| format!("{table}.{column} {id}")));
     }
     Ok(Violation::of(NAMED, dangling, keys_max))

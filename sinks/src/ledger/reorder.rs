@@ -5,7 +5,7 @@
 
 use faceflow_core::record::{DETECTION_QUEUE, Discovery, Key, QueueId};
 
-use super::database::Moment;
+use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::record::Discovered;
 use super::transaction::LedgerTransaction;
@@ -88,7 +88,7 @@ impl LedgerTransaction<'_, '_> {
         self.bulk = true;
         self.rows.flush_and_forget_entries()?;
         let sql = "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL";
-        self.moment.run(sql, values![site])
+        self.tx.run(sql, values![site])
     }
 
     /// A site is on a list again: its pages are looked at again, now, those that failed too.
@@ -103,22 +103,22 @@ impl LedgerTransaction<'_, '_> {
             "SELECT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
             UNION SELECT lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
         self.open(DETECTION_QUEUE, 0, true);
-        for queue in self.moment.list(queues, values![site], |row| row.get::<i64>(0))? {
+        for queue in self.tx.list(queues, values![site], |row| row.get::<i64>(0))? {
             self.open(queue as QueueId, 0, true);
         }
         let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,
             revive_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END
             WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')";
-        self.moment.run(sql, values![site])
+        self.tx.run(sql, values![site])
     }
 }
 
 /// Sites of a tenant at which pages wait whose turn has come: a process ended before it had taken them all up.
-pub(super) fn unfinished(moment: &Moment<'_>, tenant: i64) -> Result<Vec<i64>, TransactionError> {
+pub(super) fn unfinished(tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<i64>, TransactionError> {
     let sql =
         "SELECT w.site FROM (SELECT site, min(turn) AS turn FROM early GROUP BY site) w JOIN sites s ON s.id = w.site
         WHERE s.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.site = w.site AND e.turn < w.turn)";
-    moment.list(sql, values![tenant], |row| row.get(0))
+    tx.list(sql, values![tenant], |row| row.get(0))
 }
 
 fn unreadable(page: i64, error: &serde_json::Error) -> TransactionError {

@@ -4,12 +4,12 @@ use faceflow_core::record::{Content, Key, Phash};
 use faceflow_core::transition::State;
 use url::Url;
 
-pub(crate) use super::error::TransactionError as Trouble;
+pub(crate) use super::error::TransactionError;
 use super::value::{Cell, Column, Row, Value};
 
 /// A state as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(pub State);
+pub(crate) struct StateText(pub State);
 
 const WORDS: [(State, &str); 5] = [
     (State::Alternate, "alternate"),
@@ -19,13 +19,13 @@ const WORDS: [(State, &str); 5] = [
     (State::Dead, "dead"),
 ];
 
-impl Word {
+impl StateText {
     fn text(self) -> &'static str {
         WORDS.iter().find(|(state, _)| *state == self.0).map_or("", |(_, word)| *word)
     }
 }
 
-impl Column for Word {
+impl Column for StateText {
     const NAME: &'static str = "state";
 
     fn of(cell: Cell<'_>) -> Option<Self> {
@@ -34,8 +34,8 @@ impl Column for Word {
     }
 }
 
-impl From<Word> for Value<'_> {
-    fn from(word: Word) -> Self {
+impl From<StateText> for Value<'_> {
+    fn from(word: StateText) -> Self {
         Self::Text(word.text())
     }
 }
@@ -87,15 +87,15 @@ pub(super) fn split_keys(bytes: Option<Vec<u8>>) -> Vec<Key> {
 }
 
 /// A URL that we wrote.
-pub(crate) fn parse_url(text: &str) -> Result<Url, Trouble> {
-    Url::parse(text).map_err(|error| Trouble::Damaged(format!("{text:?} is not a URL: {error}")))
+pub(crate) fn parse_url(text: &str) -> Result<Url, TransactionError> {
+    Url::parse(text).map_err(|error| TransactionError::Damaged(format!("{text:?} is not a URL: {error}")))
 }
 
 /// The columns of a picture's content, in the order that [`content_at`] reads them, for the table alias `p`.
 pub(crate) const CONTENT: &str = "p.content, p.bytes, p.format, p.width, p.height, p.phash, p.distinctive";
 
 /// The content whose columns begin at `first`.
-pub(crate) fn content_at(row: &Row<'_>, first: usize) -> Result<Content, Trouble> {
+pub(crate) fn content_at(row: &Row<'_>, first: usize) -> Result<Content, TransactionError> {
     Ok(Content {
         id: row.get(first)?,
         bytes: row.get::<i64>(first + 1)? as u64,
@@ -116,8 +116,8 @@ mod tests {
         assert_eq!(split_keys(join_keys(&keys)), keys);
         assert_eq!(split_keys(join_keys(&[])), []);
         for (state, word) in WORDS {
-            assert_eq!(Word::of(Cell::Text(word)), Some(Word(state)));
-            assert_eq!(Value::from(Word(state)), Value::Text(word));
+            assert_eq!(StateText::of(Cell::Text(word)), Some(StateText(state)));
+            assert_eq!(Value::from(StateText(state)), Value::Text(word));
         }
     }
 }

@@ -136,7 +136,7 @@ impl LedgerTransaction<'_, '_> {
         let run = self.context.run;
         self.change_picture(picture.id, |row| {
             row.set_state(next, run);
-            (row.attempts, row.uncounted) = (frame.attempts, frame.spared);
+            (row.attempts, row.uncounted) = (frame.attempts, frame.uncounted);
             (row.due_ms, row.retry_settled_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
             row.reason = Some(Some(end.fault.reason.as_str().into()));
             row.detail = Some(Some(brief(&end.fault.detail).into()));

@@ -1,6 +1,6 @@
 //! A piece of a statement where SQLite and PostgreSQL want different words.
 
-use super::database::Moment;
+use super::database::DbTransaction;
 
 /// The same question to both databases.
 #[derive(Clone, Copy, Debug)]
@@ -16,10 +16,10 @@ impl Sql {
     }
 
     /// The words for the database of this transaction.
-    pub fn of(self, moment: &Moment<'_>) -> &'static str {
-        match moment {
-            Moment::Sqlite(_) => self.sqlite,
-            Moment::Postgres(_) => self.postgres,
+    pub fn of(self, tx: &DbTransaction<'_>) -> &'static str {
+        match tx {
+            DbTransaction::Sqlite(_) => self.sqlite,
+            DbTransaction::Postgres(_) => self.postgres,
         }
     }
 }

@@ -121,9 +121,9 @@ impl StateLedger {
         }
         self.look_around_at.store(now.saturating_add(self.reader.settings().lease_ms), Relaxed);
         self.take_over(true)?;
-        self.reader.lanes(true, &mut |opened| {
-            let QueueUpdate { lane, due, .. } = opened;
-            claimed.push(DispatchReply { lane, work: vec![], next: Some(due) });
+        self.reader.queues(true, &mut |opened| {
+            let QueueUpdate { queue, due, .. } = opened;
+            claimed.push(DispatchReply { queue, work: vec![], next: Some(due) });
         })
     }
 
@@ -192,13 +192,13 @@ impl Ledger for StateLedger {
         opened_by(self.ask(Task::Append(Box::new(fact))))
     }
 
-    fn lanes(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         if again && self.run.is_some() {
             block_on(self.ask(Task::LookAgain))?;
             // With the lane of pictures it is asked what the other runs do.
-            each(QueueUpdate { lane: DETECTION_QUEUE, due: 0, again });
+            each(QueueUpdate { queue: DETECTION_QUEUE, due: 0, again });
         }
-        self.reader.lanes(again, each)
+        self.reader.queues(again, each)
     }
 
     /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
@@ -208,10 +208,10 @@ impl Ledger for StateLedger {
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
         let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
-        if again.is_some() && looks && asks.iter().any(|ask| ask.lane == DETECTION_QUEUE) {
+        if again.is_some() && looks && asks.iter().any(|ask| ask.queue == DETECTION_QUEUE) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);
-            claimed.push(DispatchReply { lane: DETECTION_QUEUE, work: vec![], next: Some(next) });
+            claimed.push(DispatchReply { queue: DETECTION_QUEUE, work: vec![], next: Some(next) });
         }
         Ok(claimed)
     }

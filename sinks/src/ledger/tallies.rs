@@ -2,7 +2,7 @@
 
 use faceflow_core::tally::Tally;
 
-use super::database::{Moment, values};
+use super::database::{DbTransaction, values};
 use super::error::TransactionError;
 use super::rows::EntryKind;
 use super::status::Status;
@@ -16,10 +16,10 @@ pub(super) struct Tallies {
 
 impl Tallies {
     /// Reads them; zero where nothing was counted yet.
-    pub fn load(moment: &Moment<'_>, tenant: i64) -> Result<Self, TransactionError> {
+    pub fn load(tx: &DbTransaction<'_>, tenant: i64) -> Result<Self, TransactionError> {
         let sql = "SELECT kind, discovered, done, duplicate, rejected, dead, open FROM tallies WHERE tenant = ?1";
         let mut tallies = Self::default();
-        let counted = moment.list(sql, values![tenant], |row| {
+        let counted = tx.list(sql, values![tenant], |row| {
             let count = |column| row.get::<i64>(column).map(|count| count as u64);
             let tally = Tally {
                 discovered: count(1)?,
@@ -38,7 +38,7 @@ impl Tallies {
     }
 
     /// Writes them.
-    pub fn store(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
+    pub fn store(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
         let sql = "INSERT INTO tallies (tenant, kind, discovered, done, duplicate, rejected, dead, open)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (tenant, kind) DO UPDATE SET discovered = ?3, done = ?4,
             duplicate = ?5, rejected = ?6, dead = ?7, open = ?8";
@@ -46,7 +46,7 @@ impl Tallies {
             let Tally { discovered, done, duplicate, rejected, dead, open } = *tally;
             let counts = [discovered, done, duplicate, rejected, dead, open].map(|count| count as i64);
             let [discovered, done, duplicate, rejected, dead, open] = counts;
-            moment.run(sql, values![tenant, kind, discovered, done, duplicate, rejected, dead, open])?;
+            tx.run(sql, values![tenant, kind, discovered, done, duplicate, rejected, dead, open])?;
         }
         Ok(())
     }

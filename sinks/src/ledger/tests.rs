@@ -49,7 +49,7 @@ pub fn image(path: &str) -> Image {
         site: url("/"),
         attempts: 0,
         inline: None,
-        spared: 0,
+        uncounted: 0,
         alternates: vec![],
         version: None,
     }
@@ -72,8 +72,8 @@ pub fn frame(name: &str) -> Frame {
         owner: 0,
         pixels: Some(3),
         attempts: 0,
-        spared: 0,
-        weak: false,
+        uncounted: 0,
+        has_degraded: false,
         generation: 0,
         scale: None,
     }
@@ -117,7 +117,7 @@ pub fn visit(page: Page, links: Vec<Url>) -> Visit {
 
 /// Something is open in the lane of `path`.
 pub fn opened(path: &str, due: u64) -> QueueUpdate {
-    QueueUpdate { lane: queue_of(&url(path)), due, again: false }
+    QueueUpdate { queue: queue_of(&url(path)), due, again: false }
 }
 
 /// The page was read and leads to these.
@@ -144,7 +144,7 @@ pub fn delivered_later(generation: u32, name: &str, faces: usize) -> Fact {
     let Fact::Detected(DetectedFrame { frame, detection }) = delivered(name, faces) else {
         unreachable!("it is delivered")
     };
-    let frame = Frame { weak: true, generation, ..frame };
+    let frame = Frame { has_degraded: true, generation, ..frame };
     Fact::Detected(DetectedFrame { frame, detection: detection.of_generation(generation) })
 }
 
@@ -297,12 +297,12 @@ impl Rig {
 pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
     let (mut lanes, mut owed) = (Vec::new(), Vec::new());
     ledger.known_pictures(&mut |_| ()).expect("takes over what others have left");
-    ledger.lanes(false, &mut |opened| lanes.push(opened.lane)).expect("reads");
+    ledger.queues(false, &mut |opened| lanes.push(opened.queue)).expect("reads");
     for lane in lanes {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {
             now = next.max(now);
-            let ask = DispatchRequest { lane, max: 7, held: held.clone(), again: false };
+            let ask = DispatchRequest { queue: lane, max: 7, held: held.clone(), again: false };
             let DispatchReply { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
             held.extend(work.iter().map(Work::key));
             owed.extend(work.into_iter().map(|work| (now, work)));

@@ -13,7 +13,7 @@ use faceflow_core::{Fault, Time};
 use serde_json::json;
 use url::Url;
 
-use super::database::Moment;
+use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::log::{Log, LogRow};
 use super::record::{Header, Record, Records};
@@ -40,7 +40,7 @@ pub(super) struct Context<'b> {
 
 /// An open transaction of one tenant's ledger.
 pub(super) struct LedgerTransaction<'b, 'c> {
-    pub moment: &'b Moment<'c>,
+    pub tx: &'b DbTransaction<'c>,
     pub context: Context<'b>,
     pub rows: WorkingSet<'b, 'c>,
     pub tallies: Tallies,
@@ -120,10 +120,10 @@ impl From<&PictureRow> for Picture {
 }
 
 impl<'b, 'c> LedgerTransaction<'b, 'c> {
-    pub fn new(moment: &'b Moment<'c>, context: Context<'b>, tallies: Tallies, numbers: &'b mut Numbers) -> Self {
-        let (rows, resumable) = (WorkingSet::new(moment, context.tenant, numbers), context.resumed_max);
+    pub fn new(tx: &'b DbTransaction<'c>, context: Context<'b>, tallies: Tallies, numbers: &'b mut Numbers) -> Self {
+        let (rows, resumable) = (WorkingSet::new(tx, context.tenant, numbers), context.resumed_max);
         Self {
-            moment,
+            tx,
             context,
             rows,
             tallies,
@@ -166,7 +166,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
         }
         self.rows.accept();
         let opened = std::mem::take(&mut self.opened).into_iter();
-        Ok(opened.map(|((lane, again), due)| QueueUpdate { lane, due, again }).collect())
+        Ok(opened.map(|((queue, again), due)| QueueUpdate { queue, due, again }).collect())
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), TransactionError> {
@@ -194,12 +194,12 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             return Ok(self.tallies);
         }
         let Context { tenant, run, now_ms, resumed_max, .. } = self.context;
-        self.log.write(self.moment, tenant, now_ms)?;
-        self.tallies.store(self.moment, tenant)?;
+        self.log.write(self.tx, tenant, now_ms)?;
+        self.tallies.store(self.tx, tenant)?;
         let [entries, pictures, sites] = self.rows.take_used();
         let body = self.records.pack(&Header { resumed_max, entries, pictures, sites })?;
         let sql = "INSERT INTO commits (tenant, at_ms, run, records, body) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.moment.run(sql, super::value::values![tenant, now_ms, run, self.records.count, &body[..]])?;
+        self.tx.run(sql, super::value::values![tenant, now_ms, run, self.records.count, &body[..]])?;
         Ok(self.tallies)
     }
 

@@ -28,7 +28,7 @@ pub(super) use self::rows::{Buffered, DetectionRow, EntryRow, PictureRow, SiteRo
 use self::rows::{Offer, Shown, Sighting};
 use self::sequences::Sequences;
 use self::table::Table;
-use super::database::Moment;
+use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::rows::EntryKind;
 
@@ -50,7 +50,7 @@ pub(super) enum Numbered {
 
 /// The rows of one tenant that a group of facts touches.
 pub(super) struct WorkingSet<'m, 'c> {
-    moment: &'m Moment<'c>,
+    tx: &'m DbTransaction<'c>,
     tenant: i64,
     numbers: &'m mut Numbers,
     entries: Table<i64, EntryRow>,
@@ -83,9 +83,9 @@ pub(super) struct WorkingSet<'m, 'c> {
 
 impl<'m, 'c> WorkingSet<'m, 'c> {
     /// Nothing is known yet.
-    pub fn new(moment: &'m Moment<'c>, tenant: i64, numbers: &'m mut Numbers) -> Self {
+    pub fn new(tx: &'m DbTransaction<'c>, tenant: i64, numbers: &'m mut Numbers) -> Self {
         Self {
-            moment,
+            tx,
             tenant,
             numbers,
             entries: Table::default(),

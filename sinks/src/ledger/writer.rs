@@ -19,7 +19,7 @@ use faceflow_core::plant;
 use tokio::sync::oneshot;
 
 use super::OpenError;
-use super::database::{Connection, Moment};
+use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::location::{Backend, ExclusiveAccess};
 use super::record::Record;
@@ -88,15 +88,15 @@ pub(super) struct Writer {
 impl Writer {
     pub fn open(backend: &Backend, tenant: &str, joined: Option<i64>) -> Result<Self, OpenError> {
         let (mut connection, access) = backend.connect_writer(joined)?;
-        let known = connection.write(|moment| {
-            moment.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
-            let id = moment.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
+        let known = connection.write(|tx| {
+            tx.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
+            let id = tx.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
             let missing = || TransactionError::Damaged(format!("the tenant {tenant} was made and is not there"));
             let id = id.ok_or_else(missing)?;
             if let ExclusiveAccess::Lease(lease) = &access {
-                lease.serve(moment, id)?;
+                lease.serve(tx, id)?;
             }
-            Ok((id, Tallies::load(moment, id)?, reorder::unfinished(moment, id)?))
+            Ok((id, Tallies::load(tx, id)?, reorder::unfinished(tx, id)?))
         });
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
         let (backend, numbers) = (backend.clone(), Numbers::default());
@@ -218,8 +218,8 @@ impl Writer {
                 let tried = match access {
                     ExclusiveAccess::Lock(_) => false,
                     ExclusiveAccess::Lease(lease) => {
-                        lease.expire(transaction.moment)?;
-                        lease.is_looking_again(transaction.moment, transaction.context.tenant)?
+                        lease.expire(transaction.tx)?;
+                        lease.is_looking_again(transaction.tx, transaction.context.tenant)?
                     }
                 };
                 transaction.redrive_some(selection, &mut progress, (max, tried))
@@ -237,16 +237,16 @@ impl Writer {
     ) -> Result<T, TransactionError> {
         let (tenant, access, tallies, resumed_max) = (self.tenant, &self.access, self.tallies, self.resumed_max);
         let numbers = &mut self.numbers;
-        let written = self.connection.write(|moment| {
+        let written = self.connection.write(|tx| {
             let (run, others, tallies) = match access {
                 ExclusiveAccess::Lock(_) => (None, HashSet::new(), tallies),
                 ExclusiveAccess::Lease(lease) => {
-                    lock_tenant(moment, tenant)?;
-                    (Some(lease.id()), lease.living(moment)?, Tallies::load(moment, tenant)?)
+                    lock_tenant(tx, tenant)?;
+                    (Some(lease.id()), lease.living(tx)?, Tallies::load(tx, tenant)?)
                 }
             };
-            let context = Context { tenant, run, others: &others, now_ms: moment.now_ms()?, resumed_max };
-            let mut transaction = LedgerTransaction::new(moment, context, tallies, numbers);
+            let context = Context { tenant, run, others: &others, now_ms: tx.now_ms()?, resumed_max };
+            let mut transaction = LedgerTransaction::new(tx, context, tallies, numbers);
             let done = work(&mut transaction, access)?;
             let tallies = transaction.write()?;
             kill_point("ledger.commit");
@@ -269,16 +269,16 @@ impl Writer {
 fn add_opened(opened: &mut Vec<QueueUpdate>, more: Vec<QueueUpdate>) {
     let all = opened.drain(..).chain(more);
     let mut first = BTreeMap::new();
-    for QueueUpdate { lane, due, again } in all {
-        let known = first.entry((lane, again)).or_insert(due);
+    for QueueUpdate { queue, due, again } in all {
+        let known = first.entry((queue, again)).or_insert(due);
         *known = due.min(*known);
     }
-    opened.extend(first.into_iter().map(|((lane, again), due)| QueueUpdate { lane, due, again }));
+    opened.extend(first.into_iter().map(|((queue, again), due)| QueueUpdate { queue, due, again }));
 }
 
 /// Waits until no other run writes for this tenant, and keeps them waiting until the commit.
-fn lock_tenant(moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
-    moment.run("SELECT id FROM tenants WHERE id = ?1 FOR NO KEY UPDATE", values![tenant])
+fn lock_tenant(tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
+    tx.run("SELECT id FROM tenants WHERE id = ?1 FOR NO KEY UPDATE", values![tenant])
 }
 
 impl LedgerTransaction<'_, '_> {
@@ -288,18 +288,18 @@ impl LedgerTransaction<'_, '_> {
             (Task::Advance { view, seq }, _) => {
                 let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
                     ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3";
-                self.moment.run(sql, values![self.context.tenant, *view, *seq]).map(|()| Outcome::Noted)
+                self.tx.run(sql, values![self.context.tenant, *view, *seq]).map(|()| Outcome::Noted)
             }
             (Task::TakeOver { running }, ExclusiveAccess::Lease(lease)) => {
                 // What this group has changed so far is part of what is looked at.
                 self.rows.flush()?;
-                let pictures = lease.take_over(self.moment, self.context.tenant, *running)?;
+                let pictures = lease.take_over(self.tx, self.context.tenant, *running)?;
                 if !pictures.is_empty() {
                     self.take_in(Record::Due { pictures })?;
                 }
                 Ok(Outcome::Noted)
             }
-            (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.moment).map(|()| Outcome::Noted),
+            (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| Outcome::Noted),
             // A file belongs to this process, and all its work too.
             (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(Outcome::Noted),
             (Task::Redrive(_), _) => Err(TransactionError::Damaged("a redrive is no part of a group".to_owned())),

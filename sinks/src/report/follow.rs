@@ -7,8 +7,8 @@ use std::ops::Range;
 use faceflow_core::ledger::LedgerError;
 
 use super::sums::{BLOCK, Best, Candidate, Faces, Failure, Failures, Table};
-use crate::ledger::database::{Moment, Row, values};
-use crate::ledger::rows::{EntryKind, Trouble, Word};
+use crate::ledger::database::{DbTransaction, Row, values};
+use crate::ledger::rows::{EntryKind, StateText, TransactionError};
 use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
 
@@ -31,7 +31,7 @@ impl Counts {
     /// Counts everything.
     pub fn all(reader: &Reader, shown_max: usize) -> Result<Self, LedgerError> {
         // What is written while this reads is followed later, whether it was seen already or not.
-        let last = reader.read(|moment| last(reader, moment, 0))?;
+        let last = reader.read(|tx| last(reader, tx, 0))?;
         let (seq, at_ms) = last.map_or((0, None), |(seq, at_ms)| (seq, Some(at_ms)));
         let mut counts =
             Self { seq, at_ms, failures: Failures::default(), faces: Faces::default(), best: Best::new(shown_max) };
@@ -46,7 +46,7 @@ impl Counts {
             Table::Entries => "SELECT max(id) FROM entries",
             Table::Pictures => "SELECT max(id) FROM pictures",
         };
-        let last = reader.read(|moment| moment.one(end, &[], |row| row.get::<Option<i64>>(0)))?.flatten();
+        let last = reader.read(|tx| tx.one(end, &[], |row| row.get::<Option<i64>>(0)))?.flatten();
         let blocks = last.map_or(0, |last| last / BLOCK + 1);
         for first in (0..blocks).step_by(RANGE as usize) {
             self.read(reader, table, first..(first + RANGE).min(blocks))?;
@@ -56,10 +56,10 @@ impl Counts {
 
     /// Brings the counts up to date. Returns whether anything was added to the log.
     pub fn follow(&mut self, reader: &Reader) -> Result<bool, LedgerError> {
-        let Some((end, at_ms)) = reader.read(|moment| last(reader, moment, self.seq))? else { return Ok(false) };
+        let Some((end, at_ms)) = reader.read(|tx| last(reader, tx, self.seq))? else { return Ok(false) };
         while self.seq < end {
             let upto = end.min(self.seq.saturating_add(WINDOW));
-            let touched = reader.read(|moment| touched(reader, moment, (self.seq, upto)))?;
+            let touched = reader.read(|tx| touched(reader, tx, (self.seq, upto)))?;
             for (table, blocks) in touched {
                 for range in runs(&blocks) {
                     self.read(reader, table, range)?;
@@ -79,14 +79,14 @@ impl Counts {
         let range = (blocks.start * BLOCK, blocks.end * BLOCK);
         match table {
             Table::Entries => {
-                let failed = reader.read(|moment| failed_entries(reader, moment, range))?;
+                let failed = reader.read(|tx| failed_entries(reader, tx, range))?;
                 self.failures.replace(table, blocks, failed);
             }
             Table::Pictures => {
                 let kept_max = self.best.kept_max();
-                let (failed, faces, best) = reader.read(|moment| {
-                    let failed = failed_pictures(reader, moment, range)?;
-                    Ok((failed, faces(reader, moment, range)?, best(reader, moment, range, kept_max)?))
+                let (failed, faces, best) = reader.read(|tx| {
+                    let failed = failed_pictures(reader, tx, range)?;
+                    Ok((failed, faces(reader, tx, range)?, best(reader, tx, range, kept_max)?))
                 })?;
                 self.failures.replace(table, blocks.clone(), failed);
                 self.faces.replace(blocks.clone(), faces);
@@ -100,17 +100,17 @@ impl Counts {
 /// The last fact of the tenant after a position, and when it was written.
 pub(crate) const LAST: &str = "SELECT seq, at_ms FROM facts WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT 1";
 
-fn last(reader: &Reader, moment: &Moment<'_>, after: i64) -> Result<Option<(i64, i64)>, Trouble> {
-    moment.one(LAST, values![reader.tenant_id(), after], |row| Ok((row.get(0)?, row.get(1)?)))
+fn last(reader: &Reader, tx: &DbTransaction<'_>, after: i64) -> Result<Option<(i64, i64)>, TransactionError> {
+    tx.one(LAST, values![reader.tenant_id(), after], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The blocks of which the facts in (`from`, `upto`] may have changed what is counted: of the entries they name, of the pictures
 /// they name, and of the pictures that count those entries or the alternates which such an entry offers.
 fn touched(
     reader: &Reader,
-    moment: &Moment<'_>,
+    tx: &DbTransaction<'_>,
     (from, upto): (i64, i64),
-) -> Result<[(Table, BTreeSet<i64>); 2], Trouble> {
+) -> Result<[(Table, BTreeSet<i64>); 2], TransactionError> {
     const NAMED: &str = "WITH named AS (
         SELECT entry AS id FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND entry IS NOT NULL
         UNION SELECT other FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND other IS NOT NULL AND kind <> 'ruled')";
@@ -125,8 +125,8 @@ fn touched(
                 JOIN entries f ON f.id = a.primary_entry
         ) counted WHERE id IS NOT NULL"
     );
-    let blocks = |sql: &str| -> Result<BTreeSet<i64>, Trouble> {
-        let blocks = moment.list(sql, values![from, upto, reader.tenant_id()], |row| row.get(0))?;
+    let blocks = |sql: &str| -> Result<BTreeSet<i64>, TransactionError> {
+        let blocks = tx.list(sql, values![from, upto, reader.tenant_id()], |row| row.get(0))?;
         Ok(blocks.into_iter().collect())
     };
     Ok([(Table::Entries, blocks(&entries)?), (Table::Pictures, blocks(&pictures)?)])
@@ -159,58 +159,70 @@ pub const UNKNOWN: &str = "unknown";
 type FacesOfBlocks = Vec<(i64, (i64, i64))>;
 type Failed = Vec<(i64, Failure, i64)>;
 
-fn failed_entries(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<Failed, Trouble> {
+fn failed_entries(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    (first, last): (i64, i64),
+) -> Result<Failed, TransactionError> {
     let sql = format!(
         "SELECT e.id / {BLOCK}, e.kind, e.state, coalesce(e.reason, '{UNKNOWN}'), count(*) FROM {}
         WHERE {FAILED_ENTRIES} GROUP BY 1, 2, 3, 4",
-        ENTRIES.of(moment)
+        ENTRIES.of(tx)
     );
-    moment.list(&sql, values![reader.tenant_id(), first, last], failed_at)
+    tx.list(&sql, values![reader.tenant_id(), first, last], failed_at)
 }
 
-fn failed_pictures(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<Failed, Trouble> {
+fn failed_pictures(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    (first, last): (i64, i64),
+) -> Result<Failed, TransactionError> {
     let sql = format!(
         "SELECT p.id / {BLOCK}, 'image', p.state, p.reason, CAST(sum(p.urls + p.behind) AS BIGINT) FROM {}
         WHERE {FAILED_PICTURES} GROUP BY 1, 2, 3, 4",
-        PICTURES.of(moment)
+        PICTURES.of(tx)
     );
-    moment.list(&sql, values![reader.tenant_id(), first, last], failed_at)
+    tx.list(&sql, values![reader.tenant_id(), first, last], failed_at)
 }
 
-fn failed_at(row: &Row<'_>) -> Result<(i64, Failure, i64), Trouble> {
-    let status = Status::of_entry(row.get::<Word>(2)?.0);
+fn failed_at(row: &Row<'_>) -> Result<(i64, Failure, i64), TransactionError> {
+    let status = Status::of_entry(row.get::<StateText>(2)?.0);
     let failure = Failure { status, kind: row.get::<EntryKind>(1)?, reason: row.get(3)? };
     Ok((row.get(0)?, failure, row.get(4)?))
 }
 
 /// Faces in pictures that stand for themselves, and those of them that have any.
-fn faces(reader: &Reader, moment: &Moment<'_>, (first, last): (i64, i64)) -> Result<FacesOfBlocks, Trouble> {
+fn faces(
+    reader: &Reader,
+    tx: &DbTransaction<'_>,
+    (first, last): (i64, i64),
+) -> Result<FacesOfBlocks, TransactionError> {
     let sql = format!(
         "SELECT p.id / {BLOCK}, CAST(sum(d.faces) AS BIGINT), count(*) FROM {}
         LEFT JOIN detections d ON d.picture = p.id
         WHERE p.tenant = ?1 AND p.id >= ?2 AND p.id < ?3 AND coalesce(p.representative, p.id) = p.id AND d.faces > 0
         GROUP BY 1",
-        PICTURES.of(moment)
+        PICTURES.of(tx)
     );
-    moment.list(&sql, values![reader.tenant_id(), first, last], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
+    tx.list(&sql, values![reader.tenant_id(), first, last], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
 }
 
 /// The pictures of a range with an answer of their own that come first in the report.
 fn best(
     reader: &Reader,
-    moment: &Moment<'_>,
+    tx: &DbTransaction<'_>,
     (first, last): (i64, i64),
     max: usize,
-) -> Result<Vec<Candidate>, Trouble> {
+) -> Result<Vec<Candidate>, TransactionError> {
     let sql = format!(
         "SELECT d.faces, e.url, e.id, p.id FROM {}
         LEFT JOIN detections d ON d.picture = p.id LEFT JOIN entries e ON e.id = p.main
         WHERE p.tenant = ?1 AND p.id >= ?2 AND p.id < ?3 AND p.state = 'settled'
             AND coalesce(p.representative, p.id) = p.id AND d.faces IS NOT NULL AND e.url IS NOT NULL
         ORDER BY d.faces DESC, e.url LIMIT ?4",
-        PICTURES.of(moment)
+        PICTURES.of(tx)
     );
-    moment.list(&sql, values![reader.tenant_id(), first, last, max as i64], |row| {
+    tx.list(&sql, values![reader.tenant_id(), first, last, max as i64], |row| {
         Ok(Candidate { faces: row.get(0)?, url: row.get(1)?, main: row.get(2)?, picture: row.get(3)? })
     })
 }

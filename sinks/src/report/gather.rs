@@ -11,8 +11,8 @@ use super::sums::{BLOCK, Candidate, Failure, Table};
 use crate::chosen::{Chosen, THESE_MAX, numbers, these};
 use crate::explain::as_text;
 use crate::ledger::Reader;
-use crate::ledger::database::{Moment, values};
-use crate::ledger::rows::Trouble;
+use crate::ledger::database::{DbTransaction, values};
+use crate::ledger::rows::TransactionError;
 use crate::lines::ImageLine;
 use crate::read_lines::image_lines;
 
@@ -50,11 +50,11 @@ pub fn gather(reader: &Reader, counts: &Counts, settings: &ReportSettings) -> Re
     let (pages, images) = reader.tally()?;
     let mut cards = Vec::new();
     for chunk in counts.best.shown().unwrap_or_default().chunks(THESE_MAX) {
-        cards.extend(reader.read(|moment| self::cards(reader, moment, chunk, settings.examples_max))?);
+        cards.extend(reader.read(|tx| self::cards(reader, tx, chunk, settings.examples_max))?);
     }
     let mut failures = Vec::new();
     for (failure, count, blocks) in counts.failures.kinds(settings.examples_max as i64) {
-        let examples = reader.read(|moment| examples(reader, moment, (failure, &blocks), settings.examples_max))?;
+        let examples = reader.read(|tx| examples(reader, tx, (failure, &blocks), settings.examples_max))?;
         failures.push(Failed { failure: failure.clone(), count, examples });
     }
     let as_of = counts.at_ms.map(|at_ms| as_text(at_ms).chars().take(16).collect());
@@ -64,17 +64,17 @@ pub fn gather(reader: &Reader, counts: &Counts, settings: &ReportSettings) -> Re
 
 fn cards(
     reader: &Reader,
-    moment: &Moment<'_>,
+    tx: &DbTransaction<'_>,
     candidates: &[Candidate],
     duplicates_max: usize,
-) -> Result<Vec<Card>, Trouble> {
+) -> Result<Vec<Card>, TransactionError> {
     let mains: Vec<i64> = candidates.iter().map(|candidate| candidate.main).collect();
     let pictures: Vec<i64> = candidates.iter().map(|candidate| candidate.picture).collect();
-    let lines = image_lines(reader, moment, &Chosen::These(&mains))?;
+    let lines = image_lines(reader, tx, &Chosen::These(&mains))?;
     let mut lines: HashMap<i64, ImageLine> =
         lines.into_iter().map(|described| (described.entry, described.line)).collect();
-    let totals = totals(moment, &pictures)?;
-    let mut duplicates = duplicates(moment, &pictures, duplicates_max)?;
+    let totals = totals(tx, &pictures)?;
+    let mut duplicates = duplicates(tx, &pictures, duplicates_max)?;
     let card = |candidate: &Candidate| {
         Some(Card {
             line: lines.remove(&candidate.main)?,
@@ -86,21 +86,21 @@ fn cards(
 }
 
 /// How many URLs are duplicates of each picture.
-fn totals(moment: &Moment<'_>, pictures: &[i64]) -> Result<HashMap<i64, i64>, Trouble> {
+fn totals(tx: &DbTransaction<'_>, pictures: &[i64]) -> Result<HashMap<i64, i64>, TransactionError> {
     let sql = format!(
         "SELECT p.id, p.urls - 1 + p.behind + (SELECT CAST(coalesce(sum(q.urls + q.behind), 0) AS BIGINT)
             FROM pictures q WHERE q.representative = p.id AND q.representative <> q.id)
         FROM pictures p WHERE p.id IN ({})",
         numbers()
     );
-    let totals = moment.list(&sql, &these(pictures), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let totals = tx.list(&sql, &these(pictures), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(totals.into_iter().collect())
 }
 
 type Duplicates = HashMap<i64, Vec<(String, u32)>>;
 
 /// The nearest duplicates of each picture.
-fn duplicates(moment: &Moment<'_>, pictures: &[i64], max: usize) -> Result<Duplicates, Trouble> {
+fn duplicates(tx: &DbTransaction<'_>, pictures: &[i64], max: usize) -> Result<Duplicates, TransactionError> {
     let sql = format!(
         "SELECT leader, url, distance FROM (
             SELECT leader, url, distance, row_number() OVER (PARTITION BY leader ORDER BY distance, url) AS nth FROM (
@@ -116,7 +116,7 @@ fn duplicates(moment: &Moment<'_>, pictures: &[i64], max: usize) -> Result<Dupli
     let mut values = these(pictures);
     values.push((max as i64).into());
     let mut duplicates = Duplicates::new();
-    moment.each(&sql, &values, |row| {
+    tx.each(&sql, &values, |row| {
         duplicates.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
         Ok(())
     })?;
@@ -126,19 +126,19 @@ fn duplicates(moment: &Moment<'_>, pictures: &[i64], max: usize) -> Result<Dupli
 /// Examples of a failure, from the blocks that have some.
 fn examples(
     reader: &Reader,
-    moment: &Moment<'_>,
+    tx: &DbTransaction<'_>,
     (failure, blocks): (&Failure, &[(Table, i64)]),
     max: usize,
-) -> Result<Vec<(String, String)>, Trouble> {
+) -> Result<Vec<(String, String)>, TransactionError> {
     let entries = format!(
         "SELECT e.url, e.detail FROM {} WHERE {FAILED_ENTRIES} AND e.kind = ?4 AND e.state = ?5
             AND coalesce(e.reason, '{UNKNOWN}') = ?6 ORDER BY e.id LIMIT ?7",
-        ENTRIES.of(moment)
+        ENTRIES.of(tx)
     );
     let pictures = format!(
         "SELECT m.url, p.detail FROM {} LEFT JOIN entries m ON m.id = p.main WHERE {FAILED_PICTURES}
             AND CAST(?4 AS TEXT) = 'image' AND p.state = ?5 AND p.reason = ?6 ORDER BY p.id LIMIT ?7",
-        PICTURES.of(moment)
+        PICTURES.of(tx)
     );
     let mut examples = Vec::new();
     for (table, block) in blocks {
@@ -146,7 +146,7 @@ fn examples(
         let sql = if *table == Table::Entries { &entries } else { &pictures };
         let (kind, state, reason) = (failure.kind, failure.status.word(), &failure.reason);
         let values = values![reader.tenant_id(), first, last, kind, state, reason, left];
-        examples.extend(moment.list(sql, values, |row| Ok((row.get(0)?, row.get::<Option<String>>(1)?)))?);
+        examples.extend(tx.list(sql, values, |row| Ok((row.get(0)?, row.get::<Option<String>>(1)?)))?);
     }
     Ok(examples.into_iter().map(|(url, detail)| (url, detail.unwrap_or_default())).collect())
 }

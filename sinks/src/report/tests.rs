@@ -121,7 +121,7 @@ fn only_the_web_is_linked() {
 /// A life with everything in it that moves something in the report.
 fn life() -> Vec<Fact> {
     let frame_work = |name: &str| Work::Frame(frame(name));
-    let answered = Work::Frame(Frame { weak: true, generation: 1, ..frame("three") });
+    let answered = Work::Frame(Frame { has_degraded: true, generation: 1, ..frame("three") });
     let stands = Fact::Failed(Disposition::DegradedAccepted { work: answered.clone(), fault: fault("degraded") });
     vec![
         retry(image("/a"), 5),

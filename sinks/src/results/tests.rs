@@ -189,17 +189,17 @@ fn a_page_is_read_in_the_order_of_its_index() {
     if let Place::Server(_) = rig.home.place() {
         rig.home.sql("ANALYZE entries");
     }
-    let plan = rig.reader().read(|moment| {
+    let plan = rig.reader().read(|tx| {
         let chosen = Chosen::Next { kind: EntryKind::Image, after: "http://a.example/p", max: 100 };
-        let (from, values) = (chosen.from(moment), chosen.values(rig.reader().tenant_id()));
-        let lines = match moment {
-            Moment::Sqlite(_) => {
-                moment.list(&format!("EXPLAIN QUERY PLAN SELECT * FROM {from}"), &values, |row| row.get::<String>(3))
+        let (from, values) = (chosen.from(tx), chosen.values(rig.reader().tenant_id()));
+        let lines = match tx {
+            DbTransaction::Sqlite(_) => {
+                tx.list(&format!("EXPLAIN QUERY PLAN SELECT * FROM {from}"), &values, |row| row.get::<String>(3))
             }
-            Moment::Postgres(_) => {
+            DbTransaction::Postgres(_) => {
                 let sql = format!("SELECT * FROM {from}").replace("?1", "1").replace("?2", "'image'");
                 let sql = sql.replace("?3", "'http://a.example/p'").replace("?4", "100");
-                moment.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
+                tx.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
             }
         };
         Ok(lines?.join("\n"))

@@ -112,7 +112,7 @@ fn crops_that_no_answer_names_are_deleted_once_the_next_answer_is_recorded() {
     (0..3).for_each(|n| put(0, n));
     rig.tell_all([
         delivered_at(0.5, "one", 3),
-        retry(Work::Frame(Frame { weak: true, generation: 1, ..frame("one") }), 0),
+        retry(Work::Frame(Frame { has_degraded: true, generation: 1, ..frame("one") }), 0),
     ]);
     // A second degraded answer is on its way, and was cut off.
     (0..2).for_each(|n| put(1, n));
@@ -124,7 +124,7 @@ fn crops_that_no_answer_names_are_deleted_once_the_next_answer_is_recorded() {
     );
     let owed: Vec<_> = owed(rig.ledger()).into_iter().map(|(_, work)| work).collect();
     let [Work::Frame(next)] = &owed[..] else { panic!("{owed:?}") };
-    assert_eq!((next.weak, next.generation), (true, 1), "the next answer has keys of its own");
+    assert_eq!((next.has_degraded, next.generation), (true, 1), "the next answer has keys of its own");
 
     rig.tell(delivered_later(1, "one", 2));
     assert_eq!(there().len(), 5, "until the sidecar names others");

@@ -10,7 +10,7 @@ use futures::future::join_all;
 
 use super::*;
 use crate::ledger::Place;
-use crate::ledger::database::{Moment, values};
+use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::tests::place::{Home, both};
 use crate::ledger::tests::{Rig, content, delivered, image, kept, retry, wait};
 use crate::objects::Objects;
@@ -81,7 +81,7 @@ fn views(home: &Home, store: &Arc<Counting>) -> (Views, Arc<StateLedger>) {
 fn grown(ledger: &StateLedger, home: &Home) -> (i64, i64, Vec<u64>) {
     let reader = ledger.reader();
     let number = |sql: &str| {
-        let read = reader.read(|moment| moment.one(sql, values![reader.tenant_id()], |row| row.get::<Option<i64>>(0)));
+        let read = reader.read(|tx| tx.one(sql, values![reader.tenant_id()], |row| row.get::<Option<i64>>(0)));
         read.expect("reads").flatten().unwrap_or(0)
     };
     let sizes = match home.place() {
@@ -173,16 +173,16 @@ fn what_was_not_written_is_written_next_time() {
 fn the_end_of_the_log_is_found_without_reading_it() {
     let rig = Rig::showing(vec![image("/a")]);
     for sql in [LAST, END] {
-        let plan = rig.reader().read(|moment| match moment {
-            Moment::Sqlite(_) => {
+        let plan = rig.reader().read(|tx| match tx {
+            DbTransaction::Sqlite(_) => {
                 let values = &values![1_i64, 1_i64, 1_i64][..if sql.contains("?3") { 3 } else { 2 }];
-                moment.list(&format!("EXPLAIN QUERY PLAN {sql}"), values, |row| row.get::<String>(3))
+                tx.list(&format!("EXPLAIN QUERY PLAN {sql}"), values, |row| row.get::<String>(3))
             }
-            Moment::Postgres(_) => {
+            DbTransaction::Postgres(_) => {
                 // Of so few rows a server would rather read all.
-                moment.batch("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
+                tx.batch("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
                 let sql = sql.replace("?1", "1").replace("?2", "1").replace("?3", "1");
-                moment.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
+                tx.list(&format!("EXPLAIN {sql}"), &[], |row| row.get::<String>(0))
             }
         });
         let plan = plan.expect("explains").join("\n");

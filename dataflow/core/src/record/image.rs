@@ -18,8 +18,8 @@ pub struct Image {
     /// Tries that failed so far.
     pub attempts: u32,
     /// Those of them that count towards no limit: the object store failed, or it was rejected before.
-    #[serde(default)]
-    pub spared: u32,
+    #[serde(default, alias = "spared")]
+    pub uncounted: u32,
     /// The bytes of a `data:` URI, base64 in JSON; `None` for everything that is fetched.
     #[serde(default, with = "inline")]
     pub inline: Option<bytes::Bytes>,

@@ -18,8 +18,8 @@ pub struct Page {
     /// Tries that failed so far.
     pub attempts: u32,
     /// Those of them that count towards no limit: it was rejected before.
-    #[serde(default)]
-    pub spared: u32,
+    #[serde(default, alias = "spared")]
+    pub uncounted: u32,
     /// Keys of pages that its links must not choose again (the start page and its listing pages), for a bounded crawl.
     pub skip: Vec<Key>,
     /// What it was when it was read last, if it is looked at again.
@@ -30,7 +30,7 @@ pub struct Page {
 impl Page {
     /// The start page of a site.
     pub fn start(site: Url) -> Self {
-        Self { url: site.clone(), site, depth: 0, attempts: 0, spared: 0, skip: vec![], last: None }
+        Self { url: site.clone(), site, depth: 0, attempts: 0, uncounted: 0, skip: vec![], last: None }
     }
 
     /// Its identity.

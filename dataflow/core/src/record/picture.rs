@@ -68,9 +68,9 @@ pub struct Frame {
     /// Detections that failed so far.
     pub attempts: u32,
     /// Those of them that the object store failed: they count towards no limit.
-    pub spared: u32,
+    pub uncounted: u32,
     /// Whether a degraded answer is kept, which stands if no full one comes.
-    pub weak: bool,
+    pub has_degraded: bool,
     /// How many answers are recorded already: the generation of the next one.
     pub generation: u32,
     /// The scale at which the last failed detection looked: input pixels per pixel of the picture.

@@ -8,13 +8,13 @@ use super::key::number;
 /// and for ever, since ledgers hold it.
 pub type QueueId = u64;
 
-/// The lane of pictures whose detection is to be repeated.
+/// The queue of pictures whose detection is to be repeated.
 pub const DETECTION_QUEUE: QueueId = 0;
 
-/// Lanes of what no host has to be asked for.
+/// Queues of what no host has to be asked for.
 const LOCAL_QUEUES: u64 = 64;
 
-/// The lane of a page or image: its host's, and for files and `data:` URIs one of a few.
+/// The queue of a page or image: its host's, and for files and `data:` URIs one of a few.
 pub fn queue_of(url: &Url) -> QueueId {
     match url.host_str().filter(|host| !host.is_empty()) {
         // A ledger keeps it as a signed number, and 0 is taken.

@@ -41,20 +41,20 @@ impl Work {
 
     /// Those of them that count towards a limit: the object store is not the fault of the work, and a rejection is an answer.
     pub fn attempts_counted(&self) -> u32 {
-        let spared = match self {
-            Self::Page(page) => page.spared,
-            Self::Image(image) => image.spared,
-            Self::Frame(frame) => frame.spared,
+        let uncounted = match self {
+            Self::Page(page) => page.uncounted,
+            Self::Image(image) => image.uncounted,
+            Self::Frame(frame) => frame.uncounted,
         };
-        self.attempts().saturating_sub(spared)
+        self.attempts().saturating_sub(uncounted)
     }
 
     /// The last failed try counts towards no limit.
-    pub fn spared(mut self) -> Self {
+    pub fn uncounted(mut self) -> Self {
         match &mut self {
-            Self::Page(page) => page.spared += 1,
-            Self::Image(image) => image.spared += 1,
-            Self::Frame(frame) => frame.spared += 1,
+            Self::Page(page) => page.uncounted += 1,
+            Self::Image(image) => image.uncounted += 1,
+            Self::Frame(frame) => frame.uncounted += 1,
         }
         self
     }

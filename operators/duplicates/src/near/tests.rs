@@ -159,7 +159,7 @@ impl<'a> World<'a> {
                 content: picture.clone(),
                 state,
                 retrying,
-                weak: false,
+                has_degraded: false,
                 generation: 0,
                 representative,
             });
@@ -272,7 +272,7 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
         state,
         retrying: false,
         representative,
-        weak: false,
+        has_degraded: false,
         generation: 0,
     };
     let mut clusters = clusters();

@@ -56,20 +56,20 @@ fn crawled() -> Rig {
 /// How a statement is carried out; on a server, for these values or for any.
 fn plan(reader: &Reader, sql: &str, values: [i64; 4], generic: bool) -> String {
     let values = &values[..if sql.contains("?4") { 4 } else { 3 }];
-    let lines = reader.read(|moment| match moment {
-        Moment::Sqlite(_) => {
+    let lines = reader.read(|tx| match tx {
+        DbTransaction::Sqlite(_) => {
             let values: Vec<_> = values.iter().map(|value| Value::from(*value)).collect();
-            moment.list(&format!("EXPLAIN QUERY PLAN {sql}"), &values, |row| row.get::<String>(3))
+            tx.list(&format!("EXPLAIN QUERY PLAN {sql}"), &values, |row| row.get::<String>(3))
         }
-        Moment::Postgres(_) => {
+        DbTransaction::Postgres(_) => {
             let mode = if generic { "force_generic_plan" } else { "force_custom_plan" };
-            follow_indexes(moment)?;
-            moment.batch(&format!("SET LOCAL plan_cache_mode = {mode}"))?;
-            moment.run(&format!("PREPARE claim AS {sql}"), &[])?;
+            follow_indexes(tx)?;
+            tx.batch(&format!("SET LOCAL plan_cache_mode = {mode}"))?;
+            tx.run(&format!("PREPARE claim AS {sql}"), &[])?;
             let values: Vec<_> = values.iter().map(i64::to_string).collect();
             let explain = format!("EXPLAIN EXECUTE claim ({})", values.join(", "));
-            let lines = moment.list(&explain, &[], |row| row.get::<String>(0));
-            moment.batch("DEALLOCATE claim")?;
+            let lines = tx.list(&explain, &[], |row| row.get::<String>(0));
+            tx.batch("DEALLOCATE claim")?;
             lines
         }
     });
@@ -93,9 +93,9 @@ fn claims_follow_their_indexes_and_never_sort() {
             (Queue::revived_frames(), "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
         ];
         for (queue, index, lane, dues) in queues {
-            let statements = |moment: &Moment<'_>| {
-                let later = dues.iter().filter(|due| !due.is_empty()).map(|due| queue.later(moment, due));
-                Ok(dues.iter().map(|due| queue.due(moment, due)).chain(later).collect::<Vec<_>>())
+            let statements = |tx: &DbTransaction<'_>| {
+                let later = dues.iter().filter(|due| !due.is_empty()).map(|due| queue.later(tx, due));
+                Ok(dues.iter().map(|due| queue.due(tx, due)).chain(later).collect::<Vec<_>>())
             };
             for sql in rig.reader().read(statements).expect("names them") {
                 for generic in [false, true] {

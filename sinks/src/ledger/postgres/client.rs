@@ -24,7 +24,7 @@ use tokio_postgres::{Error, IsolationLevel, Row, Statement, Transaction};
 use super::array::Parameter;
 use super::dialect::translate;
 use super::tls::Route;
-use crate::ledger::error::TransactionError as Trouble;
+use crate::ledger::error::TransactionError;
 use crate::ledger::value::Value;
 
 /// Rows fetched at a time where there may be many.
@@ -69,7 +69,7 @@ pub(in crate::ledger) struct Client {
 
 impl Client {
     /// Connects; the I/O thread serves it.
-    pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, Trouble> {
+    pub fn connect(wire: &Arc<Wire>, route: &Route) -> Result<Self, TransactionError> {
         let route = route.clone();
         let client = wire.run(async move { open(&route).await })?;
         Ok(Self { client, statements: RefCell::default(), wire: Arc::clone(wire) })
@@ -81,49 +81,55 @@ impl Client {
     }
 
     /// Reads in one transaction, which sees what was there when it began.
-    pub fn read<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn read<T>(
+        &mut self,
+        work: impl FnOnce(Rc<Pipeline<'_>>) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
         let begin = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = block_on(begin.start())?;
-        let read = work(Rc::new(Window::new(&transaction, &self.statements)));
+        let read = work(Rc::new(Pipeline::new(&transaction, &self.statements)));
         finish(transaction, read)
     }
 
     /// Writes in one transaction, which is rolled back if `work` fails.
-    pub fn write<T>(&mut self, work: impl FnOnce(Rc<Window<'_>>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub fn write<T>(
+        &mut self,
+        work: impl FnOnce(Rc<Pipeline<'_>>) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
         let transaction = block_on(self.client.transaction())?;
-        let window = Rc::new(Window::new(&transaction, &self.statements));
-        let mut written = work(Rc::clone(&window));
+        let pipeline = Rc::new(Pipeline::new(&transaction, &self.statements));
+        let mut written = work(Rc::clone(&pipeline));
         if written.is_ok()
-            && let Err(trouble) = window.catch_up()
+            && let Err(error) = pipeline.catch_up()
         {
-            written = Err(trouble);
+            written = Err(error);
         }
-        drop(window);
+        drop(pipeline);
         finish(transaction, written)
     }
 }
 
 /// Ends a transaction before anything else happens: until then others may wait for what it has locked.
-fn finish<T>(transaction: Transaction<'_>, done: Result<T, Trouble>) -> Result<T, Trouble> {
+fn finish<T>(transaction: Transaction<'_>, done: Result<T, TransactionError>) -> Result<T, TransactionError> {
     match done {
         Ok(done) => {
             block_on(transaction.commit())?;
             Ok(done)
         }
-        Err(trouble) => {
+        Err(error) => {
             // Why it failed matters more than whether this does: a connection that is gone rolls back too.
             drop(block_on(transaction.rollback()));
-            Err(trouble)
+            Err(error)
         }
     }
 }
 
 /// Opens a connection that is served by the runtime this is called in.
 #[allow(clippy::disallowed_methods, reason = "the task is the socket's other end, not work of the graph")]
-pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, Trouble> {
+pub(super) async fn open(route: &Route) -> Result<tokio_postgres::Client, TransactionError> {
     let late = |_| {
         let limit_ms = route.limit.as_millis();
-        Trouble::Lost(format!(
+        TransactionError::Lost(format!(
             "the server said nothing for {limit_ms} ms (ledger.connect_timeout_ms); see that it is well"
         ))
     };
@@ -143,25 +149,25 @@ pub(crate) struct Question<'q> {
 type Sent<'c> = Pin<Box<dyn Future<Output = Result<u64, Error>> + 'c>>;
 
 /// An open transaction.
-pub(crate) struct Window<'c> {
+pub(crate) struct Pipeline<'c> {
     transaction: &'c Transaction<'c>,
     statements: &'c RefCell<HashMap<String, Statement>>,
     /// Statements that were sent and not answered yet, in order.
     sent: RefCell<VecDeque<Sent<'c>>>,
 }
 
-impl<'c> Window<'c> {
+impl<'c> Pipeline<'c> {
     fn new(transaction: &'c Transaction<'c>, statements: &'c RefCell<HashMap<String, Statement>>) -> Self {
         Self { transaction, statements, sent: RefCell::default() }
     }
 
-    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+    pub fn run(&self, sql: &str, values: &[Value<'_>]) -> Result<(), TransactionError> {
         let parameters = values.iter().map(|value| Parameter::from(*value)).collect();
         self.send(&translate(sql), parameters)
     }
 
     /// Sends a statement in the words of the server. It need not have answered yet; what it refuses is known before the commit.
-    pub fn send(&self, sql: &str, parameters: Vec<Parameter>) -> Result<(), Trouble> {
+    pub fn send(&self, sql: &str, parameters: Vec<Parameter>) -> Result<(), TransactionError> {
         if self.sent.borrow().len() >= AHEAD_MAX {
             self.catch_up()?;
         }
@@ -177,23 +183,23 @@ impl<'c> Window<'c> {
         }
     }
 
-    pub fn change(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, Trouble> {
+    pub fn change(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, TransactionError> {
         let statement = self.statement(sql)?;
         self.wait(self.transaction.execute_raw(&statement, values))
     }
 
-    pub fn insert(&self, sql: &str, values: &[Value<'_>]) -> Result<i64, Trouble> {
+    pub fn insert(&self, sql: &str, values: &[Value<'_>]) -> Result<i64, TransactionError> {
         let row = self.one(&format!("{sql} RETURNING id"), values)?;
-        let row = row.ok_or_else(|| Trouble::Damaged("a row was inserted and has no id".to_owned()))?;
+        let row = row.ok_or_else(|| TransactionError::Damaged("a row was inserted and has no id".to_owned()))?;
         Ok(row.try_get(0)?)
     }
 
-    pub fn one(&self, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, Trouble> {
+    pub fn one(&self, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, TransactionError> {
         let statement = self.statement(sql)?;
         self.wait(self.transaction.query_opt(&statement, &refs(values)))
     }
 
-    pub fn all(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Trouble> {
+    pub fn all(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, TransactionError> {
         let statement = self.statement(sql)?;
         self.wait(self.transaction.query(&statement, &refs(values)))
     }
@@ -202,8 +208,8 @@ impl<'c> Window<'c> {
         &self,
         sql: &str,
         values: &[Value<'_>],
-        each: &mut dyn FnMut(&Row) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        each: &mut dyn FnMut(&Row) -> Result<(), TransactionError>,
+    ) -> Result<(), TransactionError> {
         let statement = self.statement(sql)?;
         let portal = self.wait(self.transaction.bind(&statement, &refs(values)))?;
         loop {
@@ -216,12 +222,12 @@ impl<'c> Window<'c> {
     }
 
     /// Runs statements without values, separated by semicolons.
-    pub fn batch(&self, sql: &str) -> Result<(), Trouble> {
+    pub fn batch(&self, sql: &str) -> Result<(), TransactionError> {
         self.wait(self.transaction.batch_execute(sql))
     }
 
     /// Waits for the answers to everything sent.
-    pub fn catch_up(&self) -> Result<(), Trouble> {
+    pub fn catch_up(&self) -> Result<(), TransactionError> {
         let mut sent = self.sent.borrow_mut();
         while let Some(next) = sent.pop_front() {
             block_on(next)?;
@@ -230,9 +236,9 @@ impl<'c> Window<'c> {
     }
 
     /// Asks several questions in the words of the server on one way there and back; the rows of each answer.
-    pub fn ask(&self, questions: Vec<Question<'_>>) -> Result<Vec<Vec<Row>>, Trouble> {
+    pub fn ask(&self, questions: Vec<Question<'_>>) -> Result<Vec<Vec<Row>>, TransactionError> {
         let prepare = |question: Question<'_>| Ok((self.prepared(question.sql)?, question.parameters));
-        let prepared = questions.into_iter().map(prepare).collect::<Result<Vec<_>, Trouble>>()?;
+        let prepared = questions.into_iter().map(prepare).collect::<Result<Vec<_>, TransactionError>>()?;
         let transaction = self.transaction;
         let answers = prepared.into_iter().map(|(statement, parameters)| async move {
             transaction.query_raw(&statement, parameters).await?.try_collect::<Vec<Row>>().await
@@ -240,11 +246,11 @@ impl<'c> Window<'c> {
         self.wait(try_join_all(answers))
     }
 
-    fn statement(&self, sql: &str) -> Result<Statement, Trouble> {
+    fn statement(&self, sql: &str) -> Result<Statement, TransactionError> {
         self.prepared(&translate(sql))
     }
 
-    fn prepared(&self, sql: &str) -> Result<Statement, Trouble> {
+    fn prepared(&self, sql: &str) -> Result<Statement, TransactionError> {
         if let Some(statement) = self.statements.borrow().get(sql) {
             return Ok(statement.clone());
         }
@@ -254,7 +260,7 @@ impl<'c> Window<'c> {
     }
 
     /// Waits for an answer, reading those before it as they come.
-    fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, TransactionError> {
         let mut sent = self.sent.borrow_mut();
         let mut answer = pin!(answer);
         let waited = block_on(poll_fn(|context| {

@@ -16,7 +16,7 @@ use super::living::LIVING;
 use super::schema::keep_format;
 use super::server::Server;
 use crate::ledger::OpenError;
-use crate::ledger::database::{Connection, Moment, values};
+use crate::ledger::database::{Connection, DbTransaction, values};
 use crate::ledger::error::TransactionError;
 
 /// Whenever so many more runs have left something to one successor, it is looked which of them still have something.
@@ -46,15 +46,15 @@ pub(in crate::ledger) struct Lease {
 impl Lease {
     /// Begins a run on the writer's connection, or joins one that another process of the cluster has begun.
     pub fn begin(server: &Server, connection: &mut Connection, joined: Option<i64>) -> Result<Self, OpenError> {
-        let begun = connection.write(|moment| {
-            keep_format(moment)?;
+        let begun = connection.write(|tx| {
+            keep_format(tx)?;
             let lease_ms = server.settings.lease_ms as i64;
             let id = match joined {
                 Some(id) => id,
-                None => moment.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?,
+                None => tx.insert("INSERT INTO runs (lease_ms) VALUES (?1)", values![lease_ms])?,
             };
-            moment.one(PRESENCE, values![&id.to_string()], |_| Ok(()))?;
-            let backend = moment.one("SELECT CAST(pg_backend_pid() AS BIGINT)", &[], |row| row.get::<i64>(0))?;
+            tx.one(PRESENCE, values![&id.to_string()], |_| Ok(()))?;
+            let backend = tx.one("SELECT CAST(pg_backend_pid() AS BIGINT)", &[], |row| row.get::<i64>(0))?;
             Ok((id, backend.unwrap_or(0)))
         });
         let (id, backend) = begun.map_err(|error| server.refused(error.to_string()))?;
@@ -82,9 +82,9 @@ impl Lease {
 
     /// Whether the run may still write; which others live, and those whose work they have taken over. To be asked with the tenant
     /// locked.
-    pub fn living(&self, moment: &Moment<'_>) -> Result<HashSet<i64>, TransactionError> {
+    pub fn living(&self, tx: &DbTransaction<'_>) -> Result<HashSet<i64>, TransactionError> {
         let sql = format!("SELECT id, CAST(pg_backend_pid() AS BIGINT) FROM runs WHERE {LIVING}");
-        let found = moment.list(&sql, &[], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
+        let found = tx.list(&sql, &[], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
         if found.iter().any(|(_, backend)| *backend != self.backend) {
             let why = "something between here and the server changes sessions from one transaction to the next (PgBouncer's \
                 pool_mode=transaction or statement): connect to the server itself, or use pool_mode=session";
@@ -102,70 +102,70 @@ impl Lease {
             return Ok(living);
         }
         let sql = "SELECT l.id FROM runs l JOIN runs h ON h.id = l.heir WHERE h.ended_at IS NULL AND h.id <> ?1";
-        living.extend(moment.list(sql, values![self.id], |row| row.get::<i64>(0))?);
+        living.extend(tx.list(sql, values![self.id], |row| row.get::<i64>(0))?);
         Ok(living)
     }
 
     /// Declares over whoever is dead: one that renews its lease meanwhile either comes before this or finds that it is too late.
-    pub fn expire(&self, moment: &Moment<'_>) -> Result<(), TransactionError> {
+    pub fn expire(&self, tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
         let sql = format!("UPDATE runs SET ended_at = clock_timestamp() WHERE ended_at IS NULL AND NOT ({LIVING})");
-        moment.run(&sql, &[])
+        tx.run(&sql, &[])
     }
 
     /// Notes that this run looks again at what is settled, and tries what ended badly.
-    pub fn look_again(&self, moment: &Moment<'_>) -> Result<(), TransactionError> {
-        moment.run("UPDATE runs SET again_at = clock_timestamp() WHERE id = ?1 AND again_at IS NULL", values![self.id])
+    pub fn look_again(&self, tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
+        tx.run("UPDATE runs SET again_at = clock_timestamp() WHERE id = ?1 AND again_at IS NULL", values![self.id])
     }
 
     /// Says whose work the run does.
-    pub fn serve(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
-        moment.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
+    pub fn serve(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
+        tx.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
     }
 
     /// Becomes the successor of every run of the tenant that is over and has no living successor. While this one is `running`,
     /// pictures that they stored and did not look at are due at once: those are returned. At the start, it is told of them.
-    pub fn take_over(&self, moment: &Moment<'_>, tenant: i64, running: bool) -> Result<Vec<i64>, TransactionError> {
-        self.expire(moment)?;
+    pub fn take_over(&self, tx: &DbTransaction<'_>, tenant: i64, running: bool) -> Result<Vec<i64>, TransactionError> {
+        self.expire(tx)?;
         let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
             WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
             FOR UPDATE OF r SKIP LOCKED) RETURNING id";
-        let inherited = moment.list(sql, values![self.id, tenant], |row| row.get::<i64>(0))?;
+        let inherited = tx.list(sql, values![self.id, tenant], |row| row.get::<i64>(0))?;
         if !inherited.is_empty() {
             kill_point("lease.taken_over");
         }
         let mut due = Vec::new();
         for run in inherited.into_iter().filter(|_| running) {
             let sql = "SELECT id FROM pictures WHERE tenant = ?1 AND state = 'open' AND due_ms IS NULL AND run = ?2";
-            due.extend(moment.list(sql, values![tenant, run], |row| row.get::<i64>(0))?);
+            due.extend(tx.list(sql, values![tenant, run], |row| row.get::<i64>(0))?);
         }
-        if self.left_to_it(moment)? >= self.remained.get() + LEFT_MAX {
-            self.forget_empty(moment, tenant)?;
-            self.remained.set(self.left_to_it(moment)?);
+        if self.left_to_it(tx)? >= self.remained.get() + LEFT_MAX {
+            self.forget_empty(tx, tenant)?;
+            self.remained.set(self.left_to_it(tx)?);
         }
         Ok(due)
     }
 
     /// Whether a living run of the tenant looks again at what is settled, and tries what ended badly.
-    pub fn is_looking_again(&self, moment: &Moment<'_>, tenant: i64) -> Result<bool, TransactionError> {
-        Ok(who_looks_again(moment, tenant)?.is_some())
+    pub fn is_looking_again(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<bool, TransactionError> {
+        Ok(who_looks_again(tx, tenant)?.is_some())
     }
 
     /// How many runs have left it something.
-    fn left_to_it(&self, moment: &Moment<'_>) -> Result<i64, TransactionError> {
+    fn left_to_it(&self, tx: &DbTransaction<'_>) -> Result<i64, TransactionError> {
         let sql = "SELECT count(*) FROM runs WHERE heir = ?1";
-        Ok(moment.one(sql, values![self.id], |row| row.get(0))?.unwrap_or(0))
+        Ok(tx.one(sql, values![self.id], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// Forgets runs that have nothing any more, so that they do not add up over the life of a state. Reads all open work.
-    fn forget_empty(&self, moment: &Moment<'_>, tenant: i64) -> Result<(), TransactionError> {
+    fn forget_empty(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
         let sql = "UPDATE runs SET tenant = NULL, heir = NULL WHERE heir = ?1 AND id NOT IN (
             SELECT run FROM entries WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL
             UNION SELECT run FROM pictures WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL)";
-        moment.run(sql, values![self.id, tenant])?;
+        tx.run(sql, values![self.id, tenant])?;
         // Nor do their rows: what is over, has nothing and was nobody's successor says nothing any more.
         let sql = "DELETE FROM runs WHERE ended_at IS NOT NULL AND tenant IS NULL AND heir IS NULL
             AND id NOT IN (SELECT heir FROM runs WHERE heir IS NOT NULL)";
-        moment.run(sql, &[])
+        tx.run(sql, &[])
     }
 
     /// Ends the run on the writer's connection: what it has is anybody's from now on.
@@ -173,28 +173,25 @@ impl Lease {
         if !self.own {
             return Ok(());
         }
-        connection.write(|moment| {
-            moment.run(
-                "UPDATE runs SET ended_at = clock_timestamp() WHERE id = ?1 AND ended_at IS NULL",
-                values![self.id],
-            )
+        connection.write(|tx| {
+            tx.run("UPDATE runs SET ended_at = clock_timestamp() WHERE id = ?1 AND ended_at IS NULL", values![self.id])
         })
     }
 }
 
 /// Whether a run lives.
-pub(in crate::ledger) fn lives(moment: &Moment<'_>, run: i64) -> Result<bool, TransactionError> {
+pub(in crate::ledger) fn lives(tx: &DbTransaction<'_>, run: i64) -> Result<bool, TransactionError> {
     let sql = format!("SELECT 1 FROM runs WHERE id = ?1 AND {LIVING}");
-    Ok(moment.one(&sql, values![run], |_| Ok(()))?.is_some())
+    Ok(tx.one(&sql, values![run], |_| Ok(()))?.is_some())
 }
 
 /// The one run of a tenant that looks again at what is settled: of those that would, the one that has done so longest, so that no
 /// two do the same.
-pub(in crate::ledger) fn who_looks_again(moment: &Moment<'_>, tenant: i64) -> Result<Option<i64>, TransactionError> {
+pub(in crate::ledger) fn who_looks_again(tx: &DbTransaction<'_>, tenant: i64) -> Result<Option<i64>, TransactionError> {
     let sql = format!(
         "SELECT id FROM runs WHERE again_at IS NOT NULL AND tenant = ?1 AND {LIVING} ORDER BY again_at, id LIMIT 1"
     );
-    moment.one(&sql, values![tenant], |row| row.get(0))
+    tx.one(&sql, values![tenant], |row| row.get(0))
 }
 
 /// How many other runs live. The server takes a moment to notice that a process was killed, so they are looked at again for
@@ -203,11 +200,11 @@ fn others(connection: &mut Connection, id: i64) -> Result<i64, TransactionError>
     let sql = format!("SELECT count(*) FROM runs WHERE {LIVING} AND id <> ?1");
     let mut looks = 0;
     loop {
-        let others = connection.write(|moment| moment.one(&sql, values![id], |row| row.get::<i64>(0)))?.unwrap_or(0);
+        let others = connection.write(|tx| tx.one(&sql, values![id], |row| row.get::<i64>(0)))?.unwrap_or(0);
         if others == 0 || looks == LOOKS {
             return Ok(others);
         }
         looks += 1;
-        connection.write(|moment| moment.one("SELECT pg_sleep(0.1)", &[], |_| Ok(())))?;
+        connection.write(|tx| tx.one("SELECT pg_sleep(0.1)", &[], |_| Ok(())))?;
     }
 }

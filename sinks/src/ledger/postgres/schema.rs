@@ -7,7 +7,7 @@ use super::living::LIVING;
 use super::message::said;
 use super::server::Server;
 use crate::ledger::OpenError;
-use crate::ledger::database::{Moment, values};
+use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::error::TransactionError;
 use crate::ledger::format::{Formats, Found};
 
@@ -50,7 +50,7 @@ impl Server {
     /// A connection that only reads, and changes nothing, not even an older format.
     pub fn connect_reader(&self) -> Result<Client, OpenError> {
         let mut client = self.connect()?;
-        let found = client.read(|window| found(&Moment::Postgres(window)));
+        let found = client.read(|pipeline| found(&DbTransaction::Postgres(pipeline)));
         let found = found.map_err(|error| self.refused(error.to_string()))?;
         FORMATS.check_reader(&self.address.to_string(), found)?;
         Ok(client)
@@ -59,10 +59,10 @@ impl Server {
     /// Brings the tables to format `upto`, in one transaction, unless an older faceflow is at work on them.
     pub(in crate::ledger) fn migrate(&self, client: &mut Client, upto: usize) -> Result<(), OpenError> {
         let place = self.address.to_string();
-        let migrated = client.write(|window| {
-            let moment = &Moment::Postgres(window);
-            moment.run("SELECT pg_advisory_xact_lock(?1)", values![LOCK])?;
-            let found = found(moment)?;
+        let migrated = client.write(|pipeline| {
+            let tx = &DbTransaction::Postgres(pipeline);
+            tx.run("SELECT pg_advisory_xact_lock(?1)", values![LOCK])?;
+            let found = found(tx)?;
             let from = match FORMATS.check_writer(&place, found) {
                 Ok(Some(from)) => from,
                 Ok(None) => return Ok(Ok(())),
@@ -70,13 +70,13 @@ impl Server {
             };
             if from > 0 {
                 let sql = format!("SELECT count(*) FROM runs WHERE {LIVING}");
-                let runs = moment.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(0);
+                let runs = tx.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(0);
                 if runs > 0 {
                     return Ok(Err(OpenError::InOlderUse { place, found: found.format, runs }));
                 }
             }
             for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
-                take_step(moment, n as i64 + 1, step)?;
+                take_step(tx, n as i64 + 1, step)?;
                 kill_point("state.migrate");
             }
             Ok(Ok(()))
@@ -85,43 +85,43 @@ impl Server {
     }
 }
 
-fn take_step(moment: &Moment<'_>, format: i64, step: &str) -> Result<(), TransactionError> {
+fn take_step(tx: &DbTransaction<'_>, format: i64, step: &str) -> Result<(), TransactionError> {
     if format == 1 {
         let sql = "CREATE TABLE migrations (
             format BIGINT PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())";
-        moment.run(sql, &[])?;
+        tx.run(sql, &[])?;
     }
-    moment.batch(step)?;
+    tx.batch(step)?;
     let noted = match format {
         // Nobody but its own faceflow uses a format, so far.
         NOTED_FROM.. => "INSERT INTO migrations (format, reader_min, writer_min) VALUES (?1, ?1, ?1)",
         _ => "INSERT INTO migrations (format) VALUES (?1)",
     };
-    moment.run(noted, values![format])
+    tx.run(noted, values![format])
 }
 
 /// What the tables say of their format; 0 where there are none.
-fn found(moment: &Moment<'_>) -> Result<Found, TransactionError> {
-    let there = moment.one("SELECT to_regclass('migrations') IS NOT NULL", &[], |row| row.get(0))?;
+fn found(tx: &DbTransaction<'_>) -> Result<Found, TransactionError> {
+    let there = tx.one("SELECT to_regclass('migrations') IS NOT NULL", &[], |row| row.get(0))?;
     if there != Some(true) {
         return Ok(Found::alone(0));
     }
-    let format = moment.one("SELECT max(format) FROM migrations", &[], |row| row.get::<Option<i64>>(0))?;
+    let format = tx.one("SELECT max(format) FROM migrations", &[], |row| row.get::<Option<i64>>(0))?;
     let format = format.flatten().unwrap_or(0);
     if format < NOTED_FROM {
         return Ok(Found::alone(format));
     }
     let sql = "SELECT reader_min, writer_min FROM migrations WHERE format = ?1";
-    let noted = moment
-        .one(sql, values![format], |row| Ok(Found { format, reader_min: row.get(0)?, writer_min: row.get(1)? }))?;
+    let noted =
+        tx.one(sql, values![format], |row| Ok(Found { format, reader_min: row.get(0)?, writer_min: row.get(1)? }))?;
     Ok(noted.unwrap_or(Found::alone(format)))
 }
 
 /// Keeps others from changing the format until the end of the transaction, in which a run begins: it is there before anybody asks
 /// who is at work. Fails if the format was changed since the connection was made.
-pub(super) fn keep_format(moment: &Moment<'_>) -> Result<(), TransactionError> {
-    moment.run("SELECT pg_advisory_xact_lock_shared(?1)", values![LOCK])?;
-    let found = found(moment)?;
+pub(super) fn keep_format(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
+    tx.run("SELECT pg_advisory_xact_lock_shared(?1)", values![LOCK])?;
+    let found = found(tx)?;
     if found.format == FORMATS.ours || found.writer_min <= FORMATS.ours && found.format > FORMATS.ours {
         return Ok(());
     }

@@ -40,7 +40,7 @@ impl Server {
 
     /// A connection.
     pub fn connect(&self) -> Result<Client, OpenError> {
-        Client::connect(&self.wire, &self.route).map_err(|trouble| self.refused(trouble.to_string()))
+        Client::connect(&self.wire, &self.route).map_err(|error| self.refused(error.to_string()))
     }
 
     pub fn wire(&self) -> &Arc<Wire> {

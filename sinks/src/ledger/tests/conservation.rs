@@ -94,7 +94,7 @@ fn everything_adds_up_after_any_facts() {
                 Ok(opened) => {
                     let owed = owed(rig.ledger());
                     let is_owed = |opened: &QueueUpdate| {
-                        owed.iter().any(|(due, work)| (*due, lane_of(work)) == (opened.due, opened.lane))
+                        owed.iter().any(|(due, work)| (*due, lane_of(work)) == (opened.due, opened.queue))
                     };
                     assert!(opened.iter().all(is_owed), "seed {seed} step {step}: {opened:?} of {owed:?}");
                     told += 1;
@@ -115,10 +115,10 @@ fn everything_adds_up_after_any_facts() {
 
 /// No alternate waits behind an image that was rejected or is dead.
 fn never_behind_a_failure(rig: &Rig, seed: u64) {
-    let behind = rig.reader().read(|moment| {
+    let behind = rig.reader().read(|tx| {
         let sql = "SELECT count(*) FROM entries a JOIN entries e ON e.id = a.primary_entry
             WHERE a.state = 'alternate' AND e.state IN ('alternate', 'rejected', 'dead')";
-        moment.one(sql, &[], |row| row.get::<i64>(0))
+        tx.one(sql, &[], |row| row.get::<i64>(0))
     });
     assert_eq!(behind, Ok(Some(0)), "seed {seed}");
 }

@@ -17,7 +17,7 @@ fn a_connection_is_encrypted_and_the_certificate_checked_as_the_address_says() {
     };
     let encrypted = |ledger: &StateLedger| {
         let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-        ledger.reader().read(|moment| moment.one(sql, &[], |row| row.get::<bool>(0))).expect("reads")
+        ledger.reader().read(|tx| tx.one(sql, &[], |row| row.get::<bool>(0))).expect("reads")
     };
     for (host, query, expected) in [
         ("127.0.0.1", "", true),

@@ -150,7 +150,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
         content: content(name),
         state: State::Open,
         retrying,
-        weak: false,
+        has_degraded: false,
         generation: 0,
         representative: None,
     };
@@ -171,7 +171,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
 fn rejections_use_up_no_tries() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let ask = [DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true }];
+    let ask = [DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true }];
     let mut works = vec![Work::Page(page("/gone", 1)), Work::Image(image("/a"))];
     for times in 1..=3 {
         for work in works {
@@ -190,16 +190,16 @@ fn rejections_use_up_no_tries() {
 
 fn what_the_store_failed_is_counted_apart() {
     let rig = Rig::showing(vec![image("/a"), image("/b")]);
-    let Work::Image(spared) = Work::Image(image("/a")).failed_once_more().failed_once_more().spared() else {
+    let Work::Image(spared) = Work::Image(image("/a")).failed_once_more().failed_once_more().uncounted() else {
         unreachable!("it is an image")
     };
     rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone().into(), fault: fault("store"), due: 5 }));
-    assert_eq!((spared.attempts, spared.spared), (2, 1));
+    assert_eq!((spared.attempts, spared.uncounted), (2, 1));
     let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
     assert_eq!(again(&rig), [(5, Work::Image(spared))]);
     rig.tell(kept(image("/b"), "one"));
     let spared = Frame { pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
-    let spared = Work::Frame(spared).failed_once_more().spared();
+    let spared = Work::Frame(spared).failed_once_more().uncounted();
     rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
     assert_eq!(again(&rig)[1], (6, spared));
     let rig = rig.reopened();
@@ -214,15 +214,15 @@ fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
     let mut pictures = Vec::new();
-    rig.ledger().known_pictures(&mut |picture| pictures.push((picture.state, picture.weak))).expect("reads");
+    rig.ledger().known_pictures(&mut |picture| pictures.push((picture.state, picture.has_degraded))).expect("reads");
     assert_eq!(pictures, [(State::Open, true)], "a run that begins now looks again");
     let line = rig.line("/a");
     assert_eq!((&line["status"], line["faces"].as_array().map(Vec::len)), (&"open".into(), Some(2)));
     assert_eq!((&line["detector"]["degraded"], &line["detector"]["scale"]), (&true.into(), &0.5.into()));
-    let weak = Frame { weak: true, ..frame("one") };
-    rig.tell(retry(Work::Frame(weak.clone()), 9));
+    let has_degraded = Frame { has_degraded: true, ..frame("one") };
+    rig.tell(retry(Work::Frame(has_degraded.clone()), 9));
     let owed = owed(rig.ledger());
-    assert!(matches!(&owed[..], [(9, Work::Frame(Frame { weak: true, attempts: 1, .. }))]), "{owed:?}");
+    assert!(matches!(&owed[..], [(9, Work::Frame(Frame { has_degraded: true, attempts: 1, .. }))]), "{owed:?}");
     // A full answer takes its place, and no degraded one takes that of a full one.
     rig.tell_all([delivered("one", 3), delivered_at(0.25, "one", 1)]);
     let line = rig.line("/a");
@@ -230,8 +230,8 @@ fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
 
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
-    let weak = Work::Frame(Frame { weak: true, ..frame("one") }).failed_once_more();
-    rig.tell(Fact::Failed(Disposition::DegradedAccepted { work: weak, fault: fault("engine_error") }));
+    let has_degraded = Work::Frame(Frame { has_degraded: true, ..frame("one") }).failed_once_more();
+    rig.tell(Fact::Failed(Disposition::DegradedAccepted { work: has_degraded, fault: fault("engine_error") }));
     let line = rig.line("/a");
     assert_eq!((&line["status"], &line["detector"]["degraded"]), (&"done".into(), &true.into()), "it stands");
     rig.tell(ruled("one", "one", 0));
@@ -278,19 +278,22 @@ fn the_records_of_open_work_come_back_whole() {
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
     let news = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
     let mut lanes =
-        [queue_of(&inline.url), queue_of(&url("/b"))].map(|lane| QueueUpdate { lane, due: 0, again: false });
-    lanes.sort_by_key(|opened| opened.lane);
+        [queue_of(&inline.url), queue_of(&url("/b"))].map(|queue| QueueUpdate { queue, due: 0, again: false });
+    lanes.sort_by_key(|opened| opened.queue);
     assert_eq!(news, lanes, "a data: URI has no host");
     // The other addresses of a picture wait in the ledger.
     assert_eq!(owed(rig.ledger()), [Work::Image(inline.clone()), Work::Image(image("/b"))].map(|work| (0, work)));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
-    assert_eq!(rig.tell(retry(inline.clone(), 4)), [QueueUpdate { lane: queue_of(&inline.url), due: 4, again: false }]);
+    assert_eq!(
+        rig.tell(retry(inline.clone(), 4)),
+        [QueueUpdate { queue: queue_of(&inline.url), due: 4, again: false }]
+    );
     let again = Image { attempts: 1, ..inline };
     assert_eq!(owed(rig.ledger())[1], (4, Work::Image(again.clone())));
     rig.tell(kept(again, "one"));
     assert_eq!(
         rig.tell(retry(Work::Frame(frame("one")), 8)),
-        [QueueUpdate { lane: DETECTION_QUEUE, due: 8, again: false }]
+        [QueueUpdate { queue: DETECTION_QUEUE, due: 8, again: false }]
     );
     let waiting = Frame { attempts: 1, pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
     assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
@@ -302,8 +305,8 @@ fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
     let lane = queue_of(&url("/"));
     let claim = |now, max, held: &[Key]| {
         let asks = [
-            DispatchRequest { lane, max, held: held.to_vec(), again: false },
-            DispatchRequest { lane: 77, max, held: vec![], again: true },
+            DispatchRequest { queue: lane, max, held: held.to_vec(), again: false },
+            DispatchRequest { queue: 77, max, held: vec![], again: true },
         ];
         let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
         assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
@@ -392,7 +395,7 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
         rig.tell(Fact::Discovered(Discovery { visit: Some(visit), pages, again, ..Discovery::nothing(BOUNDS) }))
     };
     let claim = |now| {
-        let ask = DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true };
+        let ask = DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true };
         let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
@@ -419,30 +422,30 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     assert_eq!(claim(u64::MAX), (vec![], None));
     read(again, 200, vec![page("/more", 1)], 500);
     assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way leads to nothing");
-    let pictures = QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: true };
+    let pictures = QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: true };
     assert_eq!(rig.tell(start()), [pictures, look_again(0)], "it is on the list again");
     assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
     let reopened = rig.reopened();
     let mut lanes = vec![];
-    reopened.ledger().lanes(false, &mut |opened| lanes.push(opened)).expect("reads");
+    reopened.ledger().queues(false, &mut |opened| lanes.push(opened)).expect("reads");
     assert_eq!(lanes, []);
-    reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.lane != DETECTION_QUEUE);
+    reopened.ledger().queues(true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.queue != DETECTION_QUEUE);
     assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
 }
 
 fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let rig = Rig::showing(vec![image("/a"), image("/b"), image("/no")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let look_again = |lane, due| QueueUpdate { lane, due, again: true };
+    let look_again = |queue, due| QueueUpdate { queue, due, again: true };
     let web = queue_of(&url("/"));
     assert_eq!(rig.tell(with_a_chance(dead(image("/a")), 100)), [look_again(web, 100)]);
     rig.tell(with_a_chance(rejected(page("/gone", 1)), 110));
     rig.tell(rejected(image("/no")));
     rig.tell_all([kept(image("/b"), "one"), with_a_chance(dead(Work::Frame(frame("one"))), 120)]);
     let claim = |lane, now, again| {
-        let ask = DispatchRequest { lane, max: 9, held: vec![], again };
+        let ask = DispatchRequest { queue: lane, max: 9, held: vec![], again };
         let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
@@ -452,7 +455,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
         "a batch does not"
     );
     assert_eq!((claim(web, 99, true), claim(DETECTION_QUEUE, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
-    let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, spared: 1, ..page("/gone", 1) });
+    let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, uncounted: 1, ..page("/gone", 1) });
     assert_eq!(claim(web, 110, true), (vec![Work::Image(a.clone()), Work::Page(gone.clone())], None));
     let (frames, _) = claim(DETECTION_QUEUE, 120, true);
     let [Work::Frame(one)] = &frames[..] else { panic!("{frames:?}") };
@@ -467,8 +470,8 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     assert_eq!(rig.statuses(), ["dead", "done", "open", "rejected"]);
     let reopened = rig.reopened();
     let mut lanes = vec![];
-    reopened.ledger().lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.lane != DETECTION_QUEUE);
+    reopened.ledger().queues(true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.queue != DETECTION_QUEUE);
     assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
     let lucky = Image { attempts: 2, ..a };
     reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
@@ -484,7 +487,7 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         let rig = Rig::showing(vec![image("/a")]);
         rig.tell(admitted(vec![page("/gone", 1)]));
         rig.tell_all([with_a_chance(dead(page("/gone", 1)), 5), with_a_chance(dead(image("/a")), 5)]);
-        let ask = [DispatchRequest { lane: queue_of(&url("/")), max: 9, held: vec![], again: true }];
+        let ask = [DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true }];
         let claim = || rig.ledger().claim(5, &ask).expect("reads").remove(0).work.len();
         assert_eq!(claim(), 2);
         let site = Key::page(&url("/"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::ledger::rows::Trouble;
+use crate::ledger::rows::TransactionError;
 use crate::ledger::{OpenError, Selection};
 
 both![
@@ -19,7 +19,7 @@ both![
 
 fn transactions(rig: &Rig) -> i64 {
     let sql = "SELECT count(*) FROM commits";
-    rig.reader().read(|moment| moment.one(sql, &[], |row| row.get(0))).expect("counts").expect("a row")
+    rig.reader().read(|tx| tx.one(sql, &[], |row| row.get(0))).expect("counts").expect("a row")
 }
 
 fn concurrent_appends_are_all_durable_and_share_commits() {
@@ -50,7 +50,7 @@ fn concurrent_appends_are_all_durable_and_share_commits() {
     assert!(transactions(&rig) < 450, "450 facts took {} groups", transactions(&rig));
     // A commit says how many it holds, and all of them are there: two before, and those that are legal.
     let sql = "SELECT CAST(sum(records) AS BIGINT) FROM commits";
-    assert_eq!(rig.reader().read(|moment| moment.one(sql, &[], |row| row.get::<i64>(0))), Ok(Some(452)));
+    assert_eq!(rig.reader().read(|tx| tx.one(sql, &[], |row| row.get::<i64>(0))), Ok(Some(452)));
 }
 
 fn facts_are_written_in_the_order_in_which_they_were_told() {
@@ -85,12 +85,12 @@ fn a_second_writer_is_refused_and_readers_are_not() {
 fn a_reader_sees_one_moment_and_does_not_block_the_writer() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.reader()
-        .read(|moment| {
-            let count = || moment.one("SELECT count(*) FROM entries", &[], |row| row.get::<i64>(0));
+        .read(|tx| {
+            let count = || tx.one("SELECT count(*) FROM entries", &[], |row| row.get::<i64>(0));
             let before = count()?;
             rig.try_tell(read(page("/", 0), vec![], vec![image("/b")])).expect("the writer goes on");
-            assert_eq!(count()?, before, "still the moment of the beginning");
-            Ok::<_, Trouble>(())
+            assert_eq!(count()?, before, "still the tx of the beginning");
+            Ok::<_, TransactionError>(())
         })
         .expect("reads");
     assert_eq!(rig.lines(Kind::Images).len(), 2);

@@ -11,7 +11,7 @@ use super::place::{Database, on};
 use super::relay::farther;
 use super::*;
 use crate::ledger::Place;
-use crate::ledger::database::{Moment, Row};
+use crate::ledger::database::{DbTransaction, Row};
 use crate::report::ReportSettings;
 
 /// Pages to write, `FACEFLOW_PAGES=20000` for a million images.
@@ -262,7 +262,7 @@ fn facts_per_second(home: Home) {
     let started = Instant::now();
     let mut count = 0;
     let ledger = home.open();
-    ledger.lanes(true, &mut |_| count += 1).expect("reads");
+    ledger.queues(true, &mut |_| count += 1).expect("reads");
     ledger.known_pictures(&mut |_| count += 1).expect("reads");
     println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
@@ -273,9 +273,9 @@ fn facts_per_second(home: Home) {
 /// The processes that serve connections of this state, if it is on a server.
 fn server_processes(reader: &Reader) -> Vec<i64> {
     let sql = "SELECT CAST(pid AS BIGINT) FROM pg_stat_activity WHERE application_name = 'faceflow'";
-    let list = |moment: &Moment<'_>| match moment {
-        Moment::Sqlite(_) => Ok(vec![]),
-        Moment::Postgres(_) => moment.list(sql, &[], |row| row.get(0)),
+    let list = |tx: &DbTransaction<'_>| match tx {
+        DbTransaction::Sqlite(_) => Ok(vec![]),
+        DbTransaction::Postgres(_) => tx.list(sql, &[], |row| row.get(0)),
     };
     reader.read(list).expect("reads")
 }
@@ -291,7 +291,7 @@ fn cpu_seconds(process: i64) -> f64 {
 fn groups(home: &Home) {
     let sql = "SELECT CAST(sum(records) AS BIGINT), count(*) FROM commits";
     let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-    let (lines, groups) = home.reader().read(|moment| moment.one(sql, &[], read)).expect("reads").expect("a row");
+    let (lines, groups) = home.reader().read(|tx| tx.one(sql, &[], read)).expect("reads").expect("a row");
     println!("{groups} groups of {:.0} facts", lines as f64 / groups as f64);
 }
 
@@ -302,7 +302,7 @@ fn sizes(home: &Home) {
     const LOG: &str =
         "SELECT sum(pgsize) FILTER (WHERE name = 'facts'), sum(pgsize) FILTER (WHERE name = 'commits') FROM dbstat";
     let log = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-    let (rows, records) = home.reader().read(|moment| moment.one(LOG, &[], log)).expect("reads").expect("a row");
+    let (rows, records) = home.reader().read(|tx| tx.one(LOG, &[], log)).expect("reads").expect("a row");
     let [all, rows, records] = [size as f64, rows as f64, records as f64].map(|bytes| bytes / urls);
     println!("{all:.0} bytes per URL, of which the log: {rows:.0} in rows and {records:.0} in records");
 }

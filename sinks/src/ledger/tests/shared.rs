@@ -156,7 +156,7 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
     for failed in [retry(Work::Frame(frame("own")), 5), dead(Work::Frame(frame("own")))] {
         assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
     }
-    let ask = |lane| DispatchRequest { lane, max: 9, held: vec![], again: false };
+    let ask = |queue| DispatchRequest { queue, max: 9, held: vec![], again: false };
     let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(DETECTION_QUEUE)]).expect("reads").remove(0).work;
     assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
@@ -177,9 +177,9 @@ fn runs_that_left_nothing_do_not_add_up() {
     let heir = home.open();
     heir.known_pictures(&mut |_| {}).expect("reads");
     let left = "SELECT count(*) FROM runs WHERE heir IS NOT NULL";
-    let left = heir.reader().read(|moment| moment.one(left, &[], |row| row.get::<i64>(0)));
+    let left = heir.reader().read(|tx| tx.one(left, &[], |row| row.get::<i64>(0)));
     assert_eq!(left, Ok(Some(1)), "the one that left work");
-    let rows = heir.reader().read(|moment| moment.one("SELECT count(*) FROM runs", &[], |row| row.get::<i64>(0)));
+    let rows = heir.reader().read(|tx| tx.one("SELECT count(*) FROM runs", &[], |row| row.get::<i64>(0)));
     assert_eq!(rows, Ok(Some(2)), "that one and this: the rows of the others are gone");
     assert_eq!(taken(&heir).len(), 3);
 }
@@ -221,13 +221,13 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let Some(home) = home() else { return };
     showing(&home, 1);
     let web = queue_of(&url("/"));
-    let ask = |lane| [DispatchRequest { lane, max: 9, held: vec![], again: true }];
+    let ask = |queue| [DispatchRequest { queue, max: 9, held: vec![], again: true }];
     let given = |ledger: &StateLedger, lane| ledger.claim(5, &ask(lane)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
         let mut lanes = vec![];
-        stream.lanes(true, &mut |opened| lanes.push(opened)).expect("reads");
-        assert!(lanes.contains(&QueueUpdate { lane: DETECTION_QUEUE, due: 0, again: true }), "{lanes:?}");
+        stream.queues(true, &mut |opened| lanes.push(opened)).expect("reads");
+        assert!(lanes.contains(&QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: true }), "{lanes:?}");
     }
     let [first, second] = streams;
     assert_eq!((given(&first, DETECTION_QUEUE).next, given(&second, web).next), (None, None), "there is nothing yet");
@@ -248,7 +248,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
     let claimed = second.claim(5, &ask(DETECTION_QUEUE)).expect("reads");
-    let said = |claimed: &[DispatchReply], lane| claimed[1..].iter().any(|claimed| (claimed.lane) == lane);
+    let said = |claimed: &[DispatchReply], lane| claimed[1..].iter().any(|claimed| (claimed.queue) == lane);
     assert!(said(&claimed, web), "{claimed:?}");
     assert_eq!((given(&second, web).work.len(), given(&second, DETECTION_QUEUE).work.len()), (2, 1));
     wait(second.append(delivered("two", 1))).expect("it has the picture");
@@ -285,11 +285,11 @@ fn what_a_group_touches_is_looked_up_by_its_keys_however_little_there_was_when_i
     let Some(home) = home() else { return };
     let ledger = home.open();
     for (n, (question, parameters)) in questions().enumerate() {
-        let plan = ledger.reader().read(|moment| {
+        let plan = ledger.reader().read(|tx| {
             let nothing = vec!["NULL"; parameters].join(", ");
-            moment.batch("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")?;
-            moment.batch(&format!("PREPARE question{n} AS {question}"))?;
-            moment.list(&format!("EXPLAIN EXECUTE question{n}({nothing})"), &[], |row| row.get::<String>(0))
+            tx.batch("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")?;
+            tx.batch(&format!("PREPARE question{n} AS {question}"))?;
+            tx.list(&format!("EXPLAIN EXECUTE question{n}({nothing})"), &[], |row| row.get::<String>(0))
         });
         let plan = plan.expect("is planned");
         let filtered =
@@ -306,10 +306,10 @@ fn sessions_that_change_between_transactions_are_refused() {
     let connect = || Connection::Postgres(server.connect_writer().expect("connects"));
     let mut own = connect();
     let lease = Lease::begin(&server, &mut own, None).expect("begins");
-    let others = own.write(|moment| lease.living(moment)).expect("it lives");
+    let others = own.write(|tx| lease.living(tx)).expect("it lives");
     assert!(others.is_empty(), "{others:?}");
     // What a pooler does: the next transaction is served by another process.
-    let refused = connect().write(|moment| lease.living(moment)).expect_err("its locks are elsewhere").to_string();
+    let refused = connect().write(|tx| lease.living(tx)).expect_err("its locks are elsewhere").to_string();
     assert!(refused.contains("pool_mode=session"), "{refused}");
 }
 
@@ -327,8 +327,7 @@ fn openers_at_once_make_one_schema() {
             });
         }
     });
-    let formats =
-        home.open().reader().read(|moment| moment.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
+    let formats = home.open().reader().read(|tx| tx.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
     assert_eq!(formats, Ok(Some(5_i64)));
 }
 
@@ -386,7 +385,7 @@ fn both_databases_have_the_same_columns() {
     let folder = tempfile::tempdir().expect("a folder");
     let list = |place: Place, sql: &str| -> BTreeSet<(String, String)> {
         let ledger = StateLedger::open(place, "default", &LedgerSettings::default()).expect("opens");
-        let columns = ledger.reader().read(|moment| moment.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
+        let columns = ledger.reader().read(|tx| tx.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
         columns.expect("reads").into_iter().collect()
     };
     let file = "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'migrations' AND c.name <> 'run'";
@@ -404,7 +403,7 @@ fn text_with_a_character_that_a_server_does_not_store_is_written_without_it() {
     let fault = Fault::permanent(Class::Refused, "http_404", "a\0b");
     rig.tell(Fact::Failed(Disposition::Rejected { work: image("/0").into(), fault, again: None }));
     let detail = "SELECT detail FROM entries WHERE state = 'rejected'";
-    let detail = rig.reader().read(|moment| moment.one(detail, &[], |row| row.get::<String>(0)));
+    let detail = rig.reader().read(|tx| tx.one(detail, &[], |row| row.get::<String>(0)));
     assert_eq!(detail, Ok(Some("a\u{fffd}b".to_owned())));
 }
 
@@ -439,8 +438,8 @@ fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_al
     let rig = Rig { ledger: Some(home.open()), home };
     rig.check();
     let line = |n: usize| {
-        rig.reader().read(|moment| {
-            moment.one(&format!("SELECT picture FROM entries WHERE url = 'http://a.example/{n}'"), &[], |row| {
+        rig.reader().read(|tx| {
+            tx.one(&format!("SELECT picture FROM entries WHERE url = 'http://a.example/{n}'"), &[], |row| {
                 row.get::<Option<i64>>(0)
             })
         })
@@ -448,8 +447,7 @@ fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_al
     assert!(answered.iter().all(|n| matches!(line(*n), Ok(Some(Some(_))))));
     let counts = "SELECT (SELECT count(*) FROM facts WHERE kind = 'kept'), (SELECT count(*) FROM entries WHERE picture IS NOT NULL),
         (SELECT count(*) FROM pictures)";
-    let counts =
-        rig.reader().read(|moment| moment.one(counts, &[], |row| Ok([row.get::<i64>(0)?, row.get(1)?, row.get(2)?])));
+    let counts = rig.reader().read(|tx| tx.one(counts, &[], |row| Ok([row.get::<i64>(0)?, row.get(1)?, row.get(2)?])));
     let [logged, settled, pictures] = counts.expect("reads").expect("a row");
     assert!(
         logged == settled && settled == pictures && logged >= answered.len() as i64,

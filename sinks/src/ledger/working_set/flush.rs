@@ -8,10 +8,10 @@ use super::WorkingSet;
 use super::rows::Stored;
 use super::shape::{Dialect, Shape, Statement};
 use super::table::{Table, Write};
-use crate::ledger::database::Moment;
+use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
 use crate::ledger::postgres::array::{Array, Parameter};
-use crate::ledger::postgres::client::Window;
+use crate::ledger::postgres::client::Pipeline;
 use crate::ledger::value::Value;
 
 /// Bytes of one statement, about: several are sent where there is more.
@@ -20,15 +20,15 @@ const BATCH_BYTES: usize = 4 << 20;
 impl WorkingSet<'_, '_> {
     /// Writes everything that the facts so far have changed.
     pub fn flush(&mut self) -> Result<(), TransactionError> {
-        let (moment, tenant) = (self.moment, self.tenant);
-        write(moment, tenant, &mut self.sites)?;
-        write(moment, tenant, &mut self.entries)?;
-        write(moment, tenant, &mut self.pictures)?;
-        write(moment, tenant, &mut self.sightings)?;
-        write(moment, tenant, &mut self.shown)?;
-        write(moment, tenant, &mut self.offers)?;
-        write(moment, tenant, &mut self.buffered)?;
-        write(moment, tenant, &mut self.detections)?;
+        let (tx, tenant) = (self.tx, self.tenant);
+        write(tx, tenant, &mut self.sites)?;
+        write(tx, tenant, &mut self.entries)?;
+        write(tx, tenant, &mut self.pictures)?;
+        write(tx, tenant, &mut self.sightings)?;
+        write(tx, tenant, &mut self.shown)?;
+        write(tx, tenant, &mut self.offers)?;
+        write(tx, tenant, &mut self.buffered)?;
+        write(tx, tenant, &mut self.detections)?;
         // These only say where rows are.
         self.entry_keys.written(|_| ());
         self.contents.written(|_| ());
@@ -48,13 +48,13 @@ impl WorkingSet<'_, '_> {
 }
 
 fn write<K: RowKey, V: Stored<K> + Clone>(
-    moment: &Moment<'_>,
+    tx: &DbTransaction<'_>,
     tenant: i64,
     table: &mut Table<K, V>,
 ) -> Result<(), TransactionError> {
-    match moment {
-        Moment::Sqlite(connection) => write_rows(connection, tenant, table)?,
-        Moment::Postgres(window) => write_arrays(window, tenant, table)?,
+    match tx {
+        DbTransaction::Sqlite(connection) => write_rows(connection, tenant, table)?,
+        DbTransaction::Postgres(pipeline) => write_arrays(pipeline, tenant, table)?,
     }
     table.written(V::clean);
     Ok(())
@@ -140,24 +140,24 @@ impl Batch {
     }
 
     /// One row more; what there is is sent once it is much.
-    fn add(&mut self, window: &Window<'_>, values: &[Value<'_>]) -> Result<(), TransactionError> {
+    fn add(&mut self, pipeline: &Pipeline<'_>, values: &[Value<'_>]) -> Result<(), TransactionError> {
         for (array, n) in self.arrays.iter_mut().zip(&self.statement.takes) {
             array.push(&values[*n]);
         }
-        if self.arrays.iter().map(Array::size).sum::<usize>() < BATCH_BYTES { Ok(()) } else { self.send(window) }
+        if self.arrays.iter().map(Array::size).sum::<usize>() < BATCH_BYTES { Ok(()) } else { self.send(pipeline) }
     }
 
-    fn send(&mut self, window: &Window<'_>) -> Result<(), TransactionError> {
+    fn send(&mut self, pipeline: &Pipeline<'_>) -> Result<(), TransactionError> {
         if self.arrays.first().is_none_or(|array| array.size() == 0) {
             return Ok(());
         }
         let arrays = self.arrays.iter_mut().map(|array| Parameter::Many(std::mem::take(array)));
-        window.send(&self.statement.sql, arrays.collect())
+        pipeline.send(&self.statement.sql, arrays.collect())
     }
 }
 
 fn write_arrays<K: RowKey, V: Stored<K> + Clone>(
-    window: &Window<'_>,
+    pipeline: &Pipeline<'_>,
     tenant: i64,
     table: &Table<K, V>,
 ) -> Result<(), TransactionError> {
@@ -166,10 +166,10 @@ fn write_arrays<K: RowKey, V: Stored<K> + Clone>(
     let [insert, update, delete] = &mut batches;
     for change in table.writes() {
         match change {
-            Write::Insert(key, value) => insert.add(window, &row_values(key, value, tenant))?,
-            Write::Update(key, value) => update.add(window, &row_values(key, value, tenant))?,
-            Write::Delete(key) => delete.add(window, &key.values())?,
+            Write::Insert(key, value) => insert.add(pipeline, &row_values(key, value, tenant))?,
+            Write::Update(key, value) => update.add(pipeline, &row_values(key, value, tenant))?,
+            Write::Delete(key) => delete.add(pipeline, &key.values())?,
         }
     }
-    batches.iter_mut().try_for_each(|batch| batch.send(window))
+    batches.iter_mut().try_for_each(|batch| batch.send(pipeline))
 }

@@ -8,7 +8,7 @@ use super::rows::{Buffered, ENTRY_COLUMNS, EntryRow, PICTURE_COLUMNS, PictureRow
 use super::rows::{Offer, Shown, Sighting};
 use super::sequences::WINDOW;
 use super::{Numbered, WorkingSet};
-use crate::ledger::database::Moment;
+use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
 use crate::ledger::postgres::array::{Array, Parameter};
 use crate::ledger::postgres::client::Question;
@@ -142,9 +142,9 @@ impl<'v> Keys<'v> {
 impl WorkingSet<'_, '_> {
     /// Reads what these keys lead to: on a server everything on one way there and back.
     pub(super) fn read(&mut self, asked: &[Keys<'_>]) -> Result<(), TransactionError> {
-        let moment = self.moment;
-        match moment {
-            Moment::Sqlite(_) => {
+        let tx = self.tx;
+        match tx {
+            DbTransaction::Sqlite(_) => {
                 for keys in asked {
                     let text = &TEXTS[keys.lookup as usize];
                     for (n, first) in keys.first.iter().enumerate() {
@@ -153,11 +153,11 @@ impl WorkingSet<'_, '_> {
                         values.extend(text.tenant.then_some(Value::Int(self.tenant)));
                         values.push(*first);
                         values.extend(second);
-                        moment.each(&text.one, &values, |row| self.take(keys.lookup, row, false))?;
+                        tx.each(&text.one, &values, |row| self.take(keys.lookup, row, false))?;
                     }
                 }
             }
-            Moment::Postgres(window) => {
+            DbTransaction::Postgres(pipeline) => {
                 let asked: Vec<_> = asked.iter().filter(|keys| !keys.first.is_empty()).collect();
                 let questions = asked.iter().map(|keys| {
                     let text = &TEXTS[keys.lookup as usize];
@@ -167,7 +167,7 @@ impl WorkingSet<'_, '_> {
                     parameters.extend(arrays.map(|values| Parameter::Many(Array::of(values))));
                     Question { sql: &text.many, parameters }
                 });
-                let answers = window.ask(questions.collect())?;
+                let answers = pipeline.ask(questions.collect())?;
                 for (keys, rows) in asked.into_iter().zip(answers) {
                     for row in rows {
                         self.take(keys.lookup, &Row::Postgres(&row), true)?;
@@ -265,9 +265,9 @@ impl WorkingSet<'_, '_> {
 
     /// A URL may be longer than what an index on a server takes, so there a digest of it is looked up.
     pub(super) fn site_lookup<'v>(&self, sites: &[(Key, &'v str)]) -> Keys<'v> {
-        match self.moment {
-            Moment::Sqlite(_) => Keys::new(Lookup::SitesByKey, sites.iter().map(|(_, url)| *url)),
-            Moment::Postgres(_) => Keys::new(Lookup::SitesByKey, sites.iter().map(|(key, _)| *key)),
+        match self.tx {
+            DbTransaction::Sqlite(_) => Keys::new(Lookup::SitesByKey, sites.iter().map(|(_, url)| *url)),
+            DbTransaction::Postgres(_) => Keys::new(Lookup::SitesByKey, sites.iter().map(|(key, _)| *key)),
         }
     }
 
@@ -350,37 +350,37 @@ impl WorkingSet<'_, '_> {
     /// Pages of a site that were not tried yet, after a place in its order.
     pub(super) fn read_sequences(&self, site: i64, after: i64) -> Result<Vec<i64>, TransactionError> {
         let sql = "SELECT turn FROM entries WHERE site = ?1 AND turn IS NOT NULL AND turn > ?2 ORDER BY turn LIMIT ?3";
-        self.moment.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
+        self.tx.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
     }
 
     /// Pages of a site that wait for their turn, after a place in its order.
     pub(super) fn read_buffered_sequences(&self, site: i64, after: i64) -> Result<Vec<i64>, TransactionError> {
         let sql = "SELECT turn FROM early WHERE site = ?1 AND turn > ?2 ORDER BY turn LIMIT ?3";
-        self.moment.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
+        self.tx.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
     }
 
     /// Takes more numbers for new rows, at least `count`.
     pub(super) fn reserve(&mut self, table: Numbered, count: usize) -> Result<(), TransactionError> {
         const BLOCK: i64 = 1_000;
-        let moment = self.moment;
+        let tx = self.tx;
         let name = match table {
             Numbered::Entries => "entries",
             Numbered::Pictures => "pictures",
             Numbered::Sites => "sites",
         };
-        match moment {
-            Moment::Sqlite(_) => {
+        match tx {
+            DbTransaction::Sqlite(_) => {
                 let sql = format!("SELECT coalesce(max(id), 0) + 1 FROM {name}");
-                let next = moment.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(1);
+                let next = tx.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(1);
                 self.numbers.of(table).extend(next..i64::MAX);
             }
-            Moment::Postgres(_) => {
+            DbTransaction::Postgres(_) => {
                 // The sequence goes on by a block each time.
                 let blocks = count.div_ceil(BLOCK as usize).max(1) as i64;
                 let sql = format!(
                     "SELECT nextval(pg_get_serial_sequence('{name}', 'id')) FROM generate_series(1, ?1::bigint)"
                 );
-                for first in moment.list(&sql, values![blocks], |row| row.get::<i64>(0))? {
+                for first in tx.list(&sql, values![blocks], |row| row.get::<i64>(0))? {
                     self.numbers.of(table).extend(first..first + BLOCK);
                 }
             }

@@ -9,7 +9,7 @@ use faceflow_core::record::{ContentId, Discovery, Disposition, Key, Work};
 
 use super::WorkingSet;
 use super::load::{Keys, Lookup};
-use crate::ledger::database::Moment;
+use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
 
 /// What facts name.
@@ -98,7 +98,7 @@ impl Wanted {
 impl WorkingSet<'_, '_> {
     /// Reads what these name and what that leads to. Only a server is far away.
     pub fn prefetch(&mut self, wanted: &Wanted) -> Result<(), TransactionError> {
-        if matches!(self.moment, Moment::Sqlite(_)) {
+        if matches!(self.tx, DbTransaction::Sqlite(_)) {
             return Ok(());
         }
         self.fetch_named(wanted)?;

@@ -10,7 +10,7 @@ use super::shape::Kind::{Blob, Bool, Int, Text};
 use super::shape::Role::{Always, Fixed, Key as Identity, Patch, Server};
 use super::shape::Shape;
 use crate::ledger::error::TransactionError;
-use crate::ledger::rows::{EntryKind, Word};
+use crate::ledger::rows::{EntryKind, StateText};
 use crate::ledger::value::{Row, Value};
 
 /// A row that can be written.
@@ -106,7 +106,7 @@ impl EntryRow {
             id: row.get(0)?,
             key: row.get(1)?,
             kind: row.get(2)?,
-            state: row.get::<Word>(3)?.0,
+            state: row.get::<StateText>(3)?.0,
             depth: row.get(4)?,
             attempts: row.get(5)?,
             uncounted: row.get(6)?,
@@ -182,7 +182,7 @@ impl Stored<i64> for EntryRow {
             self.kind.into(),
             self.url.as_ref().into(),
             self.queue.into(),
-            Word(self.state).into(),
+            StateText(self.state).into(),
             self.depth.into(),
             self.attempts.into(),
             self.uncounted.into(),
@@ -290,7 +290,7 @@ impl PictureRow {
         Ok(Self {
             id: row.get(0)?,
             content: row.get(1)?,
-            state: row.get::<Word>(2)?.0,
+            state: row.get::<StateText>(2)?.0,
             attempts: row.get(3)?,
             uncounted: row.get(4)?,
             due_ms: row.get(5)?,
@@ -366,7 +366,7 @@ impl Stored<i64> for PictureRow {
             None => out.extend_from_slice(&[Value::Null; 6]),
         }
         out.extend_from_slice(&[
-            Word(self.state).into(),
+            StateText(self.state).into(),
             self.attempts.into(),
             self.uncounted.into(),
             self.due_ms.into(),
