@@ -69,7 +69,7 @@ pub async fn infer(detector: Arc<dyn Detector>, views: Vec<PictureView>) -> Infe
 /// fault, in the same order. A batch that fails is not tried by halves.
 pub async fn detect(detector: &Arc<dyn Detector>, pictures: Vec<Picture>) -> Vec<Result<Answer, Fault>> {
     let mut gathered = Vec::with_capacity(pictures.len());
-    let mut by_shape: BTreeMap<Shape, Vec<((usize, usize), PictureView)>> = BTreeMap::new();
+    let mut by_shape = BTreeMap::<Shape, Vec<_>>::new();
     for (at, picture) in pictures.iter().enumerate() {
         let views = detector.plan(picture.width, picture.height);
         for (n, view) in views.iter().enumerate() {

@@ -16,8 +16,8 @@ pub(crate) fn choose_runtime(model: Vec<u8>, settings: &DetectSettings) -> Resul
         if settings.runtime == RuntimeChoice::Onnxruntime {
             return Err(EngineError::Library("no library of ONNX Runtime 1.24 or newer was found".to_owned()));
         }
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
             tracing::warn!(
                 "ONNX Runtime was not found, so the slower built-in engine rten runs the model. For more speed: pip install \
                  onnxruntime, or name the library in ORT_DYLIB_PATH (or set detect.runtime = \"rten\" to be content)"

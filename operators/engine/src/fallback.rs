@@ -73,7 +73,7 @@ mod tests {
     use faceflow_core::testing::wait_for;
 
     use super::*;
-    use crate::scripted::{Deed, Scripted, picture};
+    use crate::scripted::{Effect, Scripted, picture};
 
     fn down(permanent: bool) -> Fault {
         Fault { permanent, ..Fault::transient(Class::Engine, "engine_error", "the first is down") }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_second_engine_answers_for_the_first_is_named_and_counts_as_degraded() {
         let seen = picture(100, 80, &[[10, 10, 20, 20]]);
-        let both = fallback(Scripted::default().when_seen(&seen, 1, Deed::Poison(down(false))), Scripted::default());
+        let both = fallback(Scripted::default().when_seen(&seen, 1, Effect::Poison(down(false))), Scripted::default());
         let looks = || wait_for(look(&both, seen.clone())).expect("an answer");
         let (degraded, full) = (looks(), looks());
         assert_eq!((degraded.engine.engine.as_str(), degraded.degraded), ("second", true));
@@ -98,15 +98,15 @@ mod tests {
     #[test]
     fn only_what_the_first_engine_fails_on_goes_to_the_second() {
         let [good, bad] = [picture(64, 64, &[]), picture(64, 64, &[[0, 0, 9, 9]])];
-        let first = Scripted::default().when_seen(&bad, 9, Deed::Fail(down(false)));
+        let first = Scripted::default().when_seen(&bad, 9, Effect::Fail(down(false)));
         let answers = wait_for(detect(&fallback(first, Scripted::default()), vec![good.clone(), bad.clone()]));
         let engines: Vec<_> = answers.into_iter().map(|answer| answer.expect("an answer").engine.engine).collect();
         assert_eq!(engines, ["scripted", "second"]);
         // A batch that fails as a whole has to be halved first, and a fault for good is nobody's to mend.
-        let first = Scripted::default().when_seen(&bad, 9, Deed::Poison(down(false)));
+        let first = Scripted::default().when_seen(&bad, 9, Effect::Poison(down(false)));
         let answers = wait_for(detect(&fallback(first, Scripted::default()), vec![good, bad.clone()]));
         assert_eq!(answers, [Err(down(false)), Err(down(false))]);
-        let first = Scripted::default().when_seen(&bad, 9, Deed::Fail(down(true)));
+        let first = Scripted::default().when_seen(&bad, 9, Effect::Fail(down(true)));
         assert_eq!(wait_for(look(&fallback(first, Scripted::default()), bad)), Err(down(true)));
     }
 
@@ -115,7 +115,7 @@ mod tests {
         let seen = picture(64, 64, &[]);
         let second = Fault::transient(Class::Engine, "engine_oom", "the second is full");
         let [first, other] =
-            [down(false), second].map(|fault| Scripted::default().when_seen(&seen, 9, Deed::Fail(fault)));
+            [down(false), second].map(|fault| Scripted::default().when_seen(&seen, 9, Effect::Fail(fault)));
         let fault = wait_for(look(&fallback(first, other), seen)).expect_err("no answer");
         assert_eq!(fault.reason, "engine_error");
         assert!(fault.detail.contains("the first is down") && fault.detail.contains("the second is full"), "{fault}");

@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::fallback::Fallback;
-    use crate::scripted::{Deed, Scripted, picture};
+    use crate::scripted::{Effect, Scripted, picture};
 
     const TILES: Pass = Pass::named("tiles");
 
@@ -129,7 +129,7 @@ mod tests {
     fn what_only_a_further_view_sees_is_added() {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
         let whole = |picture: &Picture| picture.width == 200;
-        let blind = Scripted::default().when(whole, 1, Deed::SeeNothing);
+        let blind = Scripted::default().when(whole, 1, Effect::SeeNothing);
         let answer = look(&tiled(blind), &seen).expect("an answer");
         assert_eq!(answer.faces.len(), 1);
         assert_eq!(answer.faces[0].bbox, [150.0, 10.0, 190.0, 50.0]);
@@ -140,7 +140,7 @@ mod tests {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
         let fault = Fault::transient(Class::Engine, "engine_error", "scripted");
         let half = |picture: &Picture| picture.width == 110;
-        let failing = || Scripted::default().when(half, 1, Deed::Fail(fault.clone()));
+        let failing = || Scripted::default().when(half, 1, Effect::Fail(fault.clone()));
         assert_eq!(look(&tiled(failing()), &seen), Err(fault.clone()));
         // With a second engine for that view there is one, which is degraded and names the second.
         let second = Arc::new(Scripted::default().named("second"));

@@ -1,11 +1,11 @@
-//! Lends things that one caller uses at a time: sessions with their buffers. The promise: never more than `size` exist at
+//! A pool of things that one caller uses at a time: sessions with their buffers. The promise: never more than `size` exist at
 //! once, they are made on demand, and one whose work failed or panicked is not used again.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use faceflow_core::Fault;
 
-/// At most `size` things, each lent to one caller at a time; further callers wait.
+/// At most `size` things, each in use by one caller at a time; further callers wait.
 pub(crate) struct Pool<T> {
     size: usize,
     state: Mutex<State<T>>,
@@ -14,7 +14,7 @@ pub(crate) struct Pool<T> {
 
 struct State<T> {
     idle: Vec<T>,
-    lent: usize,
+    in_use: usize,
 }
 
 /// The right to hold one thing; given up on drop, so also when the work panics.
@@ -26,7 +26,7 @@ struct Permit<'a, T> {
 impl<T> Pool<T> {
     /// An empty pool of at most `size` things.
     pub fn new(size: usize) -> Self {
-        Self { size, state: Mutex::new(State { idle: Vec::new(), lent: 0 }), freed: Condvar::new() }
+        Self { size, state: Mutex::new(State { idle: Vec::new(), in_use: 0 }), freed: Condvar::new() }
     }
 
     /// Runs `work` with a thing of the pool, or with a new one from `make` if none is idle.
@@ -43,9 +43,9 @@ impl<T> Pool<T> {
     }
 
     fn enter(&self) -> Permit<'_, T> {
-        let state = self.freed.wait_while(self.lock(), |state| state.lent >= self.size);
+        let state = self.freed.wait_while(self.lock(), |state| state.in_use >= self.size);
         let mut state = state.expect("nothing panics under the pool's lock");
-        state.lent += 1;
+        state.in_use += 1;
         Permit { pool: self, back: state.idle.pop() }
     }
 
@@ -57,7 +57,7 @@ impl<T> Pool<T> {
 impl<T> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
-        state.lent -= 1;
+        state.in_use -= 1;
         state.idle.extend(self.back.take());
         self.pool.freed.notify_one();
     }

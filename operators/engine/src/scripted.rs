@@ -39,7 +39,7 @@ pub fn fingerprint(picture: &Picture) -> u64 {
 
 /// What happens when a picture, or the region of one that a view shows, is looked at.
 #[derive(Clone)]
-pub enum Deed {
+pub enum Effect {
     /// That picture gets this fault, the rest of its batch is answered.
     Fail(Fault),
     /// No face is seen, whatever there is.
@@ -77,7 +77,7 @@ type Choice = dyn Fn(&Picture) -> bool + Send + Sync;
 struct Rule {
     applies: Box<Choice>,
     left: AtomicUsize,
-    deed: Deed,
+    effect: Effect,
 }
 
 /// The scripted detector. Without rules it never fails.
@@ -106,21 +106,21 @@ impl Scripted {
         Self { name, ..self }
     }
 
-    /// The first `times` times that a picture for which `applies` is looked at, `deed` happens.
+    /// The first `times` times that a picture for which `applies` is looked at, `effect` happens.
     pub fn when(
         mut self,
         applies: impl Fn(&Picture) -> bool + Send + Sync + 'static,
         times: usize,
-        deed: Deed,
+        effect: Effect,
     ) -> Self {
-        self.rules.push(Rule { applies: Box::new(applies), left: AtomicUsize::new(times), deed });
+        self.rules.push(Rule { applies: Box::new(applies), left: AtomicUsize::new(times), effect });
         self
     }
 
     /// [`Scripted::when`] for one picture.
-    pub fn when_seen(self, picture: &Picture, times: usize, deed: Deed) -> Self {
+    pub fn when_seen(self, picture: &Picture, times: usize, effect: Effect) -> Self {
         let wanted = fingerprint(picture);
-        self.when(move |picture| fingerprint(picture) == wanted, times, deed)
+        self.when(move |picture| fingerprint(picture) == wanted, times, effect)
     }
 
     /// The sizes of the batches so far, in the order in which they came.
@@ -128,10 +128,10 @@ impl Scripted {
         self.batches.lock().expect("nothing panics under the log's lock").clone()
     }
 
-    /// The first deed that is due for this picture; it counts as done.
-    fn due(&self, picture: &Picture) -> Option<&Deed> {
+    /// The first effect that is due for this picture; it counts as done.
+    fn due(&self, picture: &Picture) -> Option<&Effect> {
         let spend = |rule: &&Rule| rule.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        self.rules.iter().filter(|rule| (rule.applies)(picture)).find(spend).map(|rule| &rule.deed)
+        self.rules.iter().filter(|rule| (rule.applies)(picture)).find(spend).map(|rule| &rule.effect)
     }
 
     fn look_at(&self, views: &[PictureView]) -> Inferred {
@@ -146,11 +146,11 @@ impl Scripted {
         };
         let mut seen = faces(&picture);
         match self.due(&picture) {
-            Some(Deed::Fail(fault)) => return Ok(Err(fault.clone())),
-            Some(Deed::Poison(fault)) => return Err(fault.clone()),
-            Some(Deed::Panic(words)) => panic!("{words}"),
-            Some(Deed::SeeNothing) => seen.clear(),
-            Some(Deed::Wait(latch, at_most)) => latch.wait(*at_most),
+            Some(Effect::Fail(fault)) => return Ok(Err(fault.clone())),
+            Some(Effect::Poison(fault)) => return Err(fault.clone()),
+            Some(Effect::Panic(words)) => panic!("{words}"),
+            Some(Effect::SeeNothing) => seen.clear(),
+            Some(Effect::Wait(latch, at_most)) => latch.wait(*at_most),
             None => {}
         }
         Ok(Ok(Answer::of_view(&view.view, self.info(), seen)))
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_picture_fails_as_often_as_scripted() {
         let (good, bad) = (picture(32, 32, &[]), picture(32, 32, &[[0, 0, 9, 9]]));
-        let scripted = Scripted::default().when_seen(&bad, 2, Deed::Fail(engine_error()));
+        let scripted = Scripted::default().when_seen(&bad, 2, Effect::Fail(engine_error()));
         for _ in 0..2 {
             let answers = detect(&scripted, &[good.clone(), bad.clone()]).expect("the batch is fine");
             assert_eq!((answers[0].is_ok(), &answers[1]), (true, &Err(engine_error())));
@@ -261,10 +261,10 @@ mod tests {
         let wide = |picture: &Picture| picture.width == 64;
         let latch = Arc::new(Latch::default());
         let scripted = Scripted::default()
-            .when(wide, 1, Deed::Poison(engine_error()))
-            .when(wide, 1, Deed::Panic("at the disco".into()))
-            .when(wide, 1, Deed::Wait(Arc::clone(&latch), Duration::from_secs(60)))
-            .when(wide, 1, Deed::Wait(Arc::default(), Duration::from_millis(1)));
+            .when(wide, 1, Effect::Poison(engine_error()))
+            .when(wide, 1, Effect::Panic("at the disco".into()))
+            .when(wide, 1, Effect::Wait(Arc::clone(&latch), Duration::from_secs(60)))
+            .when(wide, 1, Effect::Wait(Arc::default(), Duration::from_millis(1)));
         let batch = [picture(32, 32, &[]), picture(64, 32, &[])];
         assert_eq!(detect(&scripted, &batch), Err(engine_error()));
         assert!(catch_unwind(AssertUnwindSafe(|| detect(&scripted, &batch))).is_err());
