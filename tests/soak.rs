@@ -255,7 +255,7 @@ const BYTES_MAX: f64 = 20.0;
 #[test]
 fn memory_does_not_grow_with_what_was_crawled() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (folder, urls) = (tempdir().expect("a folder"), urls(20_000));
+    let (folder, urls) = (tempdir().expect("a folder"), urls(60_000));
     let (memory, took) = crawl(Wide::new(urls, End::Settled), folder.path());
     flat(&memory, &format!("{urls} URLs"), took);
 }

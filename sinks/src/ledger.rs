@@ -57,6 +57,9 @@ pub struct LedgerSettings {
     pub durability: Durability,
     /// Facts in one transaction, at most.
     pub group_max: usize,
+    /// Pages and images that one transaction takes up, at most, by the facts of a group or of pages that were read before their
+    /// turn; a single page may have more. It bounds the memory of a transaction: about 1.5 kB for each.
+    pub transaction_max: usize,
     /// How long to wait for another program that has the file locked, in milliseconds.
     pub busy_timeout_ms: u64,
     /// Memory for pages of the file, in MiB: of the connection that writes; those that read have at most 4.
@@ -85,6 +88,7 @@ impl Default for LedgerSettings {
         Self {
             durability: Durability::Process,
             group_max: 4_096,
+            transaction_max: 20_000,
             busy_timeout_ms: 5_000,
             cache_mb: 32,
             connect_timeout_ms: 10_000,
@@ -99,6 +103,9 @@ impl LedgerSettings {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         if !(1..=1_000_000).contains(&self.group_max) {
             return Err(("group_max", "1 to 1000000".to_owned()));
+        }
+        if !(1..=10_000_000).contains(&self.transaction_max) {
+            return Err(("transaction_max", "1 to 10000000".to_owned()));
         }
         if self.busy_timeout_ms > 3_600_000 {
             return Err(("busy_timeout_ms", "at most 3600000 (an hour)".to_owned()));

@@ -45,11 +45,11 @@ struct Sidecar {
 /// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote. Holds
 /// 8 bytes for each picture of a part of the log; where nothing was added to the log, nothing is read but that, or written.
 pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<usize, SinkError> {
-    let mut count = 0;
+    let (mut count, mut again) = (0, None);
     loop {
         let reader = ledger.reader().clone();
-        let changed = reading(move || reader.read(|tx| changed(&reader, tx))).await?;
-        let Some(Changed { upto, pictures }) = changed else { return Ok(count) };
+        let changed = reading(move || reader.read(|tx| changed(&reader, tx, again))).await?;
+        let Some(Changed { cursor, from, upto, pictures }) = changed else { return Ok(count) };
         let mut replaced = Vec::new();
         for chunk in pictures.chunks(THESE_MAX) {
             let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
@@ -62,7 +62,9 @@ pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<u
             delete_crops(store, ledger.reader().tenant(), id, generation).await;
         }
         kill_point("sidecars.cursor");
-        ledger.advance(VIEW, upto).await?;
+        // Another run that writes them too may have moved it, and what was written here may be older than what that run wrote: it is
+        // written once more, as it is now.
+        again = if ledger.advance(VIEW, cursor, upto.max(cursor)).await? { None } else { Some(from) };
     }
 }
 
@@ -72,17 +74,22 @@ pub(crate) const END: &str =
 
 /// A part of the log that was not followed yet.
 struct Changed {
+    /// Where the cursor is.
+    cursor: i64,
+    /// Where this part begins.
+    from: i64,
     /// Where it ends.
     upto: i64,
     /// The pictures whose sidecars it may have changed.
     pictures: Vec<i64>,
 }
 
-/// The next part of the log, if anything was added to it.
-fn changed(reader: &Reader, tx: &DbTransaction<'_>) -> Result<Option<Changed>, TransactionError> {
+/// The next part of the log, if anything was added to it; from `again` on, if that is given.
+fn changed(reader: &Reader, tx: &DbTransaction<'_>, again: Option<i64>) -> Result<Option<Changed>, TransactionError> {
     let tenant = reader.tenant_id();
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
-    let from = tx.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
+    let cursor = tx.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
+    let from = again.unwrap_or(cursor);
     // Facts of another tenant may be visible before older ones of ours are.
     let upto = tx.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
@@ -95,7 +102,7 @@ fn changed(reader: &Reader, tx: &DbTransaction<'_>) -> Result<Option<Changed>, T
         pictures.push(row.get(0)?);
         Ok(())
     })?;
-    Ok(Some(Changed { upto, pictures }))
+    Ok(Some(Changed { cursor, from, upto, pictures }))
 }
 
 /// Sidecars, and what they leave behind.

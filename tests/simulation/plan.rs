@@ -36,6 +36,8 @@ impl Plan {
             "fetch.per_host=1000".to_owned(),
             "retry.web.jitter=0".to_owned(),
             "crawl.shape=3x3".to_owned(),
+            // What pages that were read early lead to is taken up in many small transactions.
+            "ledger.transaction_max=3".to_owned(),
         ];
         if let Some((pages, images)) = self.budget {
             settings.extend([format!("crawl.max_pages={pages}"), format!("crawl.max_images={images}")]);

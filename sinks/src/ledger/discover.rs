@@ -37,8 +37,13 @@ impl LedgerTransaction<'_, '_> {
             return self.resume();
         };
         let read = self.visited(visit, found)?;
+        // Earlier pages of its site may not have been tried yet, or may have been read and not taken up yet: then it waits behind them.
         let early = match read.sequence {
-            Some(sequence) => self.rows.first_sequence(read.site)?.filter(|first| *first < sequence).map(|_| sequence),
+            Some(sequence) => {
+                let untried = self.rows.first_sequence(read.site)?;
+                let buffered = self.rows.first_buffered(read.site)?;
+                untried.into_iter().chain(buffered).any(|first| first < sequence).then_some(sequence)
+            }
             None => None,
         };
         match early {

@@ -67,8 +67,8 @@ impl LedgerTransaction<'_, '_> {
                 serde_json::from_str(&buffered.body).map_err(|error| unreadable(buffered.page, &error))?;
             let key: Key = self.entry(buffered.page)?.key;
             wanted.add_found(&page, Some(key));
+            self.resumable = self.resumable.saturating_sub(weight(&page));
             found.push((buffered.page, page));
-            self.resumable -= 1;
             next = self.next_turn(site)?;
         }
         self.rows.prefetch(&wanted)?;
@@ -119,6 +119,12 @@ pub(super) fn unfinished(tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<i64>
         "SELECT w.site FROM (SELECT site, min(turn) AS turn FROM early GROUP BY site) w JOIN sites s ON s.id = w.site
         WHERE s.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.site = w.site AND e.turn < w.turn)";
     tx.list(sql, values![tenant], |row| row.get(0))
+}
+
+/// How much of a transaction the links and images of a page take: about the rows that they touch.
+pub(super) fn weight(found: &Discovery) -> usize {
+    let alternates: usize = found.images.iter().map(|image| image.alternates.len()).sum();
+    1 + found.pages.len() + found.images.len() + alternates
 }
 
 fn unreadable(page: i64, error: &serde_json::Error) -> TransactionError {

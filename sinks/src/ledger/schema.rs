@@ -153,21 +153,22 @@ impl Folder {
         connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))
     }
 
-    /// Brings the file to format `upto`, one step per transaction.
+    /// Brings the file to format `upto`, in one transaction: a kill in between leaves the format that was there, so that a state
+    /// which is being made is not there yet.
     pub fn migrate(&self, connection: &mut Connection, upto: usize) -> Result<(), OpenError> {
         let found = self.found(connection)?;
         let Some(from) = FORMATS.check_writer(&self.name(), found)? else { return Ok(()) };
-        for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
-            let mut apply = || -> rusqlite::Result<()> {
-                let transaction = connection.transaction()?;
+        let mut apply = || -> rusqlite::Result<()> {
+            let transaction = connection.transaction()?;
+            for (n, step) in STEPS.iter().enumerate().take(upto).skip(from) {
                 transaction.execute_batch(step)?;
                 transaction.pragma_update(None, "user_version", n as i64 + 1)?;
                 kill_point("state.migrate");
-                transaction.commit()
-            };
-            apply().map_err(|error| self.refused(&error))?;
-            kill_point("state.migrated");
-        }
+            }
+            transaction.commit()
+        };
+        apply().map_err(|error| self.refused(&error))?;
+        kill_point("state.migrated");
         Ok(())
     }
 

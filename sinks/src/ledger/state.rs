@@ -98,10 +98,15 @@ impl StateLedger {
         })
     }
 
-    /// Notes how far a view has followed the log.
-    pub(crate) fn advance(&self, view: &'static str, seq: i64) -> Future<Result<(), LedgerError>> {
-        let outcome = self.ask(Task::Advance { view, seq });
-        Box::pin(async move { outcome.await.map(drop) })
+    /// Notes how far a view has followed the log, from where it was. Whether nobody else has moved it meanwhile.
+    pub(crate) fn advance(&self, view: &'static str, from: i64, seq: i64) -> Future<Result<bool, LedgerError>> {
+        let outcome = self.ask(Task::Advance { view, from, seq });
+        Box::pin(async move {
+            match outcome.await? {
+                Outcome::Advanced(moved) => Ok(moved),
+                other => unreachable!("a cursor is answered by whether it moved, not {other:?}"),
+            }
+        })
     }
 
     /// Takes over what runs have left that are over, where there may be others; with `running`, also pictures that were not

@@ -18,20 +18,17 @@ use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use faceflow_core::plant;
 use tokio::sync::oneshot;
 
-use super::OpenError;
 use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::location::{Backend, ExclusiveAccess};
 use super::record::Record;
 use super::redrive::{Progress, Selection};
-use super::reorder;
+use super::reorder::{self, weight};
 use super::tallies::Tallies;
 use super::transaction::{Context, LedgerTransaction};
 use super::value::values;
 use super::working_set::{Numbers, Wanted};
-
-/// Pages that waited for their turn and are taken up in one transaction, at most.
-const RESUMED_MAX: usize = 1_000;
+use super::{LedgerSettings, OpenError};
 
 /// Something to write.
 pub(super) enum Task {
@@ -40,6 +37,8 @@ pub(super) enum Task {
     /// Moves the cursor of a view.
     Advance {
         view: &'static str,
+        /// Where it is believed to be: if another run has moved it since, it stays.
+        from: i64,
         seq: i64,
     },
     /// Takes over what runs have left that are over; while this one is `running`, their pictures go straight to the detector.
@@ -51,6 +50,17 @@ pub(super) enum Task {
 }
 
 impl Task {
+    /// About how many rows it touches.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Append(fact) => match fact.as_ref() {
+                Fact::Discovered(found) => weight(found),
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+
     fn fact(&mut self) -> Option<&mut Fact> {
         if let Self::Append(fact) = self { Some(fact) } else { None }
     }
@@ -61,6 +71,8 @@ impl Task {
 pub(super) enum Outcome {
     Opened(Vec<QueueUpdate>),
     Driven(u64),
+    /// Whether the cursor was where it was believed to be.
+    Advanced(bool),
     Noted,
 }
 
@@ -81,7 +93,7 @@ pub(super) struct Writer {
     tallies: Tallies,
     numbers: Numbers,
     access: ExclusiveAccess,
-    /// Set for tests that want many small transactions.
+    /// Pages and images that pages which waited for their turn lead to, taken up in one transaction.
     resumed_max: usize,
 }
 
@@ -100,7 +112,8 @@ impl Writer {
         });
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
         let (backend, numbers) = (backend.clone(), Numbers::default());
-        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max: RESUMED_MAX };
+        let resumed_max = backend.settings().transaction_max;
+        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max };
         writer.resume(unfinished).map_err(|error| writer.backend.refused(&error))?;
         Ok(writer)
     }
@@ -115,9 +128,14 @@ impl Writer {
 
     /// Writes until nobody is left who could ask.
     pub fn work(mut self, jobs: &mpsc::Receiver<Vec<Job>>) {
-        let group_max = self.backend.settings().group_max;
+        let LedgerSettings { group_max, transaction_max, .. } = *self.backend.settings();
         while let Ok(mut jobs_of_group) = jobs.recv() {
-            while let Some(more) = (jobs_of_group.len() < group_max).then(|| jobs.try_recv().ok()).flatten() {
+            let weigh = |jobs: &[Job]| jobs.iter().map(|job| job.task.weight()).sum::<usize>();
+            let mut weight = weigh(&jobs_of_group);
+            while let Some(more) =
+                (jobs_of_group.len() < group_max && weight < transaction_max).then(|| jobs.try_recv().ok()).flatten()
+            {
+                weight += weigh(&more);
                 jobs_of_group.extend(more);
             }
             let (mut group, mut answers) = (Vec::new(), Vec::new());
@@ -285,10 +303,11 @@ impl LedgerTransaction<'_, '_> {
     fn carry_out(&mut self, task: &Task, access: &ExclusiveAccess) -> Result<Outcome, TransactionError> {
         match (task, access) {
             (Task::Append(fact), _) => self.append(fact).map(Outcome::Opened),
-            (Task::Advance { view, seq }, _) => {
+            (Task::Advance { view, from, seq }, _) => {
                 let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
-                    ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3";
-                self.tx.run(sql, values![self.context.tenant, *view, *seq]).map(|()| Outcome::Noted)
+                    ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3 WHERE cursors.seq = ?4";
+                let moved = self.tx.change(sql, values![self.context.tenant, *view, *seq, *from])?;
+                Ok(Outcome::Advanced(moved > 0))
             }
             (Task::TakeOver { running }, ExclusiveAccess::Lease(lease)) => {
                 // What this group has changed so far is part of what is looked at.

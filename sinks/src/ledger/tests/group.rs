@@ -14,6 +14,7 @@ both![
     a_reader_sees_one_moment_and_does_not_block_the_writer,
     what_was_appended_before_the_drop_is_written,
     a_page_that_held_up_many_frees_them_in_bounded_transactions,
+    a_page_never_overtakes_earlier_ones_that_wait,
     very_much_is_driven_again_in_bounded_transactions,
 ];
 
@@ -106,8 +107,8 @@ fn what_was_appended_before_the_drop_is_written() {
 }
 
 fn a_page_that_held_up_many_frees_them_in_bounded_transactions() {
-    const PAGES: usize = 2_100;
-    let rig = Rig::new();
+    const PAGES: usize = 600;
+    let rig = with_small_transactions(400);
     rig.tell(start());
     let path = |n: usize| format!("/p{n}");
     rig.tell(read(page("/", 0), (0..=PAGES).map(|n| page(&path(n), 1)).collect(), vec![]));
@@ -116,9 +117,34 @@ fn a_page_that_held_up_many_frees_them_in_bounded_transactions() {
     assert!(answers.into_iter().all(|answer| wait(answer) == Ok(vec![])), "they wait for the first page");
     let before = transactions(&rig);
     assert_eq!(rig.try_tell(read(page("/p0", 1), vec![], vec![])), Ok(vec![opened("/", 0)]));
-    assert_eq!(transactions(&rig) - before, 3, "a thousand pages in each");
+    assert_eq!(transactions(&rig) - before, 3, "two hundred pages with an image each in every one");
     let (pages, images) = rig.ledger().tally().expect("counts");
     assert_eq!((pages.open, images.open), (0, PAGES as u64));
+    rig.check();
+}
+
+/// A ledger that takes up so many pages and images in a transaction.
+fn with_small_transactions(transaction_max: usize) -> Rig {
+    let mut rig = Rig::new();
+    drop(rig.ledger.take());
+    let settings = LedgerSettings { transaction_max, ..LedgerSettings::default() };
+    rig.ledger = Some(StateLedger::open(rig.home.place(), "default", &settings).expect("opens"));
+    rig
+}
+
+/// Also while those that wait are being taken up, a few in each transaction.
+fn a_page_never_overtakes_earlier_ones_that_wait() {
+    let rig = with_small_transactions(4);
+    rig.tell(start());
+    let path = |n: usize| format!("/p{n}");
+    rig.tell(read(page("/", 0), (0..=9).map(|n| page(&path(n), 1)).collect(), vec![]));
+    let leads_on = |n: usize| read(page(&path(n), 1), vec![page(&format!("/next/{n}"), 2)], vec![]);
+    (1..=8).for_each(|n| drop(rig.tell(leads_on(n))));
+    let group = vec![read(page("/p0", 1), vec![], vec![]), leads_on(9)];
+    rig.ledger().append_group(group).into_iter().for_each(|answer| drop(wait(answer).expect("is legal")));
+    let sql = "SELECT url FROM entries WHERE turn IS NOT NULL ORDER BY turn";
+    let in_order = rig.home.reader().read(|tx| tx.list(sql, &[], |row| row.get::<String>(0))).expect("reads");
+    assert_eq!(in_order, (1..=9).map(|n| url(&format!("/next/{n}")).to_string()).collect::<Vec<_>>());
     rig.check();
 }
 
