@@ -10,7 +10,7 @@ use faceflow_config::reloadable::ReloadableSettings;
 use faceflow_core::clock::RuntimeClock;
 use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
-use faceflow_core::peers::Peers;
+use faceflow_core::peer_liveness::Peers;
 use faceflow_operators::source_set::SourceSet;
 use faceflow_sinks::ledger::{Durability, StateLedger, StateLocation};
 use faceflow_sinks::objects::Objects;

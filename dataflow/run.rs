@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
 use faceflow_core::Time;
-use faceflow_core::peers::Peers;
+use faceflow_core::peer_liveness::Peers;
 use faceflow_core::shutdown::Mode;
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
@@ -53,7 +53,7 @@ pub fn run(
     }
     if let Some(failure) = services.executor.shutdown.failure() {
         let violations = if conservation.is_violated() { violations(services.ledger.as_ref()) } else { String::new() };
-        let asleep = peers.as_ref().and_then(|peers| peers.asleep(services.executor.clock.now()));
+        let asleep = peers.as_ref().and_then(|peers| peers.own_pause(services.executor.clock.now()));
         let asleep = asleep.filter(|asleep| !failure.starts_with(asleep)).map(|asleep| asleep + "; ");
         return Err(RunError::Failed(asleep.unwrap_or_default() + &failure + &violations));
     }

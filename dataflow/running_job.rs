@@ -6,7 +6,7 @@ use std::time::Duration;
 use faceflow_core::invariants::conserved;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::Ledger;
-use faceflow_core::peers::Peers;
+use faceflow_core::peer_liveness::Peers;
 use faceflow_sinks::ledger::StateLedger;
 use faceflow_sinks::views::Views;
 use tokio::runtime::Runtime;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::Time;
 use faceflow_core::executor::Executor;
-use faceflow_core::peers::{Heartbeat, Peers};
+use faceflow_core::peer_liveness::{Heartbeat, Peers};
 use faceflow_core::shutdown::{Mode, Shutdown};
 
 use crate::run_options::RunOptions;
@@ -94,7 +94,7 @@ impl StopConditions {
         if let Some(missing) = peers.missing(executor.clock.now()) {
             shutdown.fail(missing);
         }
-        match peers.wish() {
+        match peers.wanted_end() {
             (_, Some(due)) => {
                 self.next_due.store(due, Relaxed);
                 shutdown.stop();

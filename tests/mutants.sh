@@ -3,7 +3,7 @@
 # one of them has to fail a test beside it; at least 95 of 100 do, in each file.
 #
 #   tests/mutants.sh                        all of them, about an hour on two cores
-#   tests/mutants.sh dataflow/core/src/retry.rs operators/src/recrawl.rs
+#   tests/mutants.sh dataflow/core/src/retry_policy.rs operators/src/recrawl.rs
 #
 # It changes sources in place, one by one, so it works on a clone of the last commit under the target folder. Files of large crates
 # are put into a crate that holds nothing else, which is built and tested within seconds.
@@ -16,7 +16,7 @@ command -v cargo-mutants >/dev/null || cargo install --locked --quiet --root "$t
 
 # Where a file is tested: its crate, or which modules of its folder the small crate needs. Then the tests that are about it.
 files=(
-    "faceflow-core dataflow/core/src/retry.rs retry::"
+    "faceflow-core dataflow/core/src/retry_policy.rs retry_policy::"
     "faceflow-core dataflow/core/src/transition.rs transition::"
     "faceflow-core dataflow/core/src/tally.rs tally::"
     "recrawl operators/src/recrawl.rs recrawl::"

@@ -7,8 +7,8 @@ pub mod check;
 pub mod load;
 pub mod reloadable;
 
-use faceflow_core::peers::ClusterSettings;
-use faceflow_core::retry::RetrySettings;
+use faceflow_core::peer_liveness::ClusterSettings;
+use faceflow_core::retry_policy::RetrySettings;
 use faceflow_duplicates::settings::DedupeSettings;
 use faceflow_engine::DetectSettings;
 use faceflow_mine::html::MineSettings;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use faceflow_core::Reloadable;
-use faceflow_core::retry::RetrySettings;
+use faceflow_core::retry_policy::RetrySettings;
 use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::select_links::CrawlSettings;
 use faceflow_sinks::report::ReportSettings;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faceflow_core::Clock;
-use faceflow_core::peers::{ClusterSettings, Peers, READING};
+use faceflow_core::peer_liveness::{ClusterSettings, LOADING_FACTOR, Peers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -100,7 +100,7 @@ impl PeerConnections {
     }
 
     async fn receive<T: DeserializeOwned>(&mut self, process: usize) -> Result<T, ClusterError> {
-        let limit = Duration::from_millis(READING.saturating_mul(self.join_ms));
+        let limit = Duration::from_millis(LOADING_FACTOR.saturating_mul(self.join_ms));
         let received = match self.sockets[process].as_mut() {
             Some(socket) => tokio::time::timeout(limit, receive(socket)).await.unwrap_or_else(|late| Err(late.into())),
             None => Err(io::ErrorKind::NotConnected.into()),

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use faceflow_core::Clock;
-use faceflow_core::peers::Peers;
+use faceflow_core::peer_liveness::Peers;
 use timely::communication::allocator::zero_copy::stream::Stream;
 
 /// The last bytes of a connection that ends as agreed: a header of zeros.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use faceflow_core::record::{DetectedFrame, Disposition, Frame, Work};
-use faceflow_core::retry::RetrySettings;
+use faceflow_core::retry_policy::RetrySettings;
 use faceflow_core::{Class, Clock, Fault, Flow, Lost, Reloadable, Time};
 use timely::dataflow::operators::vec::Map;
 

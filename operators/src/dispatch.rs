@@ -16,7 +16,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::metrics::{Metrics, StageMetrics};
-use faceflow_core::plant::{AGAIN_LOST, planted};
+use faceflow_core::planted_bugs::{AGAIN_LOST, planted};
 use faceflow_core::record::{DETECTION_QUEUE, Key, QueueId, Work};
 use faceflow_core::shutdown::Mode;
 use faceflow_core::timer::Timer;

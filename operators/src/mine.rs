@@ -8,7 +8,7 @@ use faceflow_core::blocking::blocking;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
-use faceflow_core::plant::{LAST_IMAGE, planted};
+use faceflow_core::planted_bugs::{LAST_IMAGE, planted};
 use faceflow_core::record::{Image, Page, PageKind, Visit};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;

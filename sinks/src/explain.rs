@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
-use crate::chosen::Chosen;
+use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::database::{DbTransaction, Row, values};
 use crate::ledger::rows::{EntryKind, TransactionError};
@@ -100,9 +100,9 @@ fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Kno
     let Some((entry, kind, picture, site_removed, again_ms)) = found else { return Ok(None) };
     let this = [entry];
     let line = match kind {
-        EntryKind::Page => page_lines(reader, tx, &Chosen::These(&this))?.pop().map(Line::Page),
+        EntryKind::Page => page_lines(reader, tx, &EntrySelection::These(&this))?.pop().map(Line::Page),
         EntryKind::Image => {
-            let line = image_lines(reader, tx, &Chosen::These(&this))?.pop();
+            let line = image_lines(reader, tx, &EntrySelection::These(&this))?.pop();
             line.map(|described| Line::Image(Box::new(described.line)))
         }
     };

@@ -22,7 +22,7 @@ mod rebuild;
 mod record;
 mod redrive;
 mod references;
-mod reorder;
+mod reorder_buffer;
 pub(crate) mod rows;
 mod schema;
 mod settle;

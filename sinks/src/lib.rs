@@ -2,7 +2,7 @@
 //!
 //! Everything here but the ledger is a view of the ledger: it can be written again at any time and says the same.
 
-mod chosen;
+mod entry_selection;
 pub mod explain;
 pub mod ledger;
 mod lines;

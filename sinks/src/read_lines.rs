@@ -5,7 +5,7 @@ use faceflow_core::object_key::{crop_key, face_id, image_key};
 use faceflow_core::record::{Content, ContentId};
 use faceflow_core::transition::State;
 
-use crate::chosen::Chosen;
+use crate::entry_selection::EntrySelection;
 use crate::ledger::database::{DbTransaction, Row};
 use crate::ledger::rows::{CONTENT, StateText, TransactionError, content_at};
 use crate::ledger::{Reader, Status};
@@ -43,7 +43,7 @@ fn image_columns(from: &str) -> String {
 pub fn image_lines(
     reader: &Reader,
     tx: &DbTransaction<'_>,
-    chosen: &Chosen<'_>,
+    chosen: &EntrySelection<'_>,
 ) -> Result<Vec<Described>, TransactionError> {
     let sql = image_columns(&chosen.from(tx));
     let mut lines = tx.list(&sql, &chosen.values(reader.tenant_id()), |row| described(reader.tenant(), row))?;
@@ -213,7 +213,7 @@ fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Resul
 pub fn page_lines(
     reader: &Reader,
     tx: &DbTransaction<'_>,
-    chosen: &Chosen<'_>,
+    chosen: &EntrySelection<'_>,
 ) -> Result<Vec<PageLine>, TransactionError> {
     let sql = format!(
         "SELECT e.url, e.final_url, s.url, e.state, e.reason, e.http_status, e.depth, e.attempts, e.links, e.images

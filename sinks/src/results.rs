@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use faceflow_core::ledger::LedgerError;
 use serde::Serialize;
 
-use crate::chosen::Chosen;
+use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::database::DbTransaction;
 use crate::ledger::rows::{EntryKind, TransactionError};
@@ -58,7 +58,7 @@ pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn 
     match kind {
         Kind::Pages => {
             writer.header(csv::PAGES)?;
-            let read = |tx: &DbTransaction<'_>, chosen: &Chosen<'_>| page_lines(reader, tx, chosen);
+            let read = |tx: &DbTransaction<'_>, chosen: &EntrySelection<'_>| page_lines(reader, tx, chosen);
             in_pages(reader, EntryKind::Page, read, |line: &PageLine| writer.write(line))?;
         }
         Kind::Images => {
@@ -74,7 +74,9 @@ pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn 
     Ok(writer.finish()?)
 }
 
-fn images(reader: &Reader) -> impl Fn(&DbTransaction<'_>, &Chosen<'_>) -> Result<Vec<ImageLine>, TransactionError> {
+fn images(
+    reader: &Reader,
+) -> impl Fn(&DbTransaction<'_>, &EntrySelection<'_>) -> Result<Vec<ImageLine>, TransactionError> {
     |tx, chosen| Ok(image_lines(reader, tx, chosen)?.into_iter().map(|described| described.line).collect())
 }
 
@@ -82,12 +84,12 @@ fn images(reader: &Reader) -> impl Fn(&DbTransaction<'_>, &Chosen<'_>) -> Result
 fn in_pages<L: Line>(
     reader: &Reader,
     kind: EntryKind,
-    read: impl Fn(&DbTransaction<'_>, &Chosen<'_>) -> Result<Vec<L>, TransactionError>,
+    read: impl Fn(&DbTransaction<'_>, &EntrySelection<'_>) -> Result<Vec<L>, TransactionError>,
     mut write: impl FnMut(&L) -> io::Result<()>,
 ) -> Result<(), ResultsError> {
     let mut after = String::new();
     loop {
-        let lines = reader.read(|tx| read(tx, &Chosen::Next { kind, after: &after, max: PAGE }))?;
+        let lines = reader.read(|tx| read(tx, &EntrySelection::Next { kind, after: &after, max: PAGE }))?;
         lines.iter().try_for_each(&mut write)?;
         match lines.last() {
             Some(last) if lines.len() == PAGE => last.url().clone_into(&mut after),

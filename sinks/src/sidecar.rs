@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::SinkError;
-use crate::chosen::{Chosen, THESE_MAX, numbers, these};
+use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
 use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::rows::TransactionError;
 use crate::ledger::{Reader, StateLedger, Status};
@@ -124,7 +124,7 @@ fn build(reader: &Reader, tx: &DbTransaction<'_>, pictures: &[i64]) -> Result<Bu
     let (mut pages, mut urls) = (grouped(tx, pictures, PAGES, max)?, grouped(tx, pictures, URLS, max)?);
     let mut headers = headers(tx, pictures, max)?;
     let mut built = Built { sidecars: Vec::with_capacity(mains.len()), replaced: Vec::new() };
-    for described in image_lines(reader, tx, &Chosen::These(&mains))? {
+    for described in image_lines(reader, tx, &EntrySelection::These(&mains))? {
         let (picture, id) = of_main[&described.entry];
         let line = described.line;
         if line.status == Status::Open {

@@ -21,12 +21,3 @@ impl Source for List {
         self.0.pop_front().map_or(Poll::End, Poll::Site)
     }
 }
-
-/// An input that has nothing, and never ends: it keeps a stream open.
-pub struct Open;
-
-impl Source for Open {
-    fn poll(&mut self, _now: Time) -> Poll {
-        Poll::Later
-    }
-}

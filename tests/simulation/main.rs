@@ -30,7 +30,7 @@ use faceflow::core::Time;
 use faceflow::core::executor::Executor;
 use faceflow::core::invariants::conserved;
 use faceflow::core::ledger::Ledger;
-use faceflow::core::plant::{BUGS, VARIABLE};
+use faceflow::core::planted_bugs::{BUGS, VARIABLE};
 use faceflow::core::testing::{EPOCH, simulate_from, simulate_workers};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};

@@ -63,7 +63,7 @@ struct Entry {
 }
 
 /// A cluster of two or more.
-struct Cluster {
+struct Group {
     members: Vec<u32>,
     /// The first in order that is not dead.
     best: u32,
@@ -79,7 +79,7 @@ pub struct NearDuplicates {
     /// Pictures by the first 64 bits of their ids; those whose bits were taken already, by the whole id.
     places: HashMap<u64, u32>,
     namesakes: HashMap<ContentId, u32>,
-    clusters: Vec<Cluster>,
+    clusters: Vec<Group>,
     /// Rulings of earlier runs whose representative had not been learned yet.
     unresolved: Vec<(u32, ContentId)>,
 }
@@ -216,7 +216,7 @@ impl NearDuplicates {
             _ if one == other => {}
             (NONE, NONE) => {
                 let cluster = self.clusters.len() as u32;
-                self.clusters.push(Cluster { members: Vec::new(), best: NONE, representative: NONE, ruled: 0 });
+                self.clusters.push(Group { members: Vec::new(), best: NONE, representative: NONE, ruled: 0 });
                 self.join(cluster, &[one, other]);
             }
             (NONE, cluster) => self.join(cluster, &[one]),
@@ -291,7 +291,7 @@ impl NearDuplicates {
 
     /// Rules every member to the representative that has not been yet.
     fn rule(&mut self, cluster: u32, representative: u32) -> Vec<Verdict> {
-        let Cluster { members, representative: former, ruled, .. } = &mut self.clusters[cluster as usize];
+        let Group { members, representative: former, ruled, .. } = &mut self.clusters[cluster as usize];
         let from = if *former == representative { *ruled as usize } else { 0 };
         (*former, *ruled) = (representative, members.len() as u32);
         let members = std::mem::take(members);

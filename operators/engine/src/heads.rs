@@ -6,7 +6,7 @@
 use faceflow_core::detector::{Face, Shape};
 use faceflow_core::{Class, Fault};
 
-use crate::graph::Port;
+use crate::onnx_model::Port;
 use crate::postprocess::Nms;
 use crate::preprocess::{Norm, Plan};
 

@@ -9,10 +9,10 @@
 mod choose_runtime;
 mod fallback;
 mod further_passes;
-mod graph;
 mod heads;
 mod library;
 mod onnx;
+mod onnx_model;
 mod ort;
 mod pool;
 mod postprocess;

@@ -9,8 +9,8 @@ use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Pict
 use faceflow_core::{Fault, Future};
 
 use crate::choose_runtime::choose_runtime;
-use crate::graph::{Graph, Port};
 use crate::heads::{Head, Output};
+use crate::onnx_model::{OnnxModel, Port};
 use crate::pool::Pool;
 use crate::postprocess::{Nms, finish};
 use crate::preprocess::{Canvas, Plan, STEP, Sizing, check};
@@ -43,7 +43,7 @@ impl Onnx {
     pub fn open(path: &Path, settings: &DetectSettings) -> Result<Self, EngineError> {
         let unusable = |reason: String| EngineError::Model { path: path.to_owned(), reason };
         let bytes = fs::read(path).map_err(|source| EngineError::ModelFile { path: path.to_owned(), source })?;
-        let graph = Graph::read(&bytes).map_err(unusable)?;
+        let graph = OnnxModel::read(&bytes).map_err(unusable)?;
         let head = Head::recognise(&graph.outputs).map_err(unusable)?;
         let sizing = sizing(&graph.input, &head, settings).map_err(unusable)?;
         let runtime = choose_runtime(graph.model, settings)?;

@@ -16,9 +16,9 @@ use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStrea
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::body_budget::{BodyMemory, Held, SHARE_BYTES};
 use super::faults;
 use super::faults::WrappedFault;
-use super::memory::{BodyMemory, Held, SHARE_BYTES};
 use super::settings::SizeLimit;
 
 /// The `Accept-Encoding` of every request: the content codings that [`read`] removes.

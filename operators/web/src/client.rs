@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::body::{self, Deadline, Limit};
+use super::body_budget::{BodyMemory, Held};
 use super::guard::{CheckedNames, Guard};
 use super::host_limiter::{HostLimiter, RequestPermit};
-use super::memory::{BodyMemory, Held};
 use super::robots::Robots;
 use super::settings::{FetchSettings, SizeLimit};
 use super::{OptOuts, Origin, Response, Want, Web, faults};

@@ -16,7 +16,7 @@ use faceflow_core::{Class, Fault, Future, Reloadable};
 use rustix::fs::OFlags;
 use url::Url;
 
-use super::memory::BodyMemory;
+use super::body_budget::BodyMemory;
 use super::settings::SizeLimit;
 use super::{Client, FetchSettings, Response, Want, Web, faults};
 

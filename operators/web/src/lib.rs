@@ -15,8 +15,8 @@ pub mod settings;
 
 mod addresses;
 mod body;
+mod body_budget;
 mod faults;
-mod memory;
 mod rules;
 
 #[cfg(test)]

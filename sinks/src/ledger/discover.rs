@@ -1,7 +1,7 @@
 //! Discovery: start pages, and what a page that was read leads to.
 //!
 //! Pages of a site are in an order, in which they were admitted. What a page leads to is taken up when every earlier page has been
-//! tried; one that was read before that waits in a table of its own (`reorder.rs`). So budgets cut what a sequential breadth-first
+//! tried; one that was read before that waits in a table of its own (`reorder_buffer.rs`). So budgets cut what a sequential breadth-first
 //! search would cut. A page that failed gives up its place: nobody waits for a retry.
 
 use std::borrow::Cow;

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::{LedgerError, QueueUpdate};
-use faceflow_core::plant;
+use faceflow_core::planted_bugs;
 use tokio::sync::oneshot;
 
 use super::database::{Connection, DbTransaction};
@@ -23,7 +23,7 @@ use super::error::TransactionError;
 use super::location::{Backend, ExclusiveAccess};
 use super::record::Record;
 use super::redrive::{Progress, Selection};
-use super::reorder::{self, weight};
+use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
 use super::transaction::{Context, LedgerTransaction};
 use super::value::values;
@@ -108,7 +108,7 @@ impl Writer {
             if let ExclusiveAccess::Lease(lease) = &access {
                 lease.serve(tx, id)?;
             }
-            Ok((id, Tallies::load(tx, id)?, reorder::unfinished(tx, id)?))
+            Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?))
         });
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
         let (backend, numbers) = (backend.clone(), Numbers::default());
@@ -166,7 +166,7 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        plant::leak(group.iter_mut().filter_map(Task::fact));
+        planted_bugs::leak(group.iter_mut().filter_map(Task::fact));
         let outcomes = self.write_group(&group).unwrap_or_else(|error| {
             let error = error.at(&self.backend.storage());
             tracing::error!("{error}; {} facts were not written", group.len());

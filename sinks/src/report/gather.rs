@@ -8,7 +8,7 @@ use faceflow_core::tally::Tally;
 use super::follow::{Counts, ENTRIES, FAILED_ENTRIES, FAILED_PICTURES, PICTURES, UNKNOWN};
 use super::settings::ReportSettings;
 use super::sums::{BLOCK, Candidate, Failure, Table};
-use crate::chosen::{Chosen, THESE_MAX, numbers, these};
+use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
 use crate::explain::as_text;
 use crate::ledger::Reader;
 use crate::ledger::database::{DbTransaction, values};
@@ -70,7 +70,7 @@ fn cards(
 ) -> Result<Vec<Card>, TransactionError> {
     let mains: Vec<i64> = candidates.iter().map(|candidate| candidate.main).collect();
     let pictures: Vec<i64> = candidates.iter().map(|candidate| candidate.picture).collect();
-    let lines = image_lines(reader, tx, &Chosen::These(&mains))?;
+    let lines = image_lines(reader, tx, &EntrySelection::These(&mains))?;
     let mut lines: HashMap<i64, ImageLine> =
         lines.into_iter().map(|described| (described.entry, described.line)).collect();
     let totals = totals(tx, &pictures)?;

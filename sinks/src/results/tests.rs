@@ -190,7 +190,7 @@ fn a_page_is_read_in_the_order_of_its_index() {
         rig.home.sql("ANALYZE entries");
     }
     let plan = rig.reader().read(|tx| {
-        let chosen = Chosen::Next { kind: EntryKind::Image, after: "http://a.example/p", max: 100 };
+        let chosen = EntrySelection::Next { kind: EntryKind::Image, after: "http://a.example/p", max: 100 };
         let (from, values) = (chosen.from(tx), chosen.values(rig.reader().tenant_id()));
         let lines = match tx {
             DbTransaction::Sqlite(_) => {

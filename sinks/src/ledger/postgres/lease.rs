@@ -1,6 +1,6 @@
 //! Leases: which run has which open work, so that any number of runs share one state and no two do the same.
 //!
-//! A run lives while it is connected and renews its lease (`heartbeat.rs`); the clock is the server's. Work of a run that ended, that
+//! A run lives while it is connected and renews its lease (`lease_renewal.rs`); the clock is the server's. Work of a run that ended, that
 //! was killed, or whose lease has run out, is claimed by the next run of its tenant that starts, which first declares that run over
 //! and then becomes its successor: its row says so, however much work it is. One that was declared over, or could not renew its
 //! lease, writes nothing any more: it promises that what it would still say cannot contradict whoever took over.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use faceflow_core::kill_point::kill_point;
 
-use super::heartbeat::Heartbeat;
+use super::lease_renewal::LeaseRenewal;
 use super::living::LIVING;
 use super::schema::keep_format;
 use super::server::Server;
@@ -40,7 +40,7 @@ pub(in crate::ledger) struct Lease {
     over: Cell<bool>,
     /// How many of the runs whose successor it is had something when that was looked at last.
     remained: Cell<i64>,
-    _heartbeat: Heartbeat,
+    _heartbeat: LeaseRenewal,
 }
 
 impl Lease {
@@ -59,7 +59,7 @@ impl Lease {
         });
         let (id, backend) = begun.map_err(|error| server.refused(error.to_string()))?;
         let lease = Duration::from_millis(server.settings.lease_ms);
-        let heartbeat = Heartbeat::start(server, id, lease).map_err(|error| server.refused(error.to_string()))?;
+        let heartbeat = LeaseRenewal::start(server, id, lease).map_err(|error| server.refused(error.to_string()))?;
         let own = joined.is_none();
         let (over, remained) = (Cell::new(false), Cell::new(0));
         let begun = Self { id, own, lease, backend, over, remained, _heartbeat: heartbeat };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use faceflow_core::Time;
 use faceflow_core::executor::Executor;
-use faceflow_core::peers::{Heartbeat, Peers};
+use faceflow_core::peer_liveness::{Heartbeat, Peers};
 use faceflow_core::timer::Timer;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Inspect;
@@ -32,11 +32,11 @@ pub fn exchange_heartbeats(
             if now >= due {
                 capability.downgrade(&now.max(*capability.time()));
                 output.session(capability).give(heartbeat());
-                own.beat(now);
+                own.note_own_heartbeat(now);
                 due = now + every;
             }
             timer.wake_at(due);
         }
     });
-    beats.container::<Vec<Heartbeat>>().broadcast().inspect(move |beat| noted.hear(beat, clock.now()));
+    beats.container::<Vec<Heartbeat>>().broadcast().inspect(move |beat| noted.note_heartbeat(beat, clock.now()));
 }

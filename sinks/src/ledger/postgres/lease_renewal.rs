@@ -10,12 +10,12 @@ use super::server::Server;
 use crate::ledger::error::TransactionError;
 
 /// The thread. Dropping it ends it.
-pub(super) struct Heartbeat {
+pub(super) struct LeaseRenewal {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Heartbeat {
+impl LeaseRenewal {
     /// Renews the lease of run `id` from now on, over a connection of its own.
     pub fn start(server: &Server, id: i64, lease: Duration) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
@@ -26,7 +26,7 @@ impl Heartbeat {
     }
 }
 
-impl Drop for Heartbeat {
+impl Drop for LeaseRenewal {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 /// A model as far as the engine needs to know it.
-pub(crate) struct Graph {
+pub(crate) struct OnnxModel {
     /// The one input that is not a weight.
     pub input: Port,
     /// The outputs, in the graph's order.
@@ -25,7 +25,7 @@ pub(crate) struct Port {
     pub dims: Vec<Option<u64>>,
 }
 
-impl Graph {
+impl OnnxModel {
     /// Reads a model file's bytes. The error says what is wrong with them.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let file = fields(bytes).ok_or("it is not an ONNX file")?;
@@ -161,30 +161,30 @@ mod tests {
 
     #[test]
     fn weights_leave_the_inputs_and_nothing_else_changes() {
-        let graph = Graph::read(ULTRAFACE).expect("a model");
+        let graph = OnnxModel::read(ULTRAFACE).expect("a model");
         assert_eq!(graph.input.name, "input");
         assert_eq!(graph.input.dims, [Some(1), Some(3), Some(48), Some(64)]);
         let names: Vec<_> = graph.outputs.iter().map(|output| output.name.as_str()).collect();
         assert_eq!(names, ["scores", "boxes"]);
         assert!(graph.model.len() < ULTRAFACE.len(), "this export lists its weights as inputs");
-        let again = Graph::read(&graph.model).expect("still a model");
+        let again = OnnxModel::read(&graph.model).expect("still a model");
         assert_eq!((again.input, again.outputs), (graph.input, graph.outputs));
         assert_eq!(again.model, graph.model, "nothing is left to drop");
     }
 
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic() {
-        assert!(Graph::read(b"GIF89a").is_err());
-        assert!(Graph::read(b"").is_err());
+        assert!(OnnxModel::read(b"GIF89a").is_err());
+        assert!(OnnxModel::read(b"").is_err());
         // The last field is the operator set, which does not matter here.
         for length in 0..ULTRAFACE.len() - 16 {
-            assert!(Graph::read(&ULTRAFACE[..length]).is_err(), "cut at {length}");
+            assert!(OnnxModel::read(&ULTRAFACE[..length]).is_err(), "cut at {length}");
         }
         for at in 0..ULTRAFACE.len() {
             let mut bytes = ULTRAFACE.to_vec();
             bytes[at] ^= 0xff;
             // Whether it still reads depends on the byte; it must only come back.
-            let _ = Graph::read(&bytes);
+            let _ = OnnxModel::read(&bytes);
         }
     }
 }

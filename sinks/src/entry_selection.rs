@@ -18,14 +18,14 @@ const NEXT: Sql = Sql {
 };
 
 /// Entries of one tenant.
-pub enum Chosen<'a> {
+pub enum EntrySelection<'a> {
     /// Those of a kind that come next after a URL, so many at most.
     Next { kind: EntryKind, after: &'a str, max: usize },
     /// Those with these numbers, [`THESE_MAX`] at most; whoever names them knows that they are the tenant's.
     These(&'a [i64]),
 }
 
-impl Chosen<'_> {
+impl EntrySelection<'_> {
     /// What to select from, as `e`.
     pub fn from(&self, tx: &DbTransaction<'_>) -> String {
         match self {
