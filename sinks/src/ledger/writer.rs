@@ -316,6 +316,8 @@ impl LedgerTransaction<'_, '_> {
                 if !pictures.is_empty() {
                     self.take_in(Record::Due { pictures })?;
                 }
+                // A run that was killed may have left pages whose turn has come; they are taken up after this transaction.
+                self.unfinished.extend(reorder_buffer::unfinished(self.tx, self.context.tenant)?);
                 Ok(Outcome::Noted)
             }
             (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| Outcome::Noted),
