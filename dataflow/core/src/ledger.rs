@@ -63,9 +63,9 @@ pub struct QueueUpdate {
 pub struct DispatchRequest {
     /// The queue.
     pub queue: QueueId,
-    /// Work to give out, at most.
+    /// Work to dispatch, at most.
     pub max: usize,
-    /// What was given out before and has not come to an end: it is not given out again.
+    /// What is in flight: it is not dispatched again.
     pub held: Vec<Key>,
     /// Whether settled pages are looked at again, and what ended badly is tried nevertheless.
     pub again: bool,

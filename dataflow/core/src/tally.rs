@@ -29,7 +29,7 @@ impl std::fmt::Display for Tally {
     }
 }
 
-/// A law of the books that does not hold, and where.
+/// An invariant of the ledger that does not hold, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// What should be true.

@@ -1,4 +1,4 @@
-//! What the dispatcher asks: the work of a queue that is due, in the order in which it is given out.
+//! What the dispatcher asks: the work of a queue that is due, in the order in which it is dispatched.
 
 use faceflow_core::Time;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, LedgerError};

@@ -105,7 +105,7 @@ impl Reader {
                 Some(said) if said != "ok" => Err(TransactionError::Damaged(said)),
                 _ => Ok(()),
             },
-            // A server checks its own files. What we can see is whether the books can be read.
+            // A server checks its own files. What we can see is whether its tables can be read.
             DbTransaction::Postgres(_) => Tallies::load(tx, self.tenant_id()).map(drop),
         })
     }

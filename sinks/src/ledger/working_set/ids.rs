@@ -1,4 +1,4 @@
-//! Numbers of new rows, given out in memory.
+//! Numbers of new rows, assigned in memory.
 //!
 //! A file has one writer, which goes on after the highest number. On a server each writer takes whole blocks of numbers from a
 //! sequence. Numbers of facts that were refused are given out again; numbers of a group that failed are never used.
