@@ -101,7 +101,7 @@ pub fn describe(body: &[u8], settings: &ImageSettings) -> Result<(Content, Pictu
         format: decoded.format.to_owned(),
         width: picture.width,
         height: picture.height,
-        phash: faceflow_pixels::phash(&picture),
+        hashes: faceflow_pixels::phash(&picture).into(),
     };
     Ok((content, picture))
 }

@@ -19,7 +19,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use faceflow_duplicates::near::{NearDuplicates, Outcome, Verdict};
+use faceflow_duplicates::near::{NearDuplicates, Outcome, Verdict, compared};
 use faceflow_duplicates::settings::DedupeSettings;
 
 /// What happens to pictures.
@@ -80,7 +80,8 @@ impl<'s> DedupeNear<'s> for Flow<'s, DedupeEvent> {
                             output.session(&time).give_iterator(table.hear(events).into_iter());
                             continue;
                         };
-                        let until = now + if frame.content.phash.distinctive { settings.settle_ms } else { 0 };
+                        let wait = if compared(&frame.content).is_some() { settings.settle_ms } else { 0 };
+                        let until = now + wait;
                         let rest = time.retain(output.output_index());
                         window.entry(until).or_default().push((rest, frame.content.id));
                         // A picture in the window is under way: a drain waits for it.

@@ -34,7 +34,7 @@ pub struct Picture {
     pub format: String,
     pub width: u32,
     pub height: u32,
-    pub phash: String,
+    pub phash: Option<String>,
     pub key: String,
 }
 

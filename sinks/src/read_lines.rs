@@ -2,12 +2,12 @@
 
 use faceflow_core::detector::{Detection, Face};
 use faceflow_core::object_key::{crop_key, face_id, image_key};
-use faceflow_core::record::{Content, ContentId};
+use faceflow_core::record::{Content, ContentId, HashKind};
 use faceflow_core::transition::State;
 
 use crate::entry_selection::EntrySelection;
 use crate::ledger::database::{DbTransaction, Row};
-use crate::ledger::rows::{CONTENT, StateText, TransactionError, content_at};
+use crate::ledger::rows::{StateText, TransactionError, content_at, content_columns};
 use crate::ledger::{Reader, Status};
 use crate::lines::{Detector, FaceFields, ImageLine, PageLine, Picture};
 
@@ -22,11 +22,12 @@ pub struct Described {
 
 /// The columns of an image, in the order that [`described`] reads them: the entry; the smallest URL that shows it, with its site;
 /// what an alternate stands behind; the picture of either; who stands for that, and its answer. Only the entry is certain.
-fn image_columns(from: &str) -> String {
+fn image_columns(tx: &DbTransaction<'_>, from: &str) -> String {
+    let content = content_columns(tx);
     format!(
         "SELECT e.id, e.url, e.final_url, e.state, e.attempts, e.due_ms, e.reason, g.url, coalesce(t.url, s.url),
             f.id, f.state, p.id, p.main, p.state, p.attempts, p.due_ms, p.reason, p.distance, r.id = p.id, r.content, d.body,
-            {CONTENT}
+            {content}
         FROM {from}
         LEFT JOIN sites s ON s.id = e.site
         LEFT JOIN entries g ON g.id = (SELECT i.page FROM sightings i JOIN entries q ON q.id = i.page
@@ -45,7 +46,7 @@ pub fn image_lines(
     tx: &DbTransaction<'_>,
     chosen: &EntrySelection<'_>,
 ) -> Result<Vec<Described>, TransactionError> {
-    let sql = image_columns(&chosen.from(tx));
+    let sql = image_columns(tx, &chosen.from(tx));
     let mut lines = tx.list(&sql, &chosen.values(reader.tenant_id()), |row| described(reader.tenant(), row))?;
     lines.sort_unstable_by(|one, other| one.line.url.cmp(&other.line.url));
     Ok(lines)
@@ -190,7 +191,7 @@ fn fill_picture(line: &mut ImageLine, picture: &PictureFields, id: i64) -> Resul
         format: content.format.clone(),
         width: content.width,
         height: content.height,
-        phash: content.phash.to_string(),
+        phash: content.hashes.newest(HashKind::Dct64).map(|hash| hash.bits.to_string()),
         key: image_key(&line.tenant, content),
     });
     let detection = picture.detection()?;

@@ -2,6 +2,7 @@
 
 mod detected;
 mod discovery;
+mod hash;
 mod image;
 pub mod key;
 mod page;
@@ -12,10 +13,11 @@ mod work;
 
 pub use detected::DetectedFrame;
 pub use discovery::{Bounds, Discovery};
+pub use hash::{HashBits, HashKind, Hashes, PerceptualHash};
 pub use image::{Image, StoredImage};
 pub use key::{ContentId, Key, number};
 pub use page::{Page, PageKind, PageVersion, Visit};
-pub use picture::{Content, DuplicateAssignment, Frame, Phash};
+pub use picture::{Content, DuplicateAssignment, Frame};
 pub use queue::{DETECTION_QUEUE, QueueId, queue_of};
 pub use tenant::{TenantId, TenantIdError};
 pub use work::{Disposition, Work};

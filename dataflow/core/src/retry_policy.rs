@@ -272,9 +272,9 @@ mod tests {
 
     /// A picture whose detection failed so often.
     fn frame(attempts: u32, has_degraded: bool) -> Work {
-        let phash = crate::record::Phash { bits: 0, distinctive: false };
+        let hashes = crate::record::PerceptualHash::dct64(0, false).into();
         let id = crate::record::ContentId::of(b"picture");
-        let content = crate::record::Content { id, bytes: 7, format: "png".to_owned(), width: 1, height: 1, phash };
+        let content = crate::record::Content { id, bytes: 7, format: "png".to_owned(), width: 1, height: 1, hashes };
         Work::Frame(Frame {
             content,
             owner: 0,

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::HashMap;
 
 use faceflow_core::ledger::KnownPicture;
-use faceflow_core::record::{Content, ContentId, DuplicateAssignment, Phash};
+use faceflow_core::record::{Content, ContentId, DuplicateAssignment, HashKind};
 use faceflow_core::transition::State;
 
 use crate::index::HammingIndex;
@@ -70,6 +70,13 @@ struct Group {
     /// Whom the members before `ruled` were last ruled to.
     representative: u32,
     ruled: u32,
+}
+
+/// The bits by which a picture is compared with others; `None` if it resembles none, because its hash says nothing or is of a kind
+/// or version that is not made today.
+pub fn compared(content: &Content) -> Option<u64> {
+    let hash = content.hashes.current(HashKind::Dct64)?;
+    hash.bits.as_u64().filter(|_| hash.distinctive)
 }
 
 /// All pictures of a tenant, clustered.
@@ -189,23 +196,23 @@ impl NearDuplicates {
         let pixels = u64::from(content.width) * u64::from(content.height);
         self.entries.push(Entry {
             id: content.id,
-            hash: content.phash.bits,
+            hash: compared(content).unwrap_or_default(),
             pixels: u32::try_from(pixels).unwrap_or(u32::MAX),
             cluster: NONE,
             ruled: NONE,
             stand,
         });
-        if content.phash.distinctive {
-            self.find_relatives(at, content.phash);
+        if let Some(hash) = compared(content) {
+            self.find_relatives(at, hash);
         }
         Some(at)
     }
 
-    fn find_relatives(&mut self, at: u32, phash: Phash) {
-        let twin = self.index.insert(at, phash.bits);
+    fn find_relatives(&mut self, at: u32, hash: u64) {
+        let twin = self.index.insert(at, hash);
         let mut relatives = Vec::from_iter(twin);
         if twin.is_none() {
-            self.index.each_within(phash.bits, |other, _| relatives.push(other));
+            self.index.each_within(hash, |other, _| relatives.push(other));
         }
         relatives.into_iter().for_each(|other| self.unite(at, other));
     }

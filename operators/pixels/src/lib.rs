@@ -20,5 +20,5 @@ mod tests;
 
 pub use crop::{DeliverSettings, crop, thumbnail};
 pub use decode::{Decoded, Header, ImageSettings, decode, peek};
-pub use phash::{PHASH_VERSION, phash};
+pub use phash::phash;
 pub use quality::quality;

@@ -3,19 +3,18 @@
 //! The picture is averaged down to a 16 by 16 grid of luma; `image_hasher` takes its DCT and compares the 8 by 8 lowest
 //! coefficients with their median ("pHash", C. Zauner, *Implementation and Benchmarking of Perceptual Image Hash
 //! Functions*, 2010). It promises one path for all pictures: the same pixels give the same hash everywhere, for ever;
-//! another path gets another [`PHASH_VERSION`].
+//! another path gets another [`HashKind::version`].
 
 use std::sync::LazyLock;
 
 use faceflow_core::detector::Picture;
-use faceflow_core::record::Phash;
+#[cfg(doc)]
+use faceflow_core::record::HashKind;
+use faceflow_core::record::PerceptualHash;
 use image::GrayImage;
 use image_hasher::{BitOrder, FilterType, HashAlg, Hasher, HasherConfig};
 
 use super::luma::luma_grid;
-
-/// Changes whenever the same picture would get another hash; hashes of different versions must not be compared.
-pub const PHASH_VERSION: u32 = 1;
 
 /// Side of the luma grid. Twice the side of the hash: what the hasher's DCT works on, so it resizes nothing itself.
 const GRID: usize = 16;
@@ -37,17 +36,16 @@ static HASHER: LazyLock<Hasher<[u8; 8]>> = LazyLock::new(|| {
         .to_hasher()
 });
 
-/// The perceptual hash of a picture.
+/// The perceptual hash of a picture, of the kind [`HashKind::Dct64`].
 ///
 /// It is `distinctive` unless the picture is flat, two-toned or so regular that its bits are decided by noise: such
 /// pictures collide with strangers at distance 0, so they must never match.
-pub fn phash(picture: &Picture) -> Phash {
+pub fn phash(picture: &Picture) -> PerceptualHash {
     let grid = luma_grid(picture, GRID, GRID);
-    let trembling = Phash { bits: hash(tremble(&grid)), distinctive: false };
+    let trembling = hash(tremble(&grid));
     let two_toned = commonest_tones(&grid) > TWO_TONE_CELLS_MAX;
-    let mut phash = Phash { bits: hash(grid), distinctive: false };
-    phash.distinctive = !two_toned && phash.distance(trembling) <= TREMBLE_BITS_MAX;
-    phash
+    let bits = hash(grid);
+    PerceptualHash::dct64(bits, !two_toned && (bits ^ trembling).count_ones() <= TREMBLE_BITS_MAX)
 }
 
 fn hash(grid: Vec<u8>) -> u64 {

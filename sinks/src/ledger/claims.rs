@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::alternates::first_page;
 use super::database::{DbTransaction, Row, values};
 use super::reader::Reader;
-use super::rows::{CONTENT, TransactionError, content_at, parse_url, split_keys};
+use super::rows::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::sql::Sql;
 
 impl Reader {
@@ -26,7 +26,7 @@ impl Reader {
             let claim = |ask: &DispatchRequest| {
                 let mut claim = Claim { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
                 if ask.queue == DETECTION_QUEUE {
-                    claim.from(&Queue::frames(ours), &["due_ms"])?;
+                    claim.from(&Queue::frames(tx, ours), &["due_ms"])?;
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
                 }
@@ -122,20 +122,22 @@ impl Queue {
         }
     }
 
-    fn frames(ours: Option<i64>) -> Self {
+    fn frames(tx: &DbTransaction<'_>, ours: Option<i64>) -> Self {
         let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", having("e", ours));
-        Self::pictures("due_ms", Sql::hinted("FROM pictures e INDEXED BY pictures_waiting", "FROM pictures e"), &which)
+        let from = Sql::hinted("FROM pictures e INDEXED BY pictures_waiting", "FROM pictures e");
+        Self::pictures(tx, "due_ms", from, &which)
     }
 
     /// Dead pictures that are tried nevertheless, unless another stands for them by now or all their sites were removed.
-    fn revived_frames() -> Self {
+    fn revived_frames(tx: &DbTransaction<'_>) -> Self {
         let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)
             AND EXISTS (SELECT 1 FROM entries i JOIN sites s ON s.id = i.site WHERE i.picture = e.id AND NOT s.removed)";
-        Self::pictures("revive_ms", Sql::hinted("FROM pictures e INDEXED BY pictures_revive", "FROM pictures e"), which)
+        let from = Sql::hinted("FROM pictures e INDEXED BY pictures_revive", "FROM pictures e");
+        Self::pictures(tx, "revive_ms", from, which)
     }
 
-    fn pictures(due: &str, from: Sql, which: &str) -> Self {
-        let content = CONTENT.replace("p.", "e.");
+    fn pictures(tx: &DbTransaction<'_>, due: &str, from: Sql, which: &str) -> Self {
+        let content = content_columns(tx).replace("p.", "e.");
         let answered = "(SELECT d.body FROM detections d WHERE d.picture = e.id)";
         Self {
             from,
@@ -181,7 +183,7 @@ impl Claim<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), TransactionError> {
         if self.ask.queue == DETECTION_QUEUE {
-            return self.from(&Queue::revived_frames(), &["revive_ms"]);
+            return self.from(&Queue::revived_frames(self.tx), &["revive_ms"]);
         }
         self.from(&Queue::again(), &["again_ms"])?;
         self.from(&Queue::revived(), &["revive_ms"])
@@ -250,14 +252,14 @@ fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let owner = content.id.route() as usize;
-    let scale = row.get::<Option<i64>>(10)?.map(|ppm| (ppm as f64 / 1e6) as f32);
-    let (has_degraded, generation) = next_generation(row.get(9)?)?;
+    let scale = row.get::<Option<i64>>(9)?.map(|ppm| (ppm as f64 / 1e6) as f32);
+    let (has_degraded, generation) = next_generation(row.get(8)?)?;
     Ok(Frame {
         content,
         owner,
         pixels: None,
         attempts: row.get(0)?,
-        uncounted: row.get(11)?,
+        uncounted: row.get(10)?,
         has_degraded,
         generation,
         scale,

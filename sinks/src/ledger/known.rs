@@ -11,7 +11,7 @@ use super::claims::{having, next_generation};
 use super::database::values;
 use super::postgres::lease::{lives, who_looks_again};
 use super::reader::Reader;
-use super::rows::{CONTENT, StateText, TransactionError, content_at, parse_url};
+use super::rows::{StateText, TransactionError, content_at, content_columns, parse_url};
 use super::sql::Sql;
 
 /// All are read, in the order of the table.
@@ -39,21 +39,21 @@ impl Reader {
     ) -> Result<(), LedgerError> {
         let ours = having("p", ours);
         self.read(|tx| {
-            let from = PICTURES.of(tx);
+            let (from, content) = (PICTURES.of(tx), content_columns(tx));
             let sql = format!(
-                "SELECT {CONTENT}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
+                "SELECT {content}, p.state, p.state = 'open' AND p.due_ms IS NOT NULL,
                 CASE p.representative WHEN p.id THEN p.content ELSE r.content END,
                 CASE WHEN p.state = 'open' THEN (SELECT d.body FROM detections d WHERE d.picture = p.id) END
             FROM {from} LEFT JOIN pictures r ON r.id = p.representative AND r.id <> p.id
             WHERE p.tenant = ?1 AND (p.state <> 'open' OR {ours}) ORDER BY p.id"
             );
             tx.each(&sql, values![self.tenant_id()], |row| {
-                let (answered, generation) = next_generation(row.get(10)?)?;
+                let (answered, generation) = next_generation(row.get(9)?)?;
                 each(KnownPicture {
                     content: content_at(row, 0)?,
-                    state: row.get::<StateText>(7)?.0,
-                    retrying: row.get(8)?,
-                    representative: row.get(9)?,
+                    state: row.get::<StateText>(6)?.0,
+                    retrying: row.get(7)?,
+                    representative: row.get(8)?,
                     has_degraded: answered,
                     generation,
                 });

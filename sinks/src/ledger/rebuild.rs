@@ -26,7 +26,7 @@ struct Compared {
 const OF_SITE: &str = "site IN (SELECT id FROM sites WHERE tenant = ?1)";
 const OF_IMAGE: &str = "image IN (SELECT id FROM entries WHERE tenant = ?1)";
 
-const COMPARED: [Compared; 10] = [
+const COMPARED: [Compared; 11] = [
     Compared {
         table: "sites",
         columns: "id, url, pages, images, turns, removed, list",
@@ -42,7 +42,7 @@ const COMPARED: [Compared; 10] = [
     },
     Compared {
         table: "pictures",
-        columns: "id, content, state, bytes, format, width, height, phash, distinctive, attempts, spared, due_ms, reason, detail, \
+        columns: "id, content, state, bytes, format, width, height, attempts, spared, due_ms, reason, detail, \
             representative, distance, main, urls, behind, revive_ms, scale_ppm",
         which: "tenant = ?1",
         order: "id",
@@ -52,6 +52,12 @@ const COMPARED: [Compared; 10] = [
         columns: "picture, faces, body",
         which: "picture IN (SELECT id FROM pictures WHERE tenant = ?1)",
         order: "picture",
+    },
+    Compared {
+        table: "hashes",
+        columns: "picture, kind, version, bits, distinctive",
+        which: "picture IN (SELECT id FROM pictures WHERE tenant = ?1)",
+        order: "picture, kind, version",
     },
     Compared { table: "offers", columns: "image, alternate, rank", which: OF_IMAGE, order: "image, alternate" },
     Compared { table: "sightings", columns: "image, page", which: OF_IMAGE, order: "image, page" },

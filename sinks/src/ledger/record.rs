@@ -134,7 +134,13 @@ pub(super) struct Header {
     pub entries: Runs,
     pub pictures: Runs,
     pub sites: Runs,
+    /// How records are written: 0 where it is not said.
+    #[serde(default)]
+    pub version: u32,
 }
+
+/// How records are written today. Before 1, a content had one perceptual hash and no list of them.
+pub(super) const VERSION: u32 = 1;
 
 /// The records of a commit as they are gathered: JSON, one to a line.
 #[derive(Default)]
@@ -168,11 +174,53 @@ impl Records {
 pub(super) fn unpack(body: &[u8]) -> Result<(Header, Vec<Record<'static>>), TransactionError> {
     let all = zstd::stream::decode_all(body).map_err(|error| unreadable(&error))?;
     let mut lines = all.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let header = serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| unreadable(&error))?;
-    let records = lines.map(|line| serde_json::from_slice(line).map_err(|error| unreadable(&error)));
-    Ok((header, records.collect::<Result<_, _>>()?))
+    let header: Header =
+        serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| unreadable(&error))?;
+    let record = |line| match header.version {
+        0 => serde_json::from_slice(line).and_then(|line| serde_json::from_value(with_hashes(line))),
+        _ => serde_json::from_slice(line),
+    };
+    let records = lines.map(|line| record(line).map_err(|error| unreadable(&error)));
+    let records = records.collect::<Result<_, _>>()?;
+    Ok((header, records))
+}
+
+/// A record of version 0 as it is written today.
+fn with_hashes(mut record: serde_json::Value) -> serde_json::Value {
+    let content = record.get_mut("Stored").and_then(|stored| stored.get_mut("content"));
+    if let Some(content) = content.and_then(serde_json::Value::as_object_mut)
+        && let Some(hash) = content.remove("phash")
+    {
+        let bits = hash["bits"].as_u64().unwrap_or_default();
+        let distinctive = hash["distinctive"].as_bool().unwrap_or_default();
+        let hash = serde_json::json!({"kind": "dct64", "version": 1, "bits": format!("{bits:016x}"), "distinctive": distinctive});
+        content.insert("hashes".to_owned(), serde_json::json!([hash]));
+    }
+    record
 }
 
 fn unreadable(error: &dyn std::error::Error) -> TransactionError {
     TransactionError::Damaged(format!("a record of the log: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use faceflow_core::record::{Hashes, PerceptualHash};
+
+    use super::*;
+
+    #[test]
+    fn records_of_version_0_have_one_hash() {
+        let header = r#"{"resumed_max":5,"entries":[],"pictures":[],"sites":[]}"#;
+        let id: Vec<String> = vec!["7".to_owned(); 32];
+        let stored = format!(
+            r#"{{"Stored":{{"url":"http://a/","attempts":0,"final_url":"http://a/","headers":[],"content":{{"id":[{}],"bytes":1,
+            "format":"png","width":2,"height":3,"phash":{{"bits":18446744073709551615,"distinctive":true}}}}}}}}"#,
+            id.join(",")
+        );
+        let body = format!("{header}\n{}\n", stored.replace('\n', ""));
+        let (_, records) = unpack(&zstd::bulk::compress(body.as_bytes(), LEVEL).expect("packs")).expect("is read");
+        let Some(Record::Stored { content, .. }) = records.first() else { panic!("{records:?}") };
+        assert_eq!(content.hashes, Hashes::from(PerceptualHash::dct64(u64::MAX, true)));
+    }
 }

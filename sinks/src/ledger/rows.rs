@@ -1,10 +1,12 @@
 //! How keys, states and records are written in columns, and read back.
 
-use faceflow_core::record::{Content, Key, Phash};
+use faceflow_core::record::{Content, HashBits, HashKind, Hashes, Key, PerceptualHash};
 use faceflow_core::transition::State;
 use url::Url;
 
+use super::database::DbTransaction;
 pub(crate) use super::error::TransactionError;
+use super::sql::Sql;
 use super::value::{Cell, Column, Row, Value};
 
 /// A state as a word.
@@ -91,8 +93,18 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, TransactionError> {
     Url::parse(text).map_err(|error| TransactionError::Damaged(format!("{text:?} is not a URL: {error}")))
 }
 
+/// The hashes of the picture `p`, in one column.
+const HASHES: Sql = Sql {
+    sqlite: "(SELECT group_concat(h.kind || ' ' || h.version || ' ' || h.distinctive || ' ' || hex(h.bits))
+        FROM hashes h WHERE h.picture = p.id)",
+    postgres: "(SELECT string_agg(h.kind || ' ' || h.version || ' ' || CAST(h.distinctive AS INT) || ' ' || encode(h.bits, 'hex'), ',')
+        FROM hashes h WHERE h.picture = p.id)",
+};
+
 /// The columns of a picture's content, in the order that [`content_at`] reads them, for the table alias `p`.
-pub(crate) const CONTENT: &str = "p.content, p.bytes, p.format, p.width, p.height, p.phash, p.distinctive";
+pub(crate) fn content_columns(tx: &DbTransaction<'_>) -> String {
+    format!("p.content, p.bytes, p.format, p.width, p.height, {}", HASHES.of(tx))
+}
 
 /// The content whose columns begin at `first`.
 pub(crate) fn content_at(row: &Row<'_>, first: usize) -> Result<Content, TransactionError> {
@@ -102,13 +114,41 @@ pub(crate) fn content_at(row: &Row<'_>, first: usize) -> Result<Content, Transac
         format: row.get(first + 2)?,
         width: row.get(first + 3)?,
         height: row.get(first + 4)?,
-        phash: Phash { bits: row.get::<i64>(first + 5)? as u64, distinctive: row.get(first + 6)? },
+        hashes: hashes(&row.get::<Option<String>>(first + 5)?.unwrap_or_default())?,
     })
+}
+
+/// Hashes as [`HASHES`] lists them. Of a kind that a newer faceflow has made nothing is known here.
+fn hashes(text: &str) -> Result<Hashes, TransactionError> {
+    let hash = |text: &str| {
+        let mut words = text.split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        let kind = HashKind::of_name(word())?;
+        let (version, distinctive) = (word().parse().map_err(|_| "its version is no number"), word() == "1");
+        let bits = HashBits::try_from(word().to_owned());
+        let hash = version.and_then(|version| Ok(PerceptualHash { kind, version, bits: bits?, distinctive }));
+        Some(hash.map_err(|why| TransactionError::Damaged(format!("the hash {text:?} of a picture: {why}"))))
+    };
+    text.split(',').filter_map(hash).collect::<Result<Vec<_>, _>>().map(Hashes::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_are_read_back_and_those_of_unknown_kinds_left_out() {
+        let one = PerceptualHash::dct64(0xabc, true);
+        let old = PerceptualHash { version: 0, distinctive: false, ..one };
+        let text = "dct64 1 1 0000000000000ABC,of-tomorrow 1 1 00,dct64 0 0 0000000000000abc";
+        let read = |text| hashes(text).map_err(|error| error.to_string());
+        assert_eq!(read(text), Ok(vec![one, old].into()));
+        assert_eq!(read(""), Ok(vec![].into()));
+        for damaged in ["dct64 one 1 00", "dct64 1 1", "dct64 1 1 xy"] {
+            let refused = read(damaged).expect_err("is damaged");
+            assert!(refused.contains(damaged), "{refused}");
+        }
+    }
 
     #[test]
     fn keys_and_states_survive_their_columns() {

@@ -23,7 +23,7 @@ use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::record::{
     Bounds, Content, ContentId, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image, Page,
-    PageKind, Phash, StoredImage, Visit, Work, queue_of,
+    PageKind, PerceptualHash, StoredImage, Visit, Work, queue_of,
 };
 use faceflow_core::tally::Tally;
 use faceflow_core::{Class, Fault};
@@ -62,8 +62,8 @@ pub fn image_with(path: &str, alternates: &[&str]) -> Image {
 /// A picture of 40 x 30 pixels, different for every name.
 pub fn content(name: &str) -> Content {
     let id = ContentId::of(name.as_bytes());
-    let phash = Phash { bits: id.route(), distinctive: true };
-    Content { id, bytes: name.len() as u64, format: "jpeg".to_owned(), width: 40, height: 30, phash }
+    let hashes = PerceptualHash::dct64(id.route(), true).into();
+    Content { id, bytes: name.len() as u64, format: "jpeg".to_owned(), width: 40, height: 30, hashes }
 }
 
 pub fn frame(name: &str) -> Frame {

@@ -16,7 +16,7 @@ use url::Url;
 use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::log::{Log, LogRow};
-use super::record::{Header, Record, Records};
+use super::record::{Header, Record, Records, VERSION};
 use super::rows::EntryKind;
 use super::status::Status;
 use super::tallies::Tallies;
@@ -197,7 +197,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
         self.log.write(self.tx, tenant, now_ms)?;
         self.tallies.store(self.tx, tenant)?;
         let [entries, pictures, sites] = self.rows.take_used();
-        let body = self.records.pack(&Header { resumed_max, entries, pictures, sites })?;
+        let body = self.records.pack(&Header { resumed_max, entries, pictures, sites, version: VERSION })?;
         let sql = "INSERT INTO commits (tenant, at_ms, run, records, body) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.tx.run(sql, super::value::values![tenant, now_ms, run, self.records.count, &body[..]])?;
         Ok(self.tallies)

@@ -25,7 +25,7 @@ use self::ids::Ids;
 pub(super) use self::ids::Runs;
 pub(super) use self::prefetch::Wanted;
 pub(super) use self::rows::{Buffered, DetectionRow, EntryRow, PictureRow, SiteRow};
-use self::rows::{Offer, Shown, Sighting};
+use self::rows::{HashId, HashRow, Offer, Shown, Sighting};
 use self::sequences::Sequences;
 use self::table::Table;
 use super::database::DbTransaction;
@@ -57,6 +57,7 @@ pub(super) struct WorkingSet<'m, 'c> {
     entry_keys: Table<Key, i64>,
     pictures: Table<i64, PictureRow>,
     contents: Table<ContentId, i64>,
+    hashes: Table<HashId, HashRow>,
     sites: Table<i64, SiteRow>,
     site_keys: Table<Key, i64>,
     sightings: Table<(i64, i64), Sighting>,
@@ -92,6 +93,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
             entry_keys: Table::default(),
             pictures: Table::default(),
             contents: Table::default(),
+            hashes: Table::default(),
             sites: Table::default(),
             site_keys: Table::default(),
             sightings: Table::default(),
@@ -130,6 +132,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.entry_keys.accept();
         self.pictures.accept();
         self.contents.accept();
+        self.hashes.accept();
         self.sites.accept();
         self.site_keys.accept();
         self.sightings.accept();
@@ -150,6 +153,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.entry_keys.undo();
         self.pictures.undo();
         self.contents.undo();
+        self.hashes.undo();
         self.sites.undo();
         self.site_keys.undo();
         self.sightings.undo();
@@ -260,6 +264,10 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         let id = self.next_id(Numbered::Pictures)?;
         self.contents.put(content.id, id);
         self.pictures.put(id, PictureRow::new(id, content, run));
+        for hash in content.hashes.iter() {
+            let row = HashRow { bits: hash.bits, distinctive: hash.distinctive };
+            self.hashes.put((id, hash.kind, hash.version), row);
+        }
         Ok(id)
     }
 

@@ -76,7 +76,7 @@ pub fn image_fields(line: &ImageLine) -> Vec<String> {
         text(image.map(|image| &image.format)),
         text(image.map(|image| image.width)),
         text(image.map(|image| image.height)),
-        text(image.map(|image| &image.phash)),
+        text(image.and_then(|image| image.phash.as_ref())),
         text(image.map(|image| &image.key)),
         text(line.duplicate_of.as_ref()),
         text(line.distance),

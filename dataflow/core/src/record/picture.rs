@@ -1,32 +1,9 @@
 //! Pictures: what is known of the bytes of an image, and a picture on its way to the detector.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+use super::hash::Hashes;
 use super::key::{ContentId, Key};
-
-/// A perceptual hash, with the verdict on whether it says anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Phash {
-    /// The bits.
-    pub bits: u64,
-    /// Whether the picture has enough structure for the bits to mean something; a flat picture never matches another.
-    pub distinctive: bool,
-}
-
-impl Phash {
-    /// Hamming distance in bits.
-    pub fn distance(self, other: Self) -> u32 {
-        (self.bits ^ other.bits).count_ones()
-    }
-}
-
-impl fmt::Display for Phash {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:016x}", self.bits)
-    }
-}
 
 /// What is known of a picture's bytes once they are decoded and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,8 +18,8 @@ pub struct Content {
     pub width: u32,
     /// Height in pixels as displayed.
     pub height: u32,
-    /// Perceptual hash of the displayed pixels.
-    pub phash: Phash,
+    /// Perceptual hashes of the displayed pixels.
+    pub hashes: Hashes,
 }
 
 impl Content {

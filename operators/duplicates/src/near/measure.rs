@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use faceflow_core::record::PerceptualHash;
+
 use super::*;
 
 /// Pseudo-random bits (splitmix64, G. Steele et al., 2014).
@@ -69,14 +71,14 @@ fn a_million_more(clusters: &mut NearDuplicates, million: u64) {
         (million * MILLION..(million + 1) * MILLION)
             .map(|at| {
                 let id = ContentId::of(&at.to_le_bytes());
-                let phash = Phash { bits: hash(at), distinctive: true };
+                let hashes = PerceptualHash::dct64(hash(at), true).into();
                 clusters.add(&Content {
                     id,
                     bytes: 1,
                     format: String::new(),
                     width: 1 + mix(at) as u32 % 4096,
                     height: 1,
-                    phash,
+                    hashes,
                 });
                 clusters.settle(id).len()
             })

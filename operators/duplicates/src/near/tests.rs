@@ -4,17 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use faceflow_core::record::PerceptualHash;
+
 use super::*;
 
 const RADIUS: u32 = 4;
 
-fn content(name: u32, side: u32, phash: Phash) -> Content {
+fn content(name: u32, side: u32, hash: PerceptualHash) -> Content {
     let id = ContentId::of(&name.to_le_bytes());
-    Content { id, bytes: 1, format: "png".to_owned(), width: side, height: 1, phash }
+    Content { id, bytes: 1, format: "png".to_owned(), width: side, height: 1, hashes: hash.into() }
 }
 
-fn sharp(bits: u64) -> Phash {
-    Phash { bits, distinctive: true }
+fn sharp(bits: u64) -> PerceptualHash {
+    PerceptualHash::dct64(bits, true)
+}
+
+fn hash_of(content: &Content) -> &PerceptualHash {
+    content.hashes.current(HashKind::Dct64).expect("it has one")
+}
+
+fn bits_between(one: &Content, other: &Content) -> u32 {
+    hash_of(one).distance(hash_of(other)).expect("they are of one kind")
 }
 
 fn clusters() -> NearDuplicates {
@@ -36,9 +46,10 @@ fn sets() -> impl Strategy<Value = Set> {
         let mut set = Set { pictures: vec![], mortal: BTreeSet::new() };
         for (name, (fresh, near, flips, side, fate)) in (0..).zip(seeds) {
             let alone = set.pictures.is_empty() || fresh % 4 == 0;
-            let base = if alone { fresh } else { set.pictures[near % set.pictures.len()].phash.bits };
+            let earlier = |set: &Set| hash_of(&set.pictures[near % set.pictures.len()]).bits.as_u64();
+            let base = if alone { fresh } else { earlier(&set).expect("it has 64 bits") };
             let bits = flips.iter().fold(base, |bits, flip| bits ^ 1 << flip);
-            let picture = content(name, side, Phash { bits, distinctive: fate != 0 });
+            let picture = content(name, side, PerceptualHash::dct64(bits, fate != 0));
             if fate >= 7 {
                 set.mortal.insert(picture.id);
             }
@@ -51,7 +62,7 @@ fn sets() -> impl Strategy<Value = Set> {
 /// Who stands for whom at the end, by brute force: for each picture that is not itself detected.
 fn reference(set: &Set) -> BTreeMap<ContentId, ContentId> {
     let related = |one: &Content, other: &Content| {
-        one.phash.distinctive && other.phash.distinctive && one.phash.distance(other.phash) <= RADIUS
+        hash_of(one).distinctive && hash_of(other).distinctive && bits_between(one, other) <= RADIUS
     };
     let mut label: Vec<usize> = (0..set.pictures.len()).collect();
     for _ in 0..set.pictures.len() {
@@ -107,8 +118,8 @@ impl<'a> World<'a> {
                     assert_eq!(self.ended.get(&representative), Some(&Outcome::Done), "ruled before it succeeded");
                     let before = self.ruled.insert(picture, representative);
                     assert_ne!(before.unwrap_or(picture), representative, "{picture} is ruled twice");
-                    let hash = |id| self.arrived.iter().find(|other| other.id == id).expect("it arrived").phash;
-                    assert_eq!(distance, hash(picture).distance(hash(representative)));
+                    let content = |id| self.arrived.iter().find(|other| other.id == id).expect("it arrived");
+                    assert_eq!(distance, bits_between(content(picture), content(representative)));
                 }
             }
         }
@@ -216,7 +227,7 @@ fn three() -> [Content; 3] {
 }
 
 fn ruled(picture: &Content, representative: &Content) -> Verdict {
-    let distance = picture.phash.distance(representative.phash);
+    let distance = bits_between(picture, representative);
     Verdict::Assigned(DuplicateAssignment { picture: picture.id, representative: representative.id, distance })
 }
 
@@ -258,9 +269,19 @@ fn a_twin_takes_the_place_of_the_dead() {
 fn pictures_that_say_nothing_stay_alone() {
     let mut clusters = clusters();
     for name in 0..3 {
-        let flat = content(name, 10, Phash { bits: 0, distinctive: false });
+        let flat = content(name, 10, PerceptualHash::dct64(0, false));
         clusters.add(&flat);
         assert_eq!(clusters.settle(flat.id), [Verdict::Detect(flat.id)]);
+    }
+}
+
+#[test]
+fn hashes_of_another_version_match_nothing() {
+    let mut clusters = clusters();
+    for name in 0..3 {
+        let old = content(name, 10, PerceptualHash { version: 0, ..sharp(7) });
+        clusters.add(&old);
+        assert_eq!(clusters.settle(old.id), [Verdict::Detect(old.id)]);
     }
 }
 
@@ -322,7 +343,7 @@ fn ids_that_begin_alike_are_told_apart() {
             id: ContentId(std::array::from_fn(|at| if at < 8 { 7 } else { name })),
             ..content(0, 1, sharp(0))
         };
-        let alone = Content { phash: Phash { bits: 0, distinctive: false }, ..alike };
+        let alone = Content { hashes: PerceptualHash::dct64(0, false).into(), ..alike };
         clusters.add(&alone);
         clusters.add(&alone);
         assert_eq!(clusters.settle(alone.id), [Verdict::Detect(alone.id)]);

@@ -85,15 +85,17 @@ fn claims_follow_their_indexes_and_never_sort() {
     let host = queue_of(&url("http://7.example/")) as i64;
     // A file has one run, which has everything.
     for ours in if shared { vec![None, Some(1)] } else { vec![None] } {
-        let queues = [
-            (Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
-            (Queue::again(), "entries_again", host, &["again_ms"]),
-            (Queue::revived(), "entries_revive", host, &["revive_ms"]),
-            (Queue::frames(ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
-            (Queue::revived_frames(), "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
+        type Ways<'q> = &'q dyn Fn(&DbTransaction<'_>) -> Queue;
+        let queues: [(Ways<'_>, _, _, _); 5] = [
+            (&|_| Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
+            (&|_| Queue::again(), "entries_again", host, &["again_ms"]),
+            (&|_| Queue::revived(), "entries_revive", host, &["revive_ms"]),
+            (&|tx| Queue::frames(tx, ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
+            (&Queue::revived_frames, "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
         ];
         for (queue, index, lane, dues) in queues {
             let statements = |tx: &DbTransaction<'_>| {
+                let queue = queue(tx);
                 let later = dues.iter().filter(|due| !due.is_empty()).map(|due| queue.later(tx, due));
                 Ok(dues.iter().map(|due| queue.due(tx, due)).chain(later).collect::<Vec<_>>())
             };

@@ -12,16 +12,17 @@ use crate::ledger::error::TransactionError;
 use crate::ledger::format::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
     include_str!("../schema/postgres/004_lists.sql"),
     include_str!("../schema/postgres/005_commits.sql"),
+    include_str!("../schema/postgres/006_hashes.sql"),
 ];
 
-/// The formats that this faceflow can use. The last one only added to what readers see.
-const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: 4 };
+/// The formats that this faceflow can use.
+const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.len() as i64 };
 
 /// Formats from which on the table `migrations` notes who can use them.
 const NOTED_FROM: i64 = 5;

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use rusqlite::params_from_iter;
 
 use super::WorkingSet;
-use super::rows::Stored;
+use super::rows::{HashId, Stored};
 use super::shape::{Dialect, Shape, Statement};
 use super::table::{Table, Write};
 use crate::ledger::database::DbTransaction;
@@ -24,6 +24,7 @@ impl WorkingSet<'_, '_> {
         write(tx, tenant, &mut self.sites)?;
         write(tx, tenant, &mut self.entries)?;
         write(tx, tenant, &mut self.pictures)?;
+        write(tx, tenant, &mut self.hashes)?;
         write(tx, tenant, &mut self.sightings)?;
         write(tx, tenant, &mut self.shown)?;
         write(tx, tenant, &mut self.offers)?;
@@ -74,6 +75,12 @@ impl RowKey for i64 {
 impl RowKey for (i64, i64) {
     fn values(self) -> Vec<Value<'static>> {
         vec![self.0.into(), self.1.into()]
+    }
+}
+
+impl RowKey for HashId {
+    fn values(self) -> Vec<Value<'static>> {
+        vec![self.0.into(), self.1.name().into(), self.2.into()]
     }
 }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use faceflow_core::record::{Content, ContentId, Key};
+use faceflow_core::record::{Content, ContentId, HashBits, HashKind, Key};
 use faceflow_core::transition::State;
 
 use super::shape::Kind::{Blob, Bool, Int, Text};
@@ -331,8 +331,6 @@ impl Stored<i64> for PictureRow {
             ("format", Text, Fixed),
             ("width", Int, Fixed),
             ("height", Int, Fixed),
-            ("phash", Int, Fixed),
-            ("distinctive", Bool, Fixed),
             ("state", Text, Always),
             ("attempts", Int, Always),
             ("spared", Int, Always),
@@ -359,11 +357,9 @@ impl Stored<i64> for PictureRow {
                 content.format.as_str().into(),
                 content.width.into(),
                 content.height.into(),
-                (content.phash.bits as i64).into(),
-                content.phash.distinctive.into(),
             ]),
             // What never changes is not written again.
-            None => out.extend_from_slice(&[Value::Null; 6]),
+            None => out.extend_from_slice(&[Value::Null; 4]),
         }
         out.extend_from_slice(&[
             StateText(self.state).into(),
@@ -510,6 +506,39 @@ impl Stored<(i64, i64)> for Buffered {
 
     fn values<'v>(&'v self, (site, sequence): &'v (i64, i64), _: i64, out: &mut Vec<Value<'v>>) {
         out.extend_from_slice(&[(*site).into(), (*sequence).into(), self.page.into(), self.body.as_ref().into()]);
+    }
+}
+
+/// A perceptual hash of a picture: `(picture, kind, version)`. It is not read, and made with its picture.
+pub(in crate::ledger) type HashId = (i64, HashKind, u16);
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ledger) struct HashRow {
+    pub bits: HashBits,
+    pub distinctive: bool,
+}
+
+impl Stored<HashId> for HashRow {
+    const SHAPE: Shape = Shape {
+        table: "hashes",
+        columns: &[
+            ("picture", Int, Identity),
+            ("kind", Text, Identity),
+            ("version", Int, Identity),
+            ("bits", Blob, Fixed),
+            ("distinctive", Bool, Fixed),
+        ],
+        replaces: false,
+    };
+
+    fn values<'v>(&'v self, (picture, kind, version): &'v HashId, _: i64, out: &mut Vec<Value<'v>>) {
+        out.extend_from_slice(&[
+            (*picture).into(),
+            kind.name().into(),
+            (*version).into(),
+            self.bits.as_bytes().into(),
+            self.distinctive.into(),
+        ]);
     }
 }
 
