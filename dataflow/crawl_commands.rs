@@ -12,7 +12,7 @@ use faceflow::config::Settings;
 use faceflow::core::source::Source;
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::metrics_endpoint::MetricsEndpoint;
-use faceflow::mine::address::parse_site;
+use faceflow::mine::url_normalization::parse_site;
 use faceflow::reload::Reload;
 use faceflow::run::RunOptions;
 use faceflow::sinks::ledger::StateLocation;

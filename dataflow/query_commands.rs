@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use faceflow::detect_files::{Local, files};
-use faceflow::mine::address::parse_site;
+use faceflow::mine::url_normalization::parse_site;
 use faceflow::sinks::ledger::{OpenError, Place, Reader, Selection, StateLedger};
 use faceflow::sinks::{explain, results};
 use url::Url;

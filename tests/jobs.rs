@@ -15,7 +15,7 @@ use faceflow::core::source::{Poll, Source};
 use faceflow::core::{Clock, Time, clock::RuntimeClock};
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::job_handle::{AddSourceError, JobHandle, JobProgress};
-use faceflow::mine::address::parse_site;
+use faceflow::mine::url_normalization::parse_site;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use serde_json::Value;

@@ -27,13 +27,13 @@ type Times = Arc<Mutex<Vec<(String, u64)>>>;
 type Script = HashMap<&'static str, Vec<Result<(&'static str, Bytes), Fault>>>;
 
 /// Answers each path by its script, the last answer for ever, and notes when it was asked.
-struct Scripted {
+struct ScriptedDetector {
     script: Mutex<Script>,
     times: Times,
     clock: Arc<dyn Clock>,
 }
 
-impl Web for Scripted {
+impl Web for ScriptedDetector {
     fn get(&self, url: &Url, _want: Want) -> Future<Result<Response, Fault>> {
         self.times.lock().expect("not poisoned").push((url.path().to_owned(), self.clock.now() - EPOCH));
         let mut script = self.script.lock().expect("not poisoned");
@@ -129,7 +129,7 @@ fn run_into(
         settings.dedupe.settle_ms = 0;
         settings.detect.linger_ms = 0;
         let backends = Backends {
-            web: Arc::new(Scripted { script, times: Arc::clone(&seen), clock: clock() }),
+            web: Arc::new(ScriptedDetector { script, times: Arc::clone(&seen), clock: clock() }),
             store,
             ledger: Arc::new(Still(
                 StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),

@@ -16,8 +16,8 @@ use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 
 use crate::fetch::Fetched;
+use faceflow_mine::feed;
 use faceflow_mine::html::{self, MineSettings};
-use faceflow_mine::listing;
 use faceflow_web::{FetchSettings, OptOuts};
 
 /// Reads pages.
@@ -55,11 +55,11 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
     let Some(response) = response else { return Ok(unchanged(page)) };
     let content_type = response.header("content-type");
     let source = html::Source { url: &response.final_url, content_type, body: &response.body };
-    let (kind, reading) = match listing::read(&source, settings) {
+    let (kind, reading) = match feed::read(&source, settings) {
         Some(reading) => (PageKind::Listing, reading),
         None => (PageKind::Page, html::read(&source, settings)?),
     };
-    for (name, content) in &reading.robots_meta {
+    for (name, content) in &reading.named_meta {
         if let Some(word) = opt_outs.in_meta(name, content) {
             return Err(OptOuts::fault(&word, content));
         }

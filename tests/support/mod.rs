@@ -18,7 +18,7 @@ use faceflow::core::sink::{Listing, Store};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
-use faceflow::mine::address::parse_site;
+use faceflow::mine::url_normalization::parse_site;
 use faceflow::sinks::ledger::{Reader, StateLedger};
 use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;

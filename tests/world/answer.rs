@@ -207,6 +207,6 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         429 => "Too Many Requests",
         503 => "Service Unavailable",
-        _ => "Scripted",
+        _ => "ScriptedDetector",
     }
 }

@@ -96,12 +96,12 @@ impl From<Answer> for Script {
 }
 
 /// A script and how often it was asked.
-pub(super) struct Scripted {
+pub(super) struct ScriptedDetector {
     answers: Vec<Prepared>,
     asked: AtomicUsize,
 }
 
-impl Scripted {
+impl ScriptedDetector {
     pub(super) fn new(script: Script) -> Self {
         let answers = script.first.into_iter().chain([script.last]).map(Answer::prepare).collect();
         Self { answers, asked: AtomicUsize::new(0) }

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::answer::Answer;
 use super::log::{Log, Request};
-use super::script::{Prepared, Script, Scripted};
+use super::script::{Prepared, Script, ScriptedDetector};
 
 /// A larger request head ends the connection, in bytes.
 const HEAD_MAX: usize = 1 << 20;
@@ -107,7 +107,7 @@ struct Inner {
     origin: String,
     host: String,
     address: Ipv4Addr,
-    scripts: RwLock<HashMap<String, Arc<Scripted>>>,
+    scripts: RwLock<HashMap<String, Arc<ScriptedDetector>>>,
 }
 
 impl Site {
@@ -130,7 +130,7 @@ impl Site {
     /// Sets what a path answers from now on, with or without a query; a path without one answers for every query
     /// that has no script of its own.
     pub fn put(&self, path: &str, script: impl Into<Script>) -> &Self {
-        let scripted = Arc::new(Scripted::new(script.into()));
+        let scripted = Arc::new(ScriptedDetector::new(script.into()));
         assert!(path.starts_with('/'), "{path:?} does not start with a slash");
         self.0.scripts.write().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), scripted);
         self

@@ -6,9 +6,9 @@
 use faceflow_core::detector::{Face, Shape};
 use faceflow_core::{Class, Fault};
 
-use crate::onnx_model::Port;
+use crate::onnx_model::TensorInfo;
 use crate::postprocess::Nms;
-use crate::preprocess::{Norm, Plan};
+use crate::preprocess::{Normalization, ResizeGeometry};
 
 /// One output tensor of a run.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ const STRIDES: [u32; 3] = [8, 16, 32];
 
 impl Head {
     /// Which family has these outputs.
-    pub fn recognise(outputs: &[Port]) -> Result<Self, String> {
+    pub fn recognise(outputs: &[TensorInfo]) -> Result<Self, String> {
         let find = |name: &str| outputs.iter().position(|output| output.name == name);
         let of_stride = |stride: u32| {
             let [cls, obj, bbox, kps] = ["cls", "obj", "bbox", "kps"].map(|kind| find(&format!("{kind}_{stride}")));
@@ -80,11 +80,11 @@ impl Head {
     }
 
     /// What the input's numbers mean.
-    pub fn norm(&self) -> Norm {
+    pub fn norm(&self) -> Normalization {
         match self {
-            Self::Scrfd { .. } => Norm { mean: 127.5, factor: 1.0 / 128.0, bgr: false },
-            Self::YuNet(_) => Norm { mean: 0.0, factor: 1.0, bgr: true },
-            Self::UltraFace(_) => Norm { mean: 127.0, factor: 1.0 / 128.0, bgr: false },
+            Self::Scrfd { .. } => Normalization { mean: 127.5, factor: 1.0 / 128.0, bgr: false },
+            Self::YuNet(_) => Normalization { mean: 0.0, factor: 1.0, bgr: true },
+            Self::UltraFace(_) => Normalization { mean: 127.0, factor: 1.0 / 128.0, bgr: false },
         }
     }
 
@@ -158,7 +158,7 @@ impl Head {
         &self,
         outputs: &[Output<'_>],
         (n, batch): (usize, usize),
-        plan: &Plan,
+        plan: &ResizeGeometry,
         score_min: f32,
     ) -> Result<Vec<Face>, Fault> {
         let own = |index: usize| {
@@ -221,7 +221,7 @@ impl Grid {
     }
 
     /// Sides are distances from the cell's corner, landmarks offsets from it, all in strides.
-    fn scrfd(&self, [scores, sides, points]: [&[f32]; 3], plan: &Plan, score_min: f32) -> Vec<Face> {
+    fn scrfd(&self, [scores, sides, points]: [&[f32]; 3], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
         let decode = |(row, score): (usize, &f32)| {
             let [x, y] = self.cell(row).map(|cell| cell * self.stride);
             let at = |x: f32, y: f32| [x / plan.scale[0], y / plan.scale[1]];
@@ -236,7 +236,7 @@ impl Grid {
     }
 
     /// The score is the geometric mean of class and objectness; boxes are centre offsets and logarithms of the sides.
-    fn yunet(&self, [cls, obj, sides, points]: [&[f32]; 4], plan: &Plan, score_min: f32) -> Vec<Face> {
+    fn yunet(&self, [cls, obj, sides, points]: [&[f32]; 4], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
         let scores = cls.iter().zip(obj).map(|(cls, obj)| (cls.clamp(0.0, 1.0) * obj.clamp(0.0, 1.0)).sqrt());
         let decode = |(row, score): (usize, f32)| {
             let [column, line] = self.cell(row);
@@ -254,7 +254,7 @@ impl Grid {
 }
 
 /// Corners from 0 to 1; of the two scores the second is "face".
-fn ultraface([scores, boxes]: [&[f32]; 2], plan: &Plan, score_min: f32) -> Vec<Face> {
+fn ultraface([scores, boxes]: [&[f32]; 2], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
     let rows = scores.chunks_exact(2).zip(boxes.chunks_exact(4));
     let found = rows.filter(|(score, _)| score[1] >= score_min);
     let decode = |(score, corners): (&[f32], &[f32])| {

@@ -6,22 +6,22 @@
 //! The one promise: the same picture gets the same faces whatever it is batched with and however many threads look, and
 //! a failure is a [`faceflow_core::Fault`], never an empty answer.
 
+mod batch_check;
 mod choose_runtime;
 mod fallback;
-mod further_passes;
+mod find_onnxruntime;
 mod heads;
-mod library;
+mod multi_pass;
 mod onnx;
 mod onnx_model;
 mod ort;
-mod pool;
 mod postprocess;
 mod preprocess;
-mod probe;
 mod rten;
 mod runtime;
 pub mod scripted;
 mod seeta;
+mod session_pool;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ use std::sync::Arc;
 use faceflow_core::detector::Detector;
 use sha2::{Digest, Sha256};
 
-pub use fallback::Fallback;
-pub use further_passes::{FurtherPasses, Regions};
+pub use fallback::FallbackDetector;
+pub use multi_pass::{MultiPassDetector, TilePlanner};
 pub use settings::{DetectSettings, Fit, RuntimeChoice};
 
 /// The photograph in the package of the embedded engine (PNG, 29 people, red boxes drawn on 24 of them), for first
@@ -102,7 +102,8 @@ pub fn open(detector: &str, settings: &DetectSettings) -> Result<Arc<dyn Detecto
 
 /// The library of ONNX Runtime that would be tried first; whether it can be used shows when a model is opened.
 pub fn onnxruntime(settings: &DetectSettings) -> Option<PathBuf> {
-    library::named(settings.ort_library.as_deref()).or_else(|| library::installed().into_iter().next())
+    find_onnxruntime::named(settings.ort_library.as_deref())
+        .or_else(|| find_onnxruntime::installed().into_iter().next())
 }
 
 /// SHA-256 as hex digits.

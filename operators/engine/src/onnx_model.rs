@@ -9,16 +9,16 @@ use std::collections::HashSet;
 /// A model as far as the engine needs to know it.
 pub(crate) struct OnnxModel {
     /// The one input that is not a weight.
-    pub input: Port,
+    pub input: TensorInfo,
     /// The outputs, in the graph's order.
-    pub outputs: Vec<Port>,
+    pub outputs: Vec<TensorInfo>,
     /// The model with weights dropped from the graph's inputs.
     pub model: Vec<u8>,
 }
 
 /// An input or output.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Port {
+pub(crate) struct TensorInfo {
     /// Its name.
     pub name: String,
     /// Its shape; `None` for a free dimension. Empty if the file does not say.
@@ -73,7 +73,7 @@ fn without_weight_inputs(file: &[Field<'_>], graph: &[Field<'_>], weights: &Hash
 }
 
 /// A `ValueInfoProto`.
-fn port(bytes: &[u8]) -> Option<Port> {
+fn port(bytes: &[u8]) -> Option<TensorInfo> {
     let info = fields(bytes)?;
     let name = String::from_utf8_lossy(last(&info, 1)?).into_owned();
     let mut dims = Vec::new();
@@ -84,7 +84,7 @@ fn port(bytes: &[u8]) -> Option<Port> {
             dims.push(dim.iter().find(|field| field.number == 1).map(|field| field.varint).filter(|size| *size > 0));
         }
     }
-    Some(Port { name, dims })
+    Some(TensorInfo { name, dims })
 }
 
 /// A field of a message: its value is `varint` or `bytes`, by its wire type; `raw` is all of it.

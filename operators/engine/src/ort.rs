@@ -12,9 +12,9 @@ use ::ort::session::Session as OrtSession;
 use ::ort::value::TensorRef;
 use faceflow_core::Fault;
 
+use crate::find_onnxruntime;
 use crate::heads::Output;
-use crate::library;
-use crate::runtime::{Reader, Runtime, Session, engine_fault};
+use crate::runtime::{ReadOutputs, Runtime, Session, engine_fault};
 
 const NAME: &str = "onnxruntime";
 
@@ -27,7 +27,7 @@ static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 /// # Errors
 /// A library that was named and does not work.
 pub(crate) fn environment(setting: Option<&Path>) -> Result<Option<Environment>, String> {
-    let named = library::named(setting);
+    let named = find_onnxruntime::named(setting);
     let mut loaded = LOADED.lock().expect("nothing panics while the library is loaded");
     if let Some((path, environment)) = &*loaded {
         return match named {
@@ -40,7 +40,7 @@ pub(crate) fn environment(setting: Option<&Path>) -> Result<Option<Environment>,
         };
     }
     let must_work = named.is_some();
-    for path in named.map_or_else(library::installed, |path| vec![path]) {
+    for path in named.map_or_else(find_onnxruntime::installed, |path| vec![path]) {
         match load(&path) {
             Ok(environment) => {
                 tracing::info!(library = %path.display(), "ONNX Runtime is loaded");
@@ -98,7 +98,7 @@ impl Runtime for Ort {
 struct OneSession(OrtSession);
 
 impl Session for OneSession {
-    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut Reader<'_>) -> Result<(), Fault> {
+    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut ReadOutputs<'_>) -> Result<(), Fault> {
         let fault = |error: ::ort::Error| engine_fault(NAME, error.message());
         let input = TensorRef::from_array_view((shape, input)).map_err(fault)?;
         let outputs = self.0.run(::ort::inputs![input]).map_err(fault)?;

@@ -14,7 +14,7 @@ pub(crate) const STEP: u32 = 32;
 
 /// How a model's input takes pictures in.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Sizing {
+pub(crate) enum ResizeMode {
     /// Longest side at most this, never enlarged, each side padded to a multiple of [`STEP`].
     Rect(u32),
     /// The largest copy that fits at the top left of an input of this shape.
@@ -25,7 +25,7 @@ pub(crate) enum Sizing {
 
 /// Where one picture comes to lie in the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Plan {
+pub(crate) struct ResizeGeometry {
     /// The picture's width and height.
     pub picture: [u32; 2],
     /// Width and height of its copy at the top left of the input.
@@ -36,9 +36,9 @@ pub(crate) struct Plan {
     pub scale: [f32; 2],
 }
 
-impl Sizing {
+impl ResizeMode {
     /// Where a picture of this size comes to lie.
-    pub fn plan(self, width: u32, height: u32) -> Plan {
+    pub fn plan(self, width: u32, height: u32) -> ResizeGeometry {
         let picture = [width, height];
         let exact = |copy: [u32; 2]| [copy[0] as f32 / width as f32, copy[1] as f32 / height as f32];
         match self {
@@ -48,16 +48,16 @@ impl Sizing {
                 let shrunk = picture.map(|length| ((f64::from(length) * shrink).round() as u32).max(1));
                 let copy = if small { picture } else { shrunk };
                 let input = Shape { width: copy[0].next_multiple_of(STEP), height: copy[1].next_multiple_of(STEP) };
-                Plan { picture, copy, input, scale: exact(copy) }
+                ResizeGeometry { picture, copy, input, scale: exact(copy) }
             }
             Self::Letterbox(input) => {
                 let copy = inscribe(picture, input);
                 // The reference divides both axes by the vertical scale, although truncation makes them differ a little.
-                Plan { picture, copy, input, scale: [copy[1] as f32 / height as f32; 2] }
+                ResizeGeometry { picture, copy, input, scale: [copy[1] as f32 / height as f32; 2] }
             }
             Self::Stretch(input) => {
                 let copy = [input.width, input.height];
-                Plan { picture, copy, input, scale: exact(copy) }
+                ResizeGeometry { picture, copy, input, scale: exact(copy) }
             }
         }
     }
@@ -77,7 +77,7 @@ fn inscribe([width, height]: [u32; 2], frame: Shape) -> [u32; 2] {
 
 /// What a network's input numbers mean: `(value - mean) * factor`, in this order of channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Norm {
+pub(crate) struct Normalization {
     /// Subtracted from 0..255.
     pub mean: f32,
     /// Then multiplied.
@@ -86,7 +86,7 @@ pub(crate) struct Norm {
     pub bgr: bool,
 }
 
-impl Norm {
+impl Normalization {
     fn of(self, level: u8) -> f32 {
         (f32::from(level) - self.mean) * self.factor
     }
@@ -94,18 +94,18 @@ impl Norm {
 
 /// Writes pictures into input tensors. Keeps its buffers between pictures.
 #[derive(Default)]
-pub(crate) struct Canvas {
+pub(crate) struct TensorWriter {
     /// How each column of the copy is made.
-    columns: Vec<Blend>,
+    columns: Vec<BilinearWeights>,
     /// The two rows of the picture last resized to the copy's width, RGB, and which they are.
     rows: [(Option<usize>, Vec<i16>); 2],
     /// One row of the copy, RGB.
     row: Vec<u8>,
 }
 
-impl Canvas {
+impl TensorWriter {
     /// Writes a picture into its part of the input tensor, `[3, height, width]` numbers; what it does not cover is black.
-    pub fn paint(&mut self, picture: &Picture, plan: &Plan, norm: Norm, tensor: &mut [f32]) {
+    pub fn write(&mut self, picture: &Picture, plan: &ResizeGeometry, norm: Normalization, tensor: &mut [f32]) {
         let [width, height] = plan.copy.map(|side| side as usize);
         let (line, area) = (plan.input.width as usize, tensor.len() / 3);
         let (first, rest) = tensor.split_at_mut(area);
@@ -118,22 +118,23 @@ impl Canvas {
         }
         if plan.copy == plan.picture {
             for (y, row) in picture.rgb.chunks_exact(width * 3).enumerate() {
-                spread(row, norm, &mut planes, y * line..y * line + width);
+                write_planes(row, norm, &mut planes, y * line..y * line + width);
             }
             return;
         }
         self.columns.clear();
-        self.columns
-            .extend((0..plan.copy[0]).map(|x| Blend::of(x, plan.picture[0], plan.copy[0]).inside(plan.picture[0])));
+        self.columns.extend(
+            (0..plan.copy[0]).map(|x| BilinearWeights::of(x, plan.picture[0], plan.copy[0]).inside(plan.picture[0])),
+        );
         self.rows.iter_mut().for_each(|(which, _)| *which = None);
         for y in 0..height {
-            self.resize_row(picture, Blend::of(y as u32, plan.picture[1], plan.copy[1]));
-            spread(&self.row, norm, &mut planes, y * line..y * line + width);
+            self.resize_row(picture, BilinearWeights::of(y as u32, plan.picture[1], plan.copy[1]));
+            write_planes(&self.row, norm, &mut planes, y * line..y * line + width);
         }
     }
 
     /// Makes one row of the copy, with OpenCV's roundings: columns in 11 bits, of which 7 go into the rows' 11 bits.
-    fn resize_row(&mut self, picture: &Picture, blend: Blend) {
+    fn resize_row(&mut self, picture: &Picture, blend: BilinearWeights) {
         let bottom = i64::from(picture.height) - 1;
         let [upper, lower] = [blend.first, blend.first + 1].map(|y| y.clamp(0, bottom) as usize);
         if self.rows[1].0 == Some(upper) {
@@ -154,7 +155,7 @@ impl Canvas {
 }
 
 /// Resizes one row of the picture to the copy's width, 7 bits behind the point.
-fn resize_columns(picture: &Picture, y: usize, columns: &[Blend], to: &mut Vec<i16>) {
+fn resize_columns(picture: &Picture, y: usize, columns: &[BilinearWeights], to: &mut Vec<i16>) {
     let bytes = picture.width as usize * 3;
     let row = &picture.rgb[y * bytes..(y + 1) * bytes];
     // A picture one pixel wide is its own right neighbour.
@@ -175,14 +176,14 @@ fn resize_columns(picture: &Picture, y: usize, columns: &[Blend], to: &mut Vec<i
 
 /// How a pixel is made of two neighbours along one axis.
 #[derive(Clone, Copy)]
-struct Blend {
+struct BilinearWeights {
     /// The first of the two; -1 and the last one are beyond the edge or at it.
     first: i64,
     /// Their weights, in 1/2048.
     weights: [i16; 2],
 }
 
-impl Blend {
+impl BilinearWeights {
     /// The neighbours of pixel `at` where an axis of `from` pixels becomes one of `to`: pixel centres correspond.
     fn of(at: u32, from: u32, to: u32) -> Self {
         let step = 1.0 / (f64::from(to) / f64::from(from));
@@ -206,7 +207,7 @@ impl Blend {
 }
 
 /// Normalises a row of RGB pixels into its place in the three planes.
-fn spread(row: &[u8], norm: Norm, [red, green, blue]: &mut [&mut [f32]; 3], line: Range<usize>) {
+fn write_planes(row: &[u8], norm: Normalization, [red, green, blue]: &mut [&mut [f32]; 3], line: Range<usize>) {
     let planes = red[line.clone()].iter_mut().zip(&mut green[line.clone()]).zip(&mut blue[line]);
     for (pixel, ((red, green), blue)) in row.as_chunks::<3>().0.iter().zip(planes) {
         [*red, *green, *blue] = pixel.map(|level| norm.of(level));
@@ -228,7 +229,7 @@ pub(crate) fn check(picture: &Picture) -> Result<(), Fault> {
 mod tests {
     use super::*;
 
-    const SQUARE: Sizing = Sizing::Letterbox(Shape { width: 640, height: 640 });
+    const SQUARE: ResizeMode = ResizeMode::Letterbox(Shape { width: 640, height: 640 });
 
     #[test]
     fn the_letterbox_is_the_reference_one() {
@@ -242,26 +243,26 @@ mod tests {
 
     #[test]
     fn the_rectangle_pads_and_never_enlarges() {
-        let plan = Sizing::Rect(640).plan(1024, 683);
+        let plan = ResizeMode::Rect(640).plan(1024, 683);
         assert_eq!((plan.copy, plan.input), ([640, 427], Shape { width: 640, height: 448 }));
         assert_eq!(plan.scale, [640.0 / 1024.0, 427.0 / 683.0]);
-        let plan = Sizing::Rect(640).plan(100, 50);
+        let plan = ResizeMode::Rect(640).plan(100, 50);
         assert_eq!((plan.copy, plan.input, plan.scale), ([100, 50], Shape { width: 128, height: 64 }, [1.0; 2]));
-        assert_eq!(Sizing::Rect(640).plan(100_000, 1).input, Shape { width: 640, height: 32 });
+        assert_eq!(ResizeMode::Rect(640).plan(100_000, 1).input, Shape { width: 640, height: 32 });
     }
 
     #[test]
     fn pixels_land_in_their_planes_and_the_rest_is_black() {
         let picture = Picture { width: 2, height: 1, rgb: vec![10, 20, 30, 40, 50, 60].into() };
-        let plan = Sizing::Rect(64).plan(2, 1);
+        let plan = ResizeMode::Rect(64).plan(2, 1);
         let mut tensor = vec![f32::NAN; 3 * 32 * 32];
-        let norm = Norm { mean: 127.5, factor: 1.0 / 128.0, bgr: false };
-        Canvas::default().paint(&picture, &plan, norm, &mut tensor);
+        let norm = Normalization { mean: 127.5, factor: 1.0 / 128.0, bgr: false };
+        TensorWriter::default().write(&picture, &plan, norm, &mut tensor);
         assert_eq!(tensor[..3], [(10.0 - 127.5) / 128.0, (40.0 - 127.5) / 128.0, -127.5 / 128.0]);
         assert_eq!(tensor[32 * 32], (20.0 - 127.5) / 128.0);
         assert_eq!(tensor.iter().filter(|value| **value == -127.5 / 128.0).count(), 3 * (32 * 32 - 2));
-        let norm = Norm { mean: 0.0, factor: 1.0, bgr: true };
-        Canvas::default().paint(&picture, &plan, norm, &mut tensor);
+        let norm = Normalization { mean: 0.0, factor: 1.0, bgr: true };
+        TensorWriter::default().write(&picture, &plan, norm, &mut tensor);
         assert_eq!([tensor[0], tensor[1024], tensor[2048]], [30.0, 20.0, 10.0]);
     }
 
@@ -287,9 +288,14 @@ mod tests {
     /// The largest difference in levels between our copy and one of these bytes.
     fn apart(picture: &Picture, copy: [u32; 2], expected: &[u8]) -> f32 {
         let input = Shape { width: 64, height: 64 };
-        let plan = Plan { picture: [picture.width, picture.height], copy, input, scale: [1.0; 2] };
+        let plan = ResizeGeometry { picture: [picture.width, picture.height], copy, input, scale: [1.0; 2] };
         let mut tensor = vec![f32::NAN; 3 * 64 * 64];
-        Canvas::default().paint(picture, &plan, Norm { mean: 0.0, factor: 1.0, bgr: false }, &mut tensor);
+        TensorWriter::default().write(
+            picture,
+            &plan,
+            Normalization { mean: 0.0, factor: 1.0, bgr: false },
+            &mut tensor,
+        );
         let [width, height] = copy.map(|side| side as usize);
         let at = |i: usize| tensor[(i % 3) * 4096 + i / 3 / width * 64 + i / 3 % width];
         assert_eq!(expected.len(), width * height * 3);

@@ -10,7 +10,7 @@ use faceflow_core::Fault;
 use rten_tensor::Layout;
 
 use crate::heads::Output;
-use crate::runtime::{Reader, Runtime, Session, engine_fault};
+use crate::runtime::{ReadOutputs, Runtime, Session, engine_fault};
 
 const NAME: &str = "rten";
 
@@ -51,7 +51,7 @@ struct OneSession {
 }
 
 impl Session for OneSession {
-    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut Reader<'_>) -> Result<(), Fault> {
+    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut ReadOutputs<'_>) -> Result<(), Fault> {
         let fault = |error: &dyn std::fmt::Display| engine_fault(NAME, &error.to_string());
         let input = ValueView::from_shape(shape, input).map_err(|error| fault(&error))?;
         let inputs = self.model.input_ids().iter().map(|id| (*id, input.clone().into())).collect();

@@ -16,11 +16,11 @@ pub(crate) trait Runtime: Send + Sync {
 /// Runs the model on one thread, for one caller at a time.
 pub(crate) trait Session: Send {
     /// Runs the model on `[batch, 3, height, width]` numbers and hands the outputs, in the graph's order, to `read`.
-    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut Reader<'_>) -> Result<(), Fault>;
+    fn run(&mut self, shape: [usize; 4], input: &[f32], read: &mut ReadOutputs<'_>) -> Result<(), Fault>;
 }
 
 /// What looks at the outputs of a run, while they last.
-pub(crate) type Reader<'a> = dyn FnMut(&[Output<'_>]) -> Result<(), Fault> + 'a;
+pub(crate) type ReadOutputs<'a> = dyn FnMut(&[Output<'_>]) -> Result<(), Fault> + 'a;
 
 /// The fault that a runtime's error is. Runtimes have no code for being out of memory, only words.
 pub(crate) fn engine_fault(engine: &str, error: &str) -> Fault {

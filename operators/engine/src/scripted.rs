@@ -81,7 +81,7 @@ struct Rule {
 }
 
 /// The scripted detector. Without rules it never fails.
-pub struct Scripted {
+pub struct ScriptedDetector {
     name: &'static str,
     batch_max: usize,
     side: u32,
@@ -89,14 +89,14 @@ pub struct Scripted {
     batches: Mutex<Vec<usize>>,
 }
 
-impl Default for Scripted {
+impl Default for ScriptedDetector {
     fn default() -> Self {
         Self::new(8)
     }
 }
 
-impl Scripted {
-    /// Batches of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
+impl ScriptedDetector {
+    /// BatchSupport of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
     pub fn new(batch_max: usize) -> Self {
         Self { name: "scripted", batch_max, side: 32, rules: Vec::new(), batches: Mutex::default() }
     }
@@ -117,7 +117,7 @@ impl Scripted {
         self
     }
 
-    /// [`Scripted::when`] for one picture.
+    /// [`ScriptedDetector::when`] for one picture.
     pub fn when_seen(self, picture: &Picture, times: usize, effect: Effect) -> Self {
         let wanted = fingerprint(picture);
         self.when(move |picture| fingerprint(picture) == wanted, times, effect)
@@ -136,10 +136,10 @@ impl Scripted {
 
     fn look_at(&self, views: &[PictureView]) -> Inferred {
         self.batches.lock().expect("nothing panics under the log's lock").push(views.len());
-        views.iter().map(|view| self.look(view)).collect()
+        views.iter().map(|view| self.infer_view(view)).collect()
     }
 
-    fn look(&self, view: &PictureView) -> Result<Result<Answer, Fault>, Fault> {
+    fn infer_view(&self, view: &PictureView) -> Result<Result<Answer, Fault>, Fault> {
         let picture = match view.pixels() {
             Ok(picture) => picture,
             Err(fault) => return Ok(Err(fault)),
@@ -157,7 +157,7 @@ impl Scripted {
     }
 }
 
-impl Detector for Scripted {
+impl Detector for ScriptedDetector {
     fn info(&self) -> EngineInfo {
         EngineInfo { engine: self.name.into(), model: "markers".into(), model_sha256: String::new() }
     }
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn views(scripted: &Scripted, pictures: &[Picture]) -> Vec<PictureView> {
+    fn views(scripted: &ScriptedDetector, pictures: &[Picture]) -> Vec<PictureView> {
         let view = |picture: &Picture| {
             let view = scripted.plan(picture.width, picture.height).remove(0);
             PictureView { picture: picture.clone(), view }
@@ -225,7 +225,7 @@ mod tests {
         pictures.iter().map(view).collect()
     }
 
-    fn detect(scripted: &Scripted, pictures: &[Picture]) -> Inferred {
+    fn detect(scripted: &ScriptedDetector, pictures: &[Picture]) -> Inferred {
         scripted.look_at(&views(scripted, pictures))
     }
 
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn painted_faces_are_seen_largest_first() {
         let two = picture(100, 80, &[[10, 10, 20, 20], [40, 5, 80, 60]]);
-        let answer = detect(&Scripted::default(), &[two]).expect("answers").remove(0).expect("looked");
+        let answer = detect(&ScriptedDetector::default(), &[two]).expect("answers").remove(0).expect("looked");
         let boxes: Vec<_> = answer.faces.iter().map(|face| face.bbox).collect();
         assert_eq!(boxes, [[40.0, 5.0, 80.0, 60.0], [10.0, 10.0, 20.0, 20.0]]);
         assert!(answer.faces.iter().all(|face| (0.0..1.0).contains(&face.score)));
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_picture_fails_as_often_as_scripted() {
         let (good, bad) = (picture(32, 32, &[]), picture(32, 32, &[[0, 0, 9, 9]]));
-        let scripted = Scripted::default().when_seen(&bad, 2, Effect::Fail(engine_error()));
+        let scripted = ScriptedDetector::default().when_seen(&bad, 2, Effect::Fail(engine_error()));
         for _ in 0..2 {
             let answers = detect(&scripted, &[good.clone(), bad.clone()]).expect("the batch is fine");
             assert_eq!((answers[0].is_ok(), &answers[1]), (true, &Err(engine_error())));
@@ -260,7 +260,7 @@ mod tests {
     fn poison_panic_and_waiting() {
         let wide = |picture: &Picture| picture.width == 64;
         let latch = Arc::new(Latch::default());
-        let scripted = Scripted::default()
+        let scripted = ScriptedDetector::default()
             .when(wide, 1, Effect::Poison(engine_error()))
             .when(wide, 1, Effect::Panic("at the disco".into()))
             .when(wide, 1, Effect::Wait(Arc::clone(&latch), Duration::from_secs(60)))

@@ -56,7 +56,7 @@ impl Seeta {
         [x as f32 / width.max(1) as f32, y as f32 / height.max(1) as f32]
     }
 
-    fn look(&self, view: &PictureView) -> Result<Answer, Fault> {
+    fn infer_view(&self, view: &PictureView) -> Result<Answer, Fault> {
         let picture = &view.pixels()?;
         check(picture)?;
         let [width, height] = self.size(picture.width, picture.height);
@@ -90,7 +90,7 @@ impl Detector for Seeta {
     }
 
     fn infer(self: Arc<Self>, views: Vec<PictureView>) -> Future<Inferred> {
-        Box::pin(blocking(move || Ok(views.iter().map(|view| self.look(view)).collect())))
+        Box::pin(blocking(move || Ok(views.iter().map(|view| self.infer_view(view)).collect())))
     }
 }
 

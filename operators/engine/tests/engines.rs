@@ -8,7 +8,7 @@ use faceflow_core::detector::{Answer, Detector, Face, Picture};
 use faceflow_engine::{DetectSettings, EngineError, Fit, RuntimeChoice, SAMPLE_PHOTO, open};
 
 mod common;
-use common::{data, decode, look, look_at_all, model, onnx, onnx_runtimes, test_data};
+use common::{data, decode, detect_one, infer_all, model, onnx, onnx_runtimes, test_data};
 
 /// The synthetic picture of `tests/data/make.py`, of this size.
 fn synthetic(width: u32, height: u32) -> Picture {
@@ -52,7 +52,7 @@ fn tiny_models_give_the_recorded_faces_on_every_runtime() {
             let expected = recording(name);
             let settings = DetectSettings { runtime, score_min: Some(expected.score_min), ..DetectSettings::default() };
             let detector = open(&onnx(&data(&format!("tiny_{name}.onnx"))), &settings).expect("opens");
-            let answer = look(&detector, &synthetic(size[0], size[1]));
+            let answer = detect_one(&detector, &synthetic(size[0], size[1]));
             assert_eq!((answer.scale, answer.degraded), (1.0, false));
             assert_eq!(answer.faces.len(), expected.answer.len(), "{name} on {}", detector.info().engine);
             for face in &expected.answer {
@@ -75,20 +75,20 @@ fn batches_are_used_only_where_they_were_seen_to_be_right() {
         let pictures: Vec<_> = (0..6).map(|n| shifted(&synthetic(96, 64), n * 40)).collect();
         let sound = open(&onnx(&data("tiny_scrfd.onnx")), &settings).expect("opens");
         assert_eq!(sound.batch_max(), 4, "{}", sound.info().engine);
-        let singles: Vec<_> = pictures.iter().map(|picture| Ok(look(&sound, picture))).collect();
-        assert_eq!(look_at_all(&sound, &pictures).expect("works"), singles, "more pictures than a batch holds");
+        let singles: Vec<_> = pictures.iter().map(|picture| Ok(detect_one(&sound, picture))).collect();
+        assert_eq!(infer_all(&sound, &pictures).expect("works"), singles, "more pictures than a batch holds");
         // Exports whose batch dimension was merely set free: they run, and are wrong in a batch.
         for flawed in ["tiny_scrfd_rank2.onnx", "tiny_scrfd_leak.onnx"] {
             let detector = open(&onnx(&data(flawed)), &settings).expect("opens");
             assert_eq!(detector.batch_max(), 1, "{flawed} on {}", detector.info().engine);
-            let alone: Vec<_> = pictures.iter().map(|picture| Ok(look(&detector, picture))).collect();
-            assert_eq!(look_at_all(&detector, &pictures).expect("works"), alone);
+            let alone: Vec<_> = pictures.iter().map(|picture| Ok(detect_one(&detector, picture))).collect();
+            assert_eq!(infer_all(&detector, &pictures).expect("works"), alone);
         }
         let rank2 = open(&onnx(&data("tiny_scrfd_rank2.onnx")), &settings).expect("opens");
         let faces = |answers: Vec<Result<Answer, Fault>>| {
             answers.into_iter().map(|answer| answer.expect("looked").faces).collect::<Vec<_>>()
         };
-        let alone = faces(look_at_all(&rank2, &pictures).expect("works"));
+        let alone = faces(infer_all(&rank2, &pictures).expect("works"));
         assert!(alone == faces(singles), "one by one it is the same network");
     }
 }
@@ -99,10 +99,11 @@ fn answers_do_not_depend_on_how_many_look_at_once() {
         let settings = DetectSettings { runtime, score_min: Some(0.3), threads: 2, ..DetectSettings::default() };
         let detector: Arc<dyn Detector> = open(&onnx(&data("tiny_yunet.onnx")), &settings).expect("opens");
         let pictures: Vec<_> = (0..8).map(|n| shifted(&synthetic(200 + u32::from(n), 130), n * 30)).collect();
-        let alone: Vec<_> = pictures.iter().map(|picture| look(&detector, picture)).collect();
+        let alone: Vec<_> = pictures.iter().map(|picture| detect_one(&detector, picture)).collect();
         let together: Vec<_> = std::thread::scope(|scope| {
             let detector = &detector;
-            let calls: Vec<_> = pictures.iter().map(|picture| scope.spawn(move || look(detector, picture))).collect();
+            let calls: Vec<_> =
+                pictures.iter().map(|picture| scope.spawn(move || detect_one(detector, picture))).collect();
             calls.into_iter().map(|call| call.join().expect("no panic")).collect()
         });
         assert_eq!(alone, together);
@@ -117,7 +118,7 @@ fn pictures_of_every_size_get_an_answer_in_their_own_pixels() {
     {
         let settings = DetectSettings { fit, input_px: 128, score_min: Some(0.2), ..DetectSettings::default() };
         let detector = open(&onnx(&data("tiny_scrfd.onnx")), &settings).expect("opens");
-        let answer = look(&detector, &synthetic(width, height));
+        let answer = detect_one(&detector, &synthetic(width, height));
         assert!(answer.scale > 0.0 && answer.scale.is_finite());
         for face in answer.faces {
             let [x1, y1, x2, y2] = face.bbox;
@@ -138,16 +139,16 @@ fn a_bad_picture_fails_alone() {
     for detector in [open(&onnx(&data("tiny_scrfd.onnx")), &settings), open("seeta", &settings)] {
         let detector = detector.expect("opens");
         let answers =
-            look_at_all(&detector, &[synthetic(96, 64), broken.clone(), synthetic(96, 64)]).expect("the engine works");
-        assert_eq!(answers[0], Ok(look(&detector, &synthetic(96, 64))));
+            infer_all(&detector, &[synthetic(96, 64), broken.clone(), synthetic(96, 64)]).expect("the engine works");
+        assert_eq!(answers[0], Ok(detect_one(&detector, &synthetic(96, 64))));
         let fault = answers[1].as_ref().expect_err("not a picture");
         assert_eq!((fault.reason.as_str(), fault.permanent), ("bad_picture", true));
         assert_eq!(answers[0], answers[2]);
-        assert_eq!(look_at_all(&detector, &[]), Ok(Vec::new()));
+        assert_eq!(infer_all(&detector, &[]), Ok(Vec::new()));
     }
     let onnx_detector = open(&onnx(&data("tiny_scrfd.onnx")), &settings).expect("opens");
     let fault =
-        look_at_all(&onnx_detector, &[synthetic(96, 64), synthetic(300, 64)]).expect_err("two shapes in one batch");
+        infer_all(&onnx_detector, &[synthetic(96, 64), synthetic(300, 64)]).expect_err("two shapes in one batch");
     assert_eq!((fault.reason.as_str(), fault.permanent), ("engine_error", false));
 }
 
@@ -183,16 +184,16 @@ fn the_embedded_engine_sees_the_people_of_its_photograph() {
     let detector = open("auto", &DetectSettings::default()).expect("opens");
     assert_eq!(detector.info().engine, "seeta");
     assert_eq!(detector.info().model_sha256.len(), 64);
-    let answer = look(&detector, &photo);
+    let answer = detect_one(&detector, &photo);
     assert!(answer.faces.len() >= 15, "29 people, {} faces", answer.faces.len());
     assert!((answer.scale - 1024.0 / photo.width as f32).abs() < 1e-3);
-    assert_eq!(answer, look(&detector, &photo), "no state is kept");
+    assert_eq!(answer, detect_one(&detector, &photo), "no state is kept");
     assert!(answer.faces.iter().all(|face| (0.5..=1.0).contains(&face.score)));
     let tiny = Picture { width: 30, height: 2, rgb: vec![200; 180].into() };
-    assert_eq!(look(&detector, &tiny).faces, []);
+    assert_eq!(detect_one(&detector, &tiny).faces, []);
     // A window of the engine fits exactly, or not at all after shrinking.
     for (width, height) in [(40, 40), (41, 300), (5000, 45), (45, 5000)] {
-        look(&detector, &synthetic(width, height));
+        detect_one(&detector, &synthetic(width, height));
     }
 }
 
@@ -205,7 +206,7 @@ fn every_reference_model_finds_labelled_faces() {
         let detector = open(&onnx(&shared.join("models").join(name)), &DetectSettings::default()).expect(name);
         let (mut found, mut wanted) = (0, 0);
         for (picture, labels) in &photos {
-            let answer = look(&detector, picture);
+            let answer = detect_one(&detector, picture);
             wanted += labels.len();
             found += labels
                 .iter()
@@ -229,7 +230,7 @@ fn both_runtimes_agree_on_photographs() {
             .map(|runtime| open(&path, &DetectSettings { runtime, ..DetectSettings::default() }).expect("opens"));
         let (mut worst, mut faces) = (0.0_f32, 0);
         for (picture, _) in common::labelled(&shared, 4) {
-            let (a, b) = (look(&one, &picture), look(&other, &picture));
+            let (a, b) = (detect_one(&one, &picture), detect_one(&other, &picture));
             faces += a.faces.len();
             assert_eq!(a.faces.len(), b.faces.len(), "{name}");
             for (a, b) in a.faces.iter().zip(&b.faces) {
@@ -248,7 +249,7 @@ fn square_and_rectangle_see_the_same_people() {
     for (picture, labels) in common::labelled(&shared, 2) {
         for fit in [Fit::Rect, Fit::Square] {
             let detector = open(&path, &DetectSettings { fit, ..DetectSettings::default() }).expect("opens");
-            let answer = look(&detector, &picture);
+            let answer = detect_one(&detector, &picture);
             let found =
                 labels.iter().filter(|label| answer.faces.iter().any(|face| common::iou(&face.bbox, label) >= 0.5));
             assert!(found.count() * 10 >= labels.len() * 7, "{fit:?}");

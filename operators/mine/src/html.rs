@@ -8,19 +8,19 @@
 //! URL or `data:sha256,…`.
 
 mod attribute;
+mod body_kind;
 mod candidate;
 pub(crate) mod charset;
-pub(crate) mod file;
-pub(crate) mod gather;
-mod kind;
-mod ld;
+pub(crate) mod dom_visitor;
+mod json_ld;
+pub(crate) mod link_collector;
 mod markup;
+mod sanitize;
 mod srcset;
 mod style;
-mod tame;
 #[cfg(test)]
 mod tests;
-pub(crate) mod walk;
+pub(crate) mod url_extension;
 
 use bytes::Bytes;
 use faceflow_core::{Class, Fault};
@@ -28,10 +28,10 @@ use scraper::Html;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::address::{canonical, join};
-use gather::Gather;
-use kind::Kind;
-use walk::Walk;
+use crate::url_normalization::{canonical, join};
+use body_kind::BodyKind;
+use dom_visitor::DomVisitor;
+use link_collector::LinkCollector;
 
 /// The settings `mine.*`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ pub struct Source<'a> {
 
 /// A picture that a page shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct ExtractedImage {
     /// The address of its best version; `data:sha256,<hex of the bytes>` for a `data:` URI.
     pub url: Url,
     /// Other addresses of the same picture, best first.
@@ -142,42 +142,42 @@ pub struct Found {
 
 /// What a page shows and where it leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct ExtractedPage {
     /// Links to other pages of the same site (the site of [`Source::url`]), in document order, each once.
     pub links: Vec<Url>,
     /// Pictures in document order, each once.
-    pub images: Vec<Found>,
+    pub images: Vec<ExtractedImage>,
     /// Name (in lower case) and content of every named `meta` tag, in document order: a robots rule may be addressed to
     /// a crawler by its name.
-    pub robots_meta: Vec<(String, String)>,
+    pub named_meta: Vec<(String, String)>,
 }
 
 /// Reads a page. CPU-bound: meant for a blocking thread. A body that is a picture is a page that shows itself.
 ///
 /// # Errors
 /// `not_html` if the body is neither a page nor a picture.
-pub fn read(source: &Source<'_>, settings: &MineSettings) -> Result<Reading, Fault> {
-    match Kind::of(source) {
-        Kind::Page { xml } => Ok(read_page(source, xml, settings)),
-        Kind::Picture => {
+pub fn read(source: &Source<'_>, settings: &MineSettings) -> Result<ExtractedPage, Fault> {
+    match BodyKind::of(source) {
+        BodyKind::Page { xml } => Ok(read_page(source, xml, settings)),
+        BodyKind::Picture => {
             let url = canonical(source.url.clone()).unwrap_or_else(|| source.url.clone());
-            let images = vec![Found { url, alternates: vec![], inline: None }];
-            Ok(Reading { images, ..Reading::default() })
+            let images = vec![ExtractedImage { url, alternates: vec![], inline: None }];
+            Ok(ExtractedPage { images, ..ExtractedPage::default() })
         }
-        Kind::Other(what) => Err(Fault::permanent(Class::Content, "not_html", format!("not a page: {what}"))),
+        BodyKind::Other(what) => Err(Fault::permanent(Class::Content, "not_html", format!("not a page: {what}"))),
     }
 }
 
-fn read_page(source: &Source<'_>, xml: bool, settings: &MineSettings) -> Reading {
+fn read_page(source: &Source<'_>, xml: bool, settings: &MineSettings) -> ExtractedPage {
     let (text, encoding) = charset::decode(source);
-    let tame = tame::tame(text.into_owned(), xml, settings);
-    let base = tame.base.as_ref().and_then(|tag| base_address(&tame.text[tag.clone()], source.url));
-    let gather = Gather::new(settings, source.url, base.unwrap_or_else(|| source.url.clone()), encoding);
-    let mut walk = Walk { settings, gather };
-    for piece in tame.pieces {
-        walk.read_tree(&Html::parse_document(&tame.text[piece]), settings.srcdoc_depth_max);
+    let sanitize = sanitize::sanitize(text.into_owned(), xml, settings);
+    let base = sanitize.base.as_ref().and_then(|tag| base_address(&sanitize.text[tag.clone()], source.url));
+    let collector = LinkCollector::new(settings, source.url, base.unwrap_or_else(|| source.url.clone()), encoding);
+    let mut visitor = DomVisitor { settings, collector };
+    for piece in sanitize.pieces {
+        visitor.read_tree(&Html::parse_document(&sanitize.text[piece]), settings.srcdoc_depth_max);
     }
-    walk.gather.finish()
+    visitor.collector.finish()
 }
 
 /// Where a `base` tag says that the page's addresses start from.

@@ -1,5 +1,5 @@
 //! What a page leads to: the links and images of HTML pages, sitemaps and feeds.
 
-pub mod address;
+pub mod feed;
 pub mod html;
-pub mod listing;
+pub mod url_normalization;

@@ -13,9 +13,9 @@ use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageError, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
-use super::orient::{blank, displayed, upright};
+use super::orient::{blank, displayed, to_displayed_rgb};
 use super::sniff::{Format, sniff};
-use super::survey::{Survey, survey};
+use super::structure_scan::{StructureScan, structure_scan};
 
 /// No side may be longer, whatever the settings say: sums over a row or a column stay within 32 bits.
 const SIDE_MAX_PX: u32 = 1 << 20;
@@ -95,7 +95,7 @@ pub fn peek(bytes: &[u8], settings: &ImageSettings) -> Result<Header, Fault> {
 /// Decodes an image. Faults: as [`peek`]; a picture whose data break off or contradict themselves is a `corrupt_image`.
 pub fn decode(bytes: &[u8], settings: &ImageSettings) -> Result<Decoded, Fault> {
     let opened = open(bytes, settings)?;
-    let (Header { format, width, height, .. }, ended) = (opened.header, opened.survey.ended);
+    let (Header { format, width, height, .. }, ended) = (opened.header, opened.structure_scan.ended);
     let rgb = opened.read()?;
     if !ended && breaks_off(bytes, settings, &rgb) {
         return Err(fault("corrupt_image", "the data break off before the picture is complete".to_owned()));
@@ -115,7 +115,7 @@ struct Opened<'a> {
     header: Header,
     decoder: Box<dyn ImageDecoder + 'a>,
     orientation: Orientation,
-    survey: Survey,
+    structure_scan: StructureScan,
 }
 
 impl Opened<'_> {
@@ -132,13 +132,13 @@ impl Opened<'_> {
         let mut raw = vec![0; total];
         decoder.read_image(&mut raw).map_err(refused)?;
         let unknown = || fault("unsupported_format", format!("the colour type {color:?} is not decoded"));
-        upright(&raw, color, size, orientation).ok_or_else(unknown)
+        to_displayed_rgb(&raw, color, size, orientation).ok_or_else(unknown)
     }
 }
 
 fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fault> {
     let format = sniff(bytes)?;
-    let survey = survey(format, bytes);
+    let structure_scan = structure_scan(format, bytes);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.codec());
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {
@@ -149,10 +149,10 @@ fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fau
     let mut decoder: Box<dyn ImageDecoder + 'a> = Box::new(reader.into_decoder().map_err(refused)?);
     let (width, height) = decoder.dimensions();
     check_size(width, height, settings)?;
-    survey.check_inner_size(width, height)?;
+    structure_scan.check_inner_size(width, height)?;
     // Orientation that cannot be read is no orientation, as browsers have it.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let memory_bytes = memory(decoder.as_ref(), format, &survey, orientation);
+    let memory_bytes = memory(decoder.as_ref(), format, &structure_scan, orientation);
     if memory_bytes > settings.decode_memory_max_bytes {
         let most = settings.decode_memory_max_bytes;
         let detail = format!(
@@ -161,7 +161,12 @@ fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fau
         return Err(fault("too_much_memory", detail));
     }
     let (width, height) = displayed(orientation, width, height);
-    Ok(Opened { header: Header { format: format.name(), width, height, memory_bytes }, decoder, orientation, survey })
+    Ok(Opened {
+        header: Header { format: format.name(), width, height, memory_bytes },
+        decoder,
+        orientation,
+        structure_scan,
+    })
 }
 
 fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), Fault> {
@@ -179,12 +184,12 @@ fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), F
 }
 
 /// What decoding holds at its peak: what the decoder writes, what it keeps beside that, and the RGB made of it.
-fn memory(decoder: &dyn ImageDecoder, format: Format, survey: &Survey, orientation: Orientation) -> u64 {
+fn memory(decoder: &dyn ImageDecoder, format: Format, structure_scan: &StructureScan, orientation: Orientation) -> u64 {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     let beside = match format {
         // Coefficients of all scans: three components of 16 bits, unless subsampled.
-        Format::Jpeg if survey.progressive => 6 * pixels,
+        Format::Jpeg if structure_scan.progressive => 6 * pixels,
         Format::Jpeg | Format::Png | Format::Bmp => 0,
         // The first frame before it is placed, planes of YUV or ARGB, strips.
         Format::Gif | Format::WebP => 4 * pixels,

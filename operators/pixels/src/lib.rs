@@ -11,7 +11,7 @@ pub mod sniff;
 
 mod luma;
 mod orient;
-mod survey;
+mod structure_scan;
 
 #[cfg(test)]
 mod measure;

@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 
 /// How a stored picture becomes the displayed one: where the displayed pixel (0, 0) is stored, and how far apart the
 /// stored pixels of horizontal and of vertical neighbours are, in pixels.
-struct Turn {
+struct PixelOrder {
     width: u32,
     height: u32,
     start: isize,
@@ -15,7 +15,7 @@ struct Turn {
     down: isize,
 }
 
-impl Turn {
+impl PixelOrder {
     fn new(orientation: Orientation, width: u32, height: u32) -> Self {
         let (w, h) = (width as isize, height as isize);
         let (start, right, down) = match orientation {
@@ -50,23 +50,28 @@ pub fn blank(bytes: usize) -> Arc<[u8]> {
 
 /// Displayed RGB of `raw`, which a decoder wrote as `color`, rows of `width` pixels, in native byte order. 16 bits are
 /// rounded to 8, floats are clamped to 0..1, transparent pixels are laid over white. `None` for a colour type unknown here.
-pub fn upright(raw: &[u8], color: ColorType, (width, height): (u32, u32), turn: Orientation) -> Option<Arc<[u8]>> {
-    let turn = Turn::new(turn, width, height);
+pub fn to_displayed_rgb(
+    raw: &[u8],
+    color: ColorType,
+    (width, height): (u32, u32),
+    turn: Orientation,
+) -> Option<Arc<[u8]>> {
+    let turn = PixelOrder::new(turn, width, height);
     let half = |bytes: [u8; 2]| narrow(u16::from_ne_bytes(bytes));
     let unit = |bytes: [u8; 4]| (f32::from_ne_bytes(bytes).clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
     Some(match color {
-        ColorType::L8 => lay_out(raw, &turn, |[grey]: [u8; 1]| [grey; 3]),
-        ColorType::La8 => lay_out(raw, &turn, |[grey, alpha]| over_white([grey; 3], alpha)),
-        ColorType::Rgb8 => lay_out(raw, &turn, |rgb| rgb),
-        ColorType::Rgba8 => lay_out(raw, &turn, |[r, g, b, alpha]| over_white([r, g, b], alpha)),
-        ColorType::L16 => lay_out(raw, &turn, |grey| [half(grey); 3]),
-        ColorType::La16 => lay_out(raw, &turn, |[a, b, c, d]| over_white([half([a, b]); 3], half([c, d]))),
-        ColorType::Rgb16 => lay_out(raw, &turn, |[a, b, c, d, e, f]| [[a, b], [c, d], [e, f]].map(half)),
-        ColorType::Rgba16 => {
-            lay_out(raw, &turn, |[a, b, c, d, e, f, g, h]| over_white([[a, b], [c, d], [e, f]].map(half), half([g, h])))
-        }
-        ColorType::Rgb32F => lay_out(raw, &turn, |pixel: [u8; 12]| channels::<3>(&pixel).map(unit)),
-        ColorType::Rgba32F => lay_out(raw, &turn, |pixel: [u8; 16]| {
+        ColorType::L8 => apply_orientation(raw, &turn, |[grey]: [u8; 1]| [grey; 3]),
+        ColorType::La8 => apply_orientation(raw, &turn, |[grey, alpha]| over_white([grey; 3], alpha)),
+        ColorType::Rgb8 => apply_orientation(raw, &turn, |rgb| rgb),
+        ColorType::Rgba8 => apply_orientation(raw, &turn, |[r, g, b, alpha]| over_white([r, g, b], alpha)),
+        ColorType::L16 => apply_orientation(raw, &turn, |grey| [half(grey); 3]),
+        ColorType::La16 => apply_orientation(raw, &turn, |[a, b, c, d]| over_white([half([a, b]); 3], half([c, d]))),
+        ColorType::Rgb16 => apply_orientation(raw, &turn, |[a, b, c, d, e, f]| [[a, b], [c, d], [e, f]].map(half)),
+        ColorType::Rgba16 => apply_orientation(raw, &turn, |[a, b, c, d, e, f, g, h]| {
+            over_white([[a, b], [c, d], [e, f]].map(half), half([g, h]))
+        }),
+        ColorType::Rgb32F => apply_orientation(raw, &turn, |pixel: [u8; 12]| channels::<3>(&pixel).map(unit)),
+        ColorType::Rgba32F => apply_orientation(raw, &turn, |pixel: [u8; 16]| {
             let [r, g, b, alpha] = channels::<4>(&pixel).map(unit);
             over_white([r, g, b], alpha)
         }),
@@ -90,7 +95,7 @@ fn channels<const N: usize>(pixel: &[u8]) -> [[u8; 4]; N] {
 }
 
 /// Writes the pixels of `raw`, `N` bytes each, in the order in which they are displayed.
-fn lay_out<const N: usize>(raw: &[u8], turn: &Turn, rgb_of: impl Fn([u8; N]) -> [u8; 3]) -> Arc<[u8]> {
+fn apply_orientation<const N: usize>(raw: &[u8], turn: &PixelOrder, rgb_of: impl Fn([u8; N]) -> [u8; 3]) -> Arc<[u8]> {
     let (stored, _) = raw.as_chunks::<N>();
     let pitch = turn.width as usize * 3;
     let mut rgb = blank(pitch * turn.height as usize);
@@ -118,14 +123,16 @@ mod tests {
             let turn = Orientation::from_exif(exif).expect("an orientation");
             let mut expected = DynamicImage::ImageRgb8(stored.clone());
             expected.apply_orientation(turn);
-            let rgb = upright(stored.as_raw(), ColorType::Rgb8, (5, 3), turn).expect("RGB");
+            let rgb = to_displayed_rgb(stored.as_raw(), ColorType::Rgb8, (5, 3), turn).expect("RGB");
             assert_eq!((&rgb[..], displayed(turn, 5, 3)), (expected.as_bytes(), (expected.width(), expected.height())));
         }
     }
 
     #[test]
     fn alpha_is_over_white_and_deep_channels_are_rounded() {
-        let plain = |raw: &[u8], color| upright(raw, color, (1, 1), Orientation::NoTransforms).expect("known").to_vec();
+        let plain = |raw: &[u8], color| {
+            to_displayed_rgb(raw, color, (1, 1), Orientation::NoTransforms).expect("known").to_vec()
+        };
         assert_eq!(plain(&[10, 20, 30, 0], ColorType::Rgba8), [255; 3]);
         assert_eq!(plain(&[10, 20, 30, 255], ColorType::Rgba8), [10, 20, 30]);
         assert_eq!(plain(&[0, 128], ColorType::La8), [127; 3]);

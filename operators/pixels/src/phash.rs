@@ -18,11 +18,11 @@ use super::luma::luma_grid;
 
 /// Side of the luma grid. Twice the side of the hash: what the hasher's DCT works on, so it resizes nothing itself.
 const GRID: usize = 16;
-/// How far the trembling of the gate moves a luma value, at most, up or down: about what a rough re-encoding does.
-const TREMBLE: u32 = 3;
-/// Bits that the trembling may change in a hash that says something. Photographs: at most 6; ramps, checkerboards and
+/// How far the perturbation moves a luma value, at most, up or down: about what a rough re-encoding does.
+const PERTURBATION: u32 = 3;
+/// Bits that the perturbation may change in a hash that says something. Photographs: at most 6; ramps, checkerboards and
 /// stripes: 20 and more.
-const TREMBLE_BITS_MAX: u32 = 8;
+const PERTURBED_BITS_MAX: u32 = 8;
 /// Cells, of the grid's 256, that the two commonest of 32 tones may cover. Photographs: at most 170; logos: 220 and more.
 const TWO_TONE_CELLS_MAX: u32 = 192;
 
@@ -42,10 +42,10 @@ static HASHER: LazyLock<Hasher<[u8; 8]>> = LazyLock::new(|| {
 /// pictures collide with strangers at distance 0, so they must never match.
 pub fn phash(picture: &Picture) -> PerceptualHash {
     let grid = luma_grid(picture, GRID, GRID);
-    let trembling = hash(tremble(&grid));
+    let perturbed = hash(perturb(&grid));
     let two_toned = commonest_tones(&grid) > TWO_TONE_CELLS_MAX;
     let bits = hash(grid);
-    PerceptualHash::dct64(bits, !two_toned && (bits ^ trembling).count_ones() <= TREMBLE_BITS_MAX)
+    PerceptualHash::dct64(bits, !two_toned && (bits ^ perturbed).count_ones() <= PERTURBED_BITS_MAX)
 }
 
 fn hash(grid: Vec<u8>) -> u64 {
@@ -54,13 +54,13 @@ fn hash(grid: Vec<u8>) -> u64 {
 }
 
 /// The grid with every cell moved by a fixed pseudo-random step (xorshift32, G. Marsaglia, 2003).
-fn tremble(grid: &[u8]) -> Vec<u8> {
+fn perturb(grid: &[u8]) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let step = |&value: &u8| {
         state ^= state << 13;
         state ^= state >> 17;
         state ^= state << 5;
-        (u32::from(value) + state % (2 * TREMBLE + 1)).saturating_sub(TREMBLE).min(255) as u8
+        (u32::from(value) + state % (2 * PERTURBATION + 1)).saturating_sub(PERTURBATION).min(255) as u8
     };
     grid.iter().map(step).collect()
 }

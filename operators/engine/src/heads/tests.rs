@@ -45,9 +45,9 @@ fn recordings() -> [(Head, Recording); 3] {
 }
 
 impl Recording {
-    fn plan(&self, scale: f32) -> Plan {
+    fn plan(&self, scale: f32) -> ResizeGeometry {
         let [width, height] = self.input;
-        Plan { picture: PICTURE, copy: self.input, input: Shape { width, height }, scale: [scale; 2] }
+        ResizeGeometry { picture: PICTURE, copy: self.input, input: Shape { width, height }, scale: [scale; 2] }
     }
 }
 
@@ -163,8 +163,8 @@ fn missing_or_misshapen_outputs_are_named() {
 
 #[test]
 fn families_are_recognised_by_their_outputs() {
-    let ports = |names: &[&str]| -> Vec<Port> {
-        names.iter().map(|name| Port { name: (*name).to_owned(), dims: Vec::new() }).collect()
+    let ports = |names: &[&str]| -> Vec<TensorInfo> {
+        names.iter().map(|name| TensorInfo { name: (*name).to_owned(), dims: Vec::new() }).collect()
     };
     let numbered = |count: usize| {
         let names: Vec<_> = (440..440 + count).map(|n| n.to_string()).collect();

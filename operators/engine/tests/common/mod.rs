@@ -37,7 +37,7 @@ pub fn onnx_runtimes() -> Vec<RuntimeChoice> {
 }
 
 /// Looks at whole pictures, all in one batch.
-pub fn look_at_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferred {
+pub fn infer_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferred {
     let view = |picture: &Picture| {
         let mut views = detector.plan(picture.width, picture.height);
         assert_eq!(views.len(), 1, "one look at each picture");
@@ -47,8 +47,8 @@ pub fn look_at_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferr
 }
 
 /// Looks at one whole picture.
-pub fn look(detector: &Arc<dyn Detector>, picture: &Picture) -> Answer {
-    let mut answers = look_at_all(detector, std::slice::from_ref(picture)).expect("the engine works");
+pub fn detect_one(detector: &Arc<dyn Detector>, picture: &Picture) -> Answer {
+    let mut answers = infer_all(detector, std::slice::from_ref(picture)).expect("the engine works");
     answers.remove(0).expect("the picture was looked at")
 }
 

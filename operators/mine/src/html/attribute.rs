@@ -1,11 +1,11 @@
 //! Attributes that name a picture on behalf of `src`: what scripts for lazy loading, zooming and galleries have made
 //! common.
 
-use super::file::{File, is_rooted, names_picture};
+use super::url_extension::{UrlExtension, is_rooted, names_picture};
 
 /// What an attribute of any element holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum AttributeKind {
     /// The address that becomes `src`.
     Src,
     /// The candidates that become `srcset`.
@@ -22,7 +22,7 @@ pub(super) enum Holds {
     Data,
 }
 
-impl Holds {
+impl AttributeKind {
     /// By the attribute's name, in lower case as the parser gives it.
     pub fn of(name: &str) -> Option<Self> {
         match name {
@@ -238,12 +238,14 @@ pub(super) fn may_be_address(text: &str) -> bool {
 }
 
 /// Whether the value of an attribute on any element is the address of a picture.
-pub(super) fn is_picture_address(text: &str, holds: Holds) -> bool {
+pub(super) fn is_picture_address(text: &str, holds: AttributeKind) -> bool {
     let text = text.trim();
     match holds {
         // A value that ends in a slash is a link after all.
-        Holds::Background | Holds::Version if is_rooted(text) => File::of(text) != File::Other && !text.ends_with('/'),
-        Holds::Data => is_rooted(text) && names_picture(text) && !text.contains(char::is_whitespace),
+        AttributeKind::Background | AttributeKind::Version if is_rooted(text) => {
+            UrlExtension::of(text) != UrlExtension::Other && !text.ends_with('/')
+        }
+        AttributeKind::Data => is_rooted(text) && names_picture(text) && !text.contains(char::is_whitespace),
         _ => names_picture(text) && !text.starts_with(['{', '[', '<']),
     }
 }

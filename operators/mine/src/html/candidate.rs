@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::file::File;
+use super::url_extension::UrlExtension;
 
 /// One address of a picture, as a page writes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ impl<'a> Candidate<'a> {
     /// An address without descriptors.
     pub fn plain(url: impl Into<Cow<'a, str>>) -> Self {
         let url = url.into();
-        let decodable = File::of(&url) != File::Undecodable;
+        let decodable = UrlExtension::of(&url) != UrlExtension::Undecodable;
         Self { url, width: 0, density: 1.0, decodable }
     }
 

@@ -7,7 +7,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use url::Url;
 
 use super::Source;
-use super::markup::{Mark, Marks};
+use super::markup::{MarkupToken, MarkupTokenizer};
 
 /// How far into a page its declaration may stand (HTML standard, section 13.2.3.2), in bytes.
 const PRESCAN_BYTES: usize = 1_024;
@@ -39,12 +39,12 @@ fn prescan(start: &[u8]) -> Option<&'static Encoding> {
             return Some(encoding);
         }
     }
-    let mut marks = Marks::new(64);
+    let mut marks = MarkupTokenizer::new(64);
     let mut at = 0;
     while let Some(mark) = marks.next(start, at) {
         let tag = match mark {
-            Mark::Tag(tag) => tag,
-            Mark::Comment(comment) => {
+            MarkupToken::Tag(tag) => tag,
+            MarkupToken::Comment(comment) => {
                 at = comment.end;
                 continue;
             }

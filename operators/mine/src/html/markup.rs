@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 /// What stands in markup besides text, as positions in it.
-pub(super) enum Mark {
+pub(super) enum MarkupToken {
     /// A start or end tag.
     Tag(Tag),
     /// A comment, a document type, or what is read as a comment.
@@ -31,35 +31,35 @@ pub(super) type Attribute = (Range<usize>, Range<usize>);
 
 /// Finds marks as the tokenizer of the HTML standard does (section 13.2.5), in text that is not inside `script` and the
 /// like.
-pub(super) struct Marks {
+pub(super) struct MarkupTokenizer {
     /// The attributes of the last tag, at most `attributes_max` of them.
     pub attributes: Vec<Attribute>,
     attributes_max: usize,
 }
 
-impl Marks {
+impl MarkupTokenizer {
     pub fn new(attributes_max: usize) -> Self {
         Self { attributes: Vec::new(), attributes_max }
     }
 
     /// The next mark that begins at `at` or later.
-    pub fn next(&mut self, text: &[u8], mut at: usize) -> Option<Mark> {
+    pub fn next(&mut self, text: &[u8], mut at: usize) -> Option<MarkupToken> {
         loop {
             let start = at + text.get(at..)?.iter().position(|byte| *byte == b'<')?;
             let name = match &text[start + 1..] {
-                [b'!', b'-', b'-', ..] => return Some(Mark::Comment(start..comment_end(text, start + 4))),
+                [b'!', b'-', b'-', ..] => return Some(MarkupToken::Comment(start..comment_end(text, start + 4))),
                 [b'/', letter, ..] if letter.is_ascii_alphabetic() => start + 2,
                 [letter, ..] if letter.is_ascii_alphabetic() => start + 1,
                 [b'!' | b'?' | b'/', ..] => {
                     let end = find(text, start + 1, |byte| byte == b'>');
-                    return Some(Mark::Comment(start..(end + 1).min(text.len())));
+                    return Some(MarkupToken::Comment(start..(end + 1).min(text.len())));
                 }
                 _ => {
                     at = start + 1;
                     continue;
                 }
             };
-            return self.tag(text, start, name).map(Mark::Tag);
+            return self.tag(text, start, name).map(MarkupToken::Tag);
         }
     }
 

@@ -6,7 +6,7 @@
 use cssparser::{ParseError, Parser, Token};
 
 use super::candidate::{Candidate, decodable_type};
-use super::file::File;
+use super::url_extension::UrlExtension;
 
 /// The pictures of a style sheet or of a declaration list, in document order, each as its candidates. Blocks nested
 /// deeper than `depth_max` are not entered.
@@ -17,7 +17,9 @@ pub(super) fn pictures(css: &str, depth_max: u8) -> Vec<Vec<Candidate<'static>>>
         parser.set_nested_block_limit(depth_max);
         scan(&mut parser, &mut pictures);
         // Fonts, behaviours and cursors of old.
-        pictures.iter_mut().for_each(|picture| picture.retain(|candidate| File::of(&candidate.url) != File::Other));
+        pictures
+            .iter_mut()
+            .for_each(|picture| picture.retain(|candidate| UrlExtension::of(&candidate.url) != UrlExtension::Other));
     }
     pictures
 }

@@ -8,12 +8,12 @@ use super::*;
 
 const PAGE: &str = "https://www.site.example/dir/page.html";
 
-pub(super) fn read_as(content_type: &str, body: &[u8]) -> Result<Reading, Fault> {
+pub(super) fn read_as(content_type: &str, body: &[u8]) -> Result<ExtractedPage, Fault> {
     let url = Url::parse(PAGE).expect("a URL");
     read(&Source { url: &url, content_type: Some(content_type), body }, &MineSettings::default())
 }
 
-pub(super) fn reading(html: &str) -> Reading {
+pub(super) fn reading(html: &str) -> ExtractedPage {
     read_as("text/html; charset=utf-8", html.as_bytes()).expect("a page")
 }
 
@@ -27,8 +27,9 @@ fn short(url: &Url) -> String {
 
 /// The pictures as `best|alternate|alternate`, separated by spaces.
 pub(super) fn images(html: &str) -> String {
-    let one =
-        |found: &Found| [&found.url].into_iter().chain(&found.alternates).map(short).collect::<Vec<_>>().join("|");
+    let one = |found: &ExtractedImage| {
+        [&found.url].into_iter().chain(&found.alternates).map(short).collect::<Vec<_>>().join("|")
+    };
     reading(html).images.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
@@ -378,7 +379,7 @@ fn robots_rules_are_handed_on() {
     let metas = reading(
         "<meta name=' Robots' content='noai, max-snippet:5'><meta name=faceflow content=noimageai><meta name=x>",
     )
-    .robots_meta;
+    .named_meta;
     let expected = [("robots", "noai, max-snippet:5"), ("faceflow", "noimageai")];
     assert_eq!(metas, expected.map(|(name, content)| (name.to_owned(), content.to_owned())));
 }

@@ -5,7 +5,7 @@ use faceflow_core::testing::require;
 
 use super::server::{Reply, Server, answer, moved, ok};
 use super::*;
-use faceflow_mine::{html, listing};
+use faceflow_mine::{feed, html};
 
 #[tokio::test]
 async fn a_good_answer_comes_back_whole() {
@@ -204,7 +204,7 @@ async fn packed_sitemaps_come_out_as_listings() {
     for file in ["/sitemap.txt.gz", "/xmlSitemap.gz"] {
         let response = page(&client(|_| ()), &server.url(file)).await.expect(file);
         let source = html::Source { url: &url, content_type: response.header("content-type"), body: &response.body };
-        let links = listing::read(&source, &html::MineSettings::default()).expect(file).links;
+        let links = feed::read(&source, &html::MineSettings::default()).expect(file).links;
         assert_eq!(links.len(), 5, "{file}");
         assert_eq!(links[1].as_str(), "http://www.example.com/catalog?item=12&desc=vacation_hawaii", "{file}");
     }

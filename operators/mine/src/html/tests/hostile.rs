@@ -6,7 +6,7 @@ use super::*;
 
 /// Reads a page on a thread with the small stack of a blocking thread; fails if it costs more than `seconds` of
 /// CPU-bound time (several times what it takes, since tests run side by side).
-fn within(seconds: u64, html: String) -> Reading {
+fn within(seconds: u64, html: String) -> ExtractedPage {
     let thread = std::thread::Builder::new().stack_size(1 << 20);
     let (done, wait) = std::sync::mpsc::channel();
     let run = move || done.send(reading(&html)).expect("somebody waits");

@@ -82,7 +82,7 @@ fn markup() -> impl Strategy<Value = String> {
     prop::collection::vec(word, 0..60).prop_map(|words| words.concat())
 }
 
-fn keeps_promises(reading: &Reading) -> bool {
+fn keeps_promises(reading: &ExtractedPage) -> bool {
     let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
     let images = reading.images.iter().all(|found| match &found.inline {
         Some(_) => found.url.as_str().starts_with("data:sha256,") && found.alternates.is_empty(),

@@ -11,12 +11,12 @@ use url::Url;
 
 use super::quote;
 use super::tag::{Attributes, Name, referred};
-use crate::address::join;
-use crate::html::file::{is_rooted, names_picture};
-use crate::html::walk::Walk;
+use crate::html::dom_visitor::DomVisitor;
+use crate::html::url_extension::{is_rooted, names_picture};
+use crate::url_normalization::join;
 
 /// Reads a document into what has been gathered, as far as it goes.
-pub(super) fn read(text: &str, walk: &mut Walk<'_>) {
+pub(super) fn read(text: &str, visitor: &mut DomVisitor<'_>) {
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.check_end_names = false;
@@ -24,7 +24,7 @@ pub(super) fn read(text: &str, walk: &mut Walk<'_>) {
     config.allow_dangling_amp = true;
     let mut listing = Listing {
         text,
-        walk,
+        visitor,
         open: vec![],
         beyond: 0,
         entries: 0,
@@ -45,7 +45,7 @@ pub(super) fn read(text: &str, walk: &mut Walk<'_>) {
 
 struct Listing<'t, 'w, 's> {
     text: &'t str,
-    walk: &'w mut Walk<'s>,
+    visitor: &'w mut DomVisitor<'s>,
     open: Vec<Open>,
     /// Elements that are open beyond `depth_max`: nothing in them is read.
     beyond: usize,
@@ -85,7 +85,7 @@ struct Entry {
 
 impl Listing<'_, '_, '_> {
     fn has_room(&self) -> bool {
-        self.open.len() < self.walk.settings.depth_max
+        self.open.len() < self.visitor.settings.depth_max
     }
 
     fn parent(&self) -> Name {
@@ -133,9 +133,9 @@ impl Listing<'_, '_, '_> {
         }
         let mut base = None;
         if self.content.is_none() && name != Name::Other {
-            let attributes = Attributes::of(tag, self.walk.settings.attributes_max);
-            let own = attributes.get("xml:base").and_then(|text| join(&self.walk.gather.base, text));
-            base = own.map(|own| std::mem::replace(&mut self.walk.gather.base, own));
+            let attributes = Attributes::of(tag, self.visitor.settings.attributes_max);
+            let own = attributes.get("xml:base").and_then(|text| join(&self.visitor.collector.base, text));
+            base = own.map(|own| std::mem::replace(&mut self.visitor.collector.base, own));
             self.begin(name, &attributes, at.end)?;
         }
         self.open.push(Open { name, base });
@@ -154,7 +154,7 @@ impl Listing<'_, '_, '_> {
             (parent, Name::Content | Name::Enclosure) => {
                 let address = attributes.get("url").or_else(|| attributes.get("src"));
                 if let Some(address) = address.filter(|address| is_image(address)) {
-                    self.walk.gather.image(address);
+                    self.visitor.collector.image(address);
                 }
                 if (parent, name, address) == (Name::Item, Name::Content, None) {
                     self.content = Some(self.content_from(after));
@@ -162,12 +162,12 @@ impl Listing<'_, '_, '_> {
             }
             (_, Name::Thumbnail | Name::Image) => {
                 let address = attributes.get("url").or_else(|| attributes.get("href"));
-                address.into_iter().for_each(|address| self.walk.gather.image(address));
+                address.into_iter().for_each(|address| self.visitor.collector.image(address));
             }
             (_, Name::Attribute) => {
                 self.names_image = matches!(attributes.get("name"), Some("image_src" | "src"));
                 let address = attributes.get("value").filter(|address| self.names_image && names_picture(address));
-                address.into_iter().for_each(|address| self.walk.gather.image(address));
+                address.into_iter().for_each(|address| self.visitor.collector.image(address));
             }
             _ => {}
         }
@@ -180,7 +180,7 @@ impl Listing<'_, '_, '_> {
 
     fn enter(&mut self) -> ControlFlow<()> {
         self.entry = Entry::default();
-        if self.entries == self.walk.settings.listing_entries_max {
+        if self.entries == self.visitor.settings.listing_entries_max {
             return ControlFlow::Break(());
         }
         self.entries += 1;
@@ -194,12 +194,12 @@ impl Listing<'_, '_, '_> {
         match (parent, attributes.get("rel").unwrap_or("alternate")) {
             (Name::Item, "alternate") if is_page() => {
                 self.entry.has_link = true;
-                self.walk.gather.link_or_image(href);
+                self.visitor.collector.link_or_image(href);
             }
             (_, "enclosure") if attributes.begins("type", "image/") || names_picture(href) => {
-                self.walk.gather.image(href);
+                self.visitor.collector.image(href);
             }
-            (Name::Feed | Name::Channel, "next" | "prev-archive") => self.walk.gather.listing(href),
+            (Name::Feed | Name::Channel, "next" | "prev-archive") => self.visitor.collector.listing(href),
             _ => {}
         }
     }
@@ -219,7 +219,7 @@ impl Listing<'_, '_, '_> {
         }
         for open in self.open.drain(at..).rev() {
             if let Some(base) = open.base {
-                self.walk.gather.base = base;
+                self.visitor.collector.base = base;
             }
         }
         let said = std::mem::take(&mut self.said);
@@ -233,29 +233,29 @@ impl Listing<'_, '_, '_> {
             true => self.text.get(content.start..before).unwrap_or_default().to_owned(),
             false => std::mem::take(&mut self.said),
         };
-        quote(html, content.has_tags, self.walk);
+        quote(html, content.has_tags, self.visitor);
     }
 
     /// An element outside of content is complete; `said` is what it said last.
     fn finish(&mut self, name: Name, said: &str) {
-        let gather = &mut self.walk.gather;
+        let collector = &mut self.visitor.collector;
         match (self.open.last().map_or(Name::Other, |open| open.name), name) {
-            (Name::Image, Name::Loc | Name::Url) | (_, Name::ThumbnailLoc | Name::Logo) => gather.image(said),
-            (Name::Url, Name::Loc) => gather.link_or_image(said),
-            (Name::Sitemap, Name::Loc) => gather.listing(said),
+            (Name::Image, Name::Loc | Name::Url) | (_, Name::ThumbnailLoc | Name::Logo) => collector.image(said),
+            (Name::Url, Name::Loc) => collector.link_or_image(said),
+            (Name::Sitemap, Name::Loc) => collector.listing(said),
             // Without `loc`, as some write it.
-            (_, Name::Url) if is_rooted(said) => gather.link_or_image(said),
-            (_, Name::Sitemap) if is_rooted(said) => gather.listing(said),
-            (_, Name::Image) if is_rooted(said) => gather.image(said),
-            (_, Name::Attribute) if self.names_image && names_picture(said) => gather.image(said),
+            (_, Name::Url) if is_rooted(said) => collector.link_or_image(said),
+            (_, Name::Sitemap) if is_rooted(said) => collector.listing(said),
+            (_, Name::Image) if is_rooted(said) => collector.image(said),
+            (_, Name::Attribute) if self.names_image && names_picture(said) => collector.image(said),
             (Name::Item, Name::Link | Name::OrigLink) if !said.is_empty() => {
                 self.entry.has_link = true;
-                gather.link_or_image(said);
+                collector.link_or_image(said);
             }
             (Name::Item, Name::Id) => said.clone_into(&mut self.entry.id),
             // Many a feed names its entries by their addresses only.
             (_, Name::Item) if !self.entry.has_link && is_rooted(&self.entry.id) => {
-                gather.link_or_image(&self.entry.id);
+                collector.link_or_image(&self.entry.id);
             }
             _ => {}
         }

@@ -2,14 +2,14 @@
 //!
 //! The tree builder of the HTML standard has corners in which a hostile page costs time or memory quadratic in its
 //! length (deep nesting, formatting elements that are opened anew in every paragraph, a million attributes) and others
-//! that hide content from a reader without scripts (`noscript`). [`tame`] renames and blanks in place what leads there,
+//! that hide content from a reader without scripts (`noscript`). [`sanitize`] renames and blanks in place what leads there,
 //! comments included, and cuts the page into pieces that are parsed one after the other. Promise: no tree is deeper
 //! than a small multiple of `depth_max` or has more than a few times `tags_max` nodes, and no picture or link is lost.
 
 use std::ops::Range;
 
 use super::MineSettings;
-use super::markup::{Mark, Marks, Tag, find, is_space};
+use super::markup::{MarkupToken, MarkupTokenizer, Tag, find, is_space};
 
 /// What the tree builder makes of an element, as far as it matters here.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ fn role(name: &[u8]) -> Role {
 }
 
 /// A page that is safe to parse.
-pub(super) struct Tame {
+pub(super) struct SanitizedPage {
     /// The page, as long as it was.
     pub text: String,
     /// The pieces to parse, in order. Together they are the page.
@@ -56,37 +56,38 @@ pub(super) struct Tame {
 }
 
 /// Makes a page safe to parse. `xml` says that self-closing tags mean what they say.
-pub(super) fn tame(text: String, xml: bool, settings: &MineSettings) -> Tame {
-    let mut tamer = Tamer { text: text.into_bytes(), open: vec![], pieces: vec![0], base: None, merged: 0, tags: 0 };
-    let mut marks = Marks::new(settings.attributes_max);
+pub(super) fn sanitize(text: String, xml: bool, settings: &MineSettings) -> SanitizedPage {
+    let mut sanitizer =
+        Sanitizer { text: text.into_bytes(), open: vec![], pieces: vec![0], base: None, merged: 0, tags: 0 };
+    let mut marks = MarkupTokenizer::new(settings.attributes_max);
     let mut at = 0;
-    while let Some(mark) = marks.next(&tamer.text, at) {
+    while let Some(mark) = marks.next(&sanitizer.text, at) {
         let tag = match mark {
-            Mark::Tag(tag) => tag,
-            Mark::Comment(comment) => {
+            MarkupToken::Tag(tag) => tag,
+            MarkupToken::Comment(comment) => {
                 at = comment.end;
-                tamer.blank(comment);
+                sanitizer.blank(comment);
                 continue;
             }
         };
-        let is_base = !tag.closing && tamer.text[tag.name.clone()].eq_ignore_ascii_case(b"base");
+        let is_base = !tag.closing && sanitizer.text[tag.name.clone()].eq_ignore_ascii_case(b"base");
         let has_href =
-            || marks.attributes.iter().any(|(name, _)| tamer.text[name.clone()].eq_ignore_ascii_case(b"href"));
-        if tamer.base.is_none() && is_base && has_href() {
-            tamer.base = Some(tag.whole.clone());
+            || marks.attributes.iter().any(|(name, _)| sanitizer.text[name.clone()].eq_ignore_ascii_case(b"href"));
+        if sanitizer.base.is_none() && is_base && has_href() {
+            sanitizer.base = Some(tag.whole.clone());
         }
-        at = tamer.take(&tag, xml, settings);
+        at = sanitizer.take(&tag, xml, settings);
     }
-    let text = String::from_utf8(tamer.text).expect("only ASCII was written, over whole characters");
-    let ends = tamer.pieces.iter().skip(1).copied().chain([text.len()]);
-    let pieces = tamer.pieces.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
-    Tame { text, pieces, base: tamer.base }
+    let text = String::from_utf8(sanitizer.text).expect("only ASCII was written, over whole characters");
+    let ends = sanitizer.pieces.iter().skip(1).copied().chain([text.len()]);
+    let pieces = sanitizer.pieces.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
+    SanitizedPage { text, pieces, base: sanitizer.base }
 }
 
 /// So many `html` and `body` tags are slips; thousands would gather their attributes on one element.
 const MERGED_MAX: usize = 4;
 
-struct Tamer {
+struct Sanitizer {
     text: Vec<u8>,
     /// The elements that are open at most. An end tag counts only where it closes the last of them, since the tree
     /// builder may ignore any other.
@@ -99,7 +100,7 @@ struct Tamer {
     tags: usize,
 }
 
-impl Tamer {
+impl Sanitizer {
     /// The name in lower case; longer names are none that matter.
     fn name(&self, name: &Range<usize>) -> [u8; 10] {
         let mut out = [0; 10];

@@ -8,17 +8,17 @@ use faceflow_core::detector::{Answer, Detector, EngineInfo, Inferred, Pass, Pict
 use crate::postprocess::{Nms, finish};
 
 /// Names the regions of a picture of a size that are looked at once more, each with its pass.
-pub type Regions = dyn Fn(u32, u32) -> Vec<(Pass, Region)> + Send + Sync;
+pub type TilePlanner = dyn Fn(u32, u32) -> Vec<(Pass, Region)> + Send + Sync;
 
 /// Looks at whole pictures as its engine does, and at further regions of them in the same way. A face that several looks have
 /// seen is reported once, as the look with the best score saw it.
-pub struct FurtherPasses {
+pub struct MultiPassDetector {
     engine: Arc<dyn Detector>,
-    regions: Box<Regions>,
+    regions: Box<TilePlanner>,
     nms: Nms,
 }
 
-impl FurtherPasses {
+impl MultiPassDetector {
     /// `engine` with further `regions`; of two boxes whose intersection over union is larger than `iou` only the better one is
     /// kept.
     pub fn new(
@@ -30,7 +30,7 @@ impl FurtherPasses {
     }
 }
 
-impl Detector for FurtherPasses {
+impl Detector for MultiPassDetector {
     fn info(&self) -> EngineInfo {
         self.engine.info()
     }
@@ -89,8 +89,8 @@ mod tests {
     use faceflow_core::{Class, Fault};
 
     use super::*;
-    use crate::fallback::Fallback;
-    use crate::scripted::{Effect, Scripted, picture};
+    use crate::fallback::FallbackDetector;
+    use crate::scripted::{Effect, ScriptedDetector, picture};
 
     const TILES: Pass = Pass::named("tiles");
 
@@ -101,10 +101,10 @@ mod tests {
     }
 
     fn tiled(engine: impl Detector + 'static) -> Arc<dyn Detector> {
-        Arc::new(FurtherPasses::new(Arc::new(engine), 0.4, halves))
+        Arc::new(MultiPassDetector::new(Arc::new(engine), 0.4, halves))
     }
 
-    fn look(detector: &Arc<dyn Detector>, picture: &Picture) -> Result<Answer, Fault> {
+    fn detect_one(detector: &Arc<dyn Detector>, picture: &Picture) -> Result<Answer, Fault> {
         wait_for(detect(detector, vec![picture.clone()])).remove(0)
     }
 
@@ -112,8 +112,8 @@ mod tests {
     fn what_several_views_saw_is_one_answer_in_the_pictures_pixels() {
         let seen = picture(200, 80, &[[150, 10, 190, 50], [95, 20, 105, 30]]);
         let (alone, answer) = (
-            look(&(Arc::new(Scripted::default()) as Arc<dyn Detector>), &seen).expect("an answer"),
-            look(&tiled(Scripted::default()), &seen).expect("an answer"),
+            detect_one(&(Arc::new(ScriptedDetector::default()) as Arc<dyn Detector>), &seen).expect("an answer"),
+            detect_one(&tiled(ScriptedDetector::default()), &seen).expect("an answer"),
         );
         // The first face lies in the whole picture and the right half, the second one in all three views.
         let boxes = |answer: &Answer| answer.faces.iter().map(|face| face.bbox).collect::<Vec<_>>();
@@ -129,8 +129,8 @@ mod tests {
     fn what_only_a_further_view_sees_is_added() {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
         let whole = |picture: &Picture| picture.width == 200;
-        let blind = Scripted::default().when(whole, 1, Effect::SeeNothing);
-        let answer = look(&tiled(blind), &seen).expect("an answer");
+        let blind = ScriptedDetector::default().when(whole, 1, Effect::SeeNothing);
+        let answer = detect_one(&tiled(blind), &seen).expect("an answer");
         assert_eq!(answer.faces.len(), 1);
         assert_eq!(answer.faces[0].bbox, [150.0, 10.0, 190.0, 50.0]);
     }
@@ -140,11 +140,12 @@ mod tests {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
         let fault = Fault::transient(Class::Engine, "engine_error", "scripted");
         let half = |picture: &Picture| picture.width == 110;
-        let failing = || Scripted::default().when(half, 1, Effect::Fail(fault.clone()));
-        assert_eq!(look(&tiled(failing()), &seen), Err(fault.clone()));
+        let failing = || ScriptedDetector::default().when(half, 1, Effect::Fail(fault.clone()));
+        assert_eq!(detect_one(&tiled(failing()), &seen), Err(fault.clone()));
         // With a second engine for that view there is one, which is degraded and names the second.
-        let second = Arc::new(Scripted::default().named("second"));
-        let answer = look(&tiled(Fallback { first: Arc::new(failing()), second }), &seen).expect("an answer");
+        let second = Arc::new(ScriptedDetector::default().named("second"));
+        let answer =
+            detect_one(&tiled(FallbackDetector { first: Arc::new(failing()), second }), &seen).expect("an answer");
         assert_eq!((answer.engine.engine.as_str(), answer.degraded, answer.faces.len()), ("second", true, 1));
         assert_eq!(answer.passes, [Pass::FULL, TILES]);
     }
@@ -152,8 +153,8 @@ mod tests {
     #[test]
     fn a_single_view_is_answered_as_by_the_engine() {
         let seen = picture(90, 80, &[[1, 1, 31, 31], [5, 5, 35, 35]]);
-        let engine: Arc<dyn Detector> = Arc::new(Scripted::default());
-        let single: Arc<dyn Detector> = Arc::new(FurtherPasses::new(Arc::clone(&engine), 0.1, |_, _| vec![]));
-        assert_eq!(look(&single, &seen), look(&engine, &seen));
+        let engine: Arc<dyn Detector> = Arc::new(ScriptedDetector::default());
+        let single: Arc<dyn Detector> = Arc::new(MultiPassDetector::new(Arc::clone(&engine), 0.1, |_, _| vec![]));
+        assert_eq!(detect_one(&single, &seen), detect_one(&engine, &seen));
     }
 }

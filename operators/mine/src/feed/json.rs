@@ -5,19 +5,21 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::quote;
-use crate::html::file::names_picture;
-use crate::html::walk::Walk;
+use crate::html::dom_visitor::DomVisitor;
+use crate::html::url_extension::names_picture;
 
 /// Reads a feed into what has been gathered, as far as it goes; says whether it is one.
-pub(super) fn read(text: &str, walk: &mut Walk<'_>) -> bool {
-    let mut feed = Feed { walk, entries: 0, is_feed: false, attachment: Attachment::default() };
+pub(super) fn read(text: &str, visitor: &mut DomVisitor<'_>) -> bool {
+    let mut feed = Feed { visitor, entries: 0, is_feed: false, attachment: Attachment::default() };
     // A fault is where the feed ends.
-    drop(Value { feed: &mut feed, place: Place::Feed }.deserialize(&mut serde_json::Deserializer::from_str(text)));
+    drop(
+        Value { feed: &mut feed, place: FeedContext::Feed }.deserialize(&mut serde_json::Deserializer::from_str(text)),
+    );
     feed.is_feed
 }
 
 struct Feed<'w, 's> {
-    walk: &'w mut Walk<'s>,
+    visitor: &'w mut DomVisitor<'s>,
     entries: usize,
     is_feed: bool,
     /// The attachment that is open.
@@ -32,17 +34,17 @@ struct Attachment {
 
 /// Where a value stands.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum FeedContext {
     Feed,
     Item,
     Attachment,
     Author,
     /// A text to take, and what it says.
-    Text(Says),
+    Text(FeedField),
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Says {
+enum FeedField {
     Version,
     NextPart,
     Page,
@@ -52,22 +54,22 @@ enum Says {
     MediaType,
 }
 
-impl Place {
+impl FeedContext {
     /// Where the value of a key stands; `None`: of no interest.
     fn of(self, key: &str) -> Option<Self> {
         let place = match (self, key) {
-            (Self::Feed, "version") => Self::Text(Says::Version),
-            (Self::Feed, "next_url") => Self::Text(Says::NextPart),
+            (Self::Feed, "version") => Self::Text(FeedField::Version),
+            (Self::Feed, "next_url") => Self::Text(FeedField::NextPart),
             (Self::Feed, "items") => Self::Item,
             (Self::Feed, "icon") | (Self::Item, "image" | "banner_image") | (Self::Author, "avatar") => {
-                Self::Text(Says::Image)
+                Self::Text(FeedField::Image)
             }
             (Self::Feed | Self::Item, "author" | "authors") => Self::Author,
-            (Self::Item, "url" | "external_url") => Self::Text(Says::Page),
-            (Self::Item, "content_html") => Self::Text(Says::Content),
+            (Self::Item, "url" | "external_url") => Self::Text(FeedField::Page),
+            (Self::Item, "content_html") => Self::Text(FeedField::Content),
             (Self::Item, "attachments") => Self::Attachment,
-            (Self::Attachment, "url") => Self::Text(Says::Address),
-            (Self::Attachment, "mime_type") => Self::Text(Says::MediaType),
+            (Self::Attachment, "url") => Self::Text(FeedField::Address),
+            (Self::Attachment, "mime_type") => Self::Text(FeedField::MediaType),
             _ => return None,
         };
         Some(place)
@@ -77,7 +79,7 @@ impl Place {
 /// A value of any type in its place. What has the wrong type is passed over.
 struct Value<'f, 'w, 's> {
     feed: &'f mut Feed<'w, 's>,
-    place: Place,
+    place: FeedContext,
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'_, '_, '_> {
@@ -97,8 +99,8 @@ impl<'de> Visitor<'de> for Value<'_, '_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { feed, place } = self;
-        if place == Place::Item {
-            if feed.entries == feed.walk.settings.listing_entries_max {
+        if place == FeedContext::Item {
+            if feed.entries == feed.visitor.settings.listing_entries_max {
                 return Err(A::Error::custom("enough entries"));
             }
             feed.entries += 1;
@@ -109,11 +111,11 @@ impl<'de> Visitor<'de> for Value<'_, '_, '_> {
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        if place == Place::Attachment {
+        if place == FeedContext::Attachment {
             let Attachment { address, media_type } = std::mem::take(&mut feed.attachment);
             let declared = media_type.map(|media_type| media_type.to_ascii_lowercase().starts_with("image/"));
             if declared.unwrap_or_else(|| names_picture(&address)) {
-                feed.walk.gather.image(&address);
+                feed.visitor.collector.image(&address);
             }
         }
         Ok(())
@@ -126,18 +128,18 @@ impl<'de> Visitor<'de> for Value<'_, '_, '_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        let gather = &mut self.feed.walk.gather;
+        let collector = &mut self.feed.visitor.collector;
         match self.place {
-            Place::Text(Says::Version) => {
+            FeedContext::Text(FeedField::Version) => {
                 self.feed.is_feed |= text.split_once("://").is_some_and(|(_, rest)| rest.starts_with("jsonfeed.org/"));
             }
-            Place::Text(Says::NextPart) => gather.listing(text),
-            Place::Text(Says::Page) => gather.link_or_image(text),
-            Place::Text(Says::Image) => gather.image(text),
-            Place::Text(Says::Content) => quote(text.to_owned(), false, self.feed.walk),
-            Place::Text(Says::Address) => text.clone_into(&mut self.feed.attachment.address),
-            Place::Text(Says::MediaType) => self.feed.attachment.media_type = Some(text.to_owned()),
-            Place::Feed | Place::Item | Place::Attachment | Place::Author => {}
+            FeedContext::Text(FeedField::NextPart) => collector.listing(text),
+            FeedContext::Text(FeedField::Page) => collector.link_or_image(text),
+            FeedContext::Text(FeedField::Image) => collector.image(text),
+            FeedContext::Text(FeedField::Content) => quote(text.to_owned(), false, self.feed.visitor),
+            FeedContext::Text(FeedField::Address) => text.clone_into(&mut self.feed.attachment.address),
+            FeedContext::Text(FeedField::MediaType) => self.feed.attachment.media_type = Some(text.to_owned()),
+            FeedContext::Feed | FeedContext::Item | FeedContext::Attachment | FeedContext::Author => {}
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::Source;
 
 /// What a body is.
 #[derive(Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum BodyKind {
     /// A page; whether it was declared as XML.
     Page {
         /// Its empty elements end with their tag.
@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Other(String),
 }
 
-impl Kind {
+impl BodyKind {
     pub fn of(source: &Source<'_>) -> Self {
         let declared = source.content_type.unwrap_or_default().split(';').next().unwrap_or_default();
         let declared = declared.trim().to_ascii_lowercase();
@@ -38,16 +38,16 @@ impl Kind {
 }
 
 /// Bodies whose first bytes leave no doubt. `BM` begins bitmaps, but also words, and a page may begin with a word.
-fn by_signature(body: &[u8], declared_as_page: bool) -> Option<Kind> {
-    let other = |what: &str| Some(Kind::Other(what.to_owned()));
+fn by_signature(body: &[u8], declared_as_page: bool) -> Option<BodyKind> {
+    let other = |what: &str| Some(BodyKind::Other(what.to_owned()));
     match body {
         [0xff, 0xd8, 0xff, ..] | [0x89, b'P', b'N', b'G', ..] | [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => {
-            Some(Kind::Picture)
+            Some(BodyKind::Picture)
         }
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Kind::Picture),
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => Some(Kind::Picture),
-        [b'B', b'M', ..] if !declared_as_page => Some(Kind::Picture),
-        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_picture_brand(brand) => Some(Kind::Picture),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(BodyKind::Picture),
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => Some(BodyKind::Picture),
+        [b'B', b'M', ..] if !declared_as_page => Some(BodyKind::Picture),
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_picture_brand(brand) => Some(BodyKind::Picture),
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => other("a video"),
         [b'%', b'P', b'D', b'F', b'-', ..] => other("a PDF document"),
         [b'P', b'K', 3, 4, ..] => other("a ZIP archive"),

@@ -6,7 +6,7 @@ use super::sniff::Format;
 
 /// What a walk over markers or chunks found; empty for formats whose decoders need no help.
 #[derive(Debug)]
-pub struct Survey {
+pub struct StructureScan {
     /// A JPEG that is decoded in several passes, with all coefficients in memory.
     pub progressive: bool,
     /// Whether the file's end was found, where files have one that decoders do without.
@@ -15,7 +15,7 @@ pub struct Survey {
     inner_size: Option<(u32, u32)>,
 }
 
-impl Survey {
+impl StructureScan {
     /// Refuses a frame that is larger than the picture around it: it would be decoded before the decoder noticed.
     pub fn check_inner_size(&self, width: u32, height: u32) -> Result<(), Fault> {
         match self.inner_size {
@@ -29,18 +29,18 @@ impl Survey {
 }
 
 /// Surveys a file.
-pub fn survey(format: Format, bytes: &[u8]) -> Survey {
-    let mut survey = Survey { progressive: false, ended: true, inner_size: None };
+pub fn structure_scan(format: Format, bytes: &[u8]) -> StructureScan {
+    let mut structure_scan = StructureScan { progressive: false, ended: true, inner_size: None };
     match format {
-        Format::Jpeg => jpeg(bytes, &mut survey),
-        Format::WebP => survey.inner_size = vp8_size(&bytes[12..]),
+        Format::Jpeg => jpeg(bytes, &mut structure_scan),
+        Format::WebP => structure_scan.inner_size = vp8_size(&bytes[12..]),
         _ => {}
     }
-    survey
+    structure_scan
 }
 
 /// Walks the marker segments (ITU-T T.81, annex B) up to the first scan, then looks for the end of the image.
-fn jpeg(bytes: &[u8], survey: &mut Survey) {
+fn jpeg(bytes: &[u8], structure_scan: &mut StructureScan) {
     let mut at = 2;
     while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
         match marker {
@@ -48,14 +48,14 @@ fn jpeg(bytes: &[u8], survey: &mut Survey) {
             0xff => at += 1,
             0xda => break,
             0xc2 | 0xc6 | 0xca | 0xce => {
-                survey.progressive = true;
+                structure_scan.progressive = true;
                 at = next_segment(bytes, at);
             }
             _ => at = next_segment(bytes, at),
         }
     }
     let scans = bytes.get(at..).unwrap_or_default();
-    survey.ended = scans.windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
+    structure_scan.ended = scans.windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
 }
 
 fn next_segment(bytes: &[u8], at: usize) -> usize {

@@ -1,4 +1,4 @@
-//! The start-up probe: does the model run, and may pictures be batched?
+//! The check at the start: does the model run, and may pictures be batched?
 //!
 //! Many published detectors are exported for one picture; with the batch dimension merely set free they run and give wrong
 //! answers, for all pictures but the first or with rows interleaved. So different pictures are run one by one and together,
@@ -9,15 +9,15 @@ use faceflow_core::Fault;
 use faceflow_core::detector::Shape;
 
 use crate::heads::{Head, Output};
-use crate::preprocess::Norm;
+use crate::preprocess::Normalization;
 use crate::runtime::Session;
 
-/// Pictures in the probe.
+/// Pictures in the check.
 const PICTURES: usize = 3;
 
-/// What the probe found out about batches.
+/// What the check found out about batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Batches {
+pub(crate) enum BatchSupport {
     /// The same numbers, bit for bit.
     Exact,
     /// Other numbers, larger than rounding: the export cannot be batched. The largest difference, as a share of the
@@ -28,7 +28,7 @@ pub(crate) enum Batches {
     /// The outputs do not have the shapes of a batch, or the runtime refused.
     Refused,
     /// All pictures got the same answer, so nothing was learnt.
-    Blind,
+    Inconclusive,
 }
 
 /// A difference of more than this share of an output's largest number is not rounding.
@@ -40,15 +40,15 @@ pub(crate) fn runs(session: &mut dyn Session, head: &Head, input: Shape) -> Resu
 }
 
 /// Compares a batch with single pictures.
-pub(crate) fn batches(session: &mut dyn Session, head: &Head, input: Shape) -> Result<Batches, Fault> {
+pub(crate) fn batches(session: &mut dyn Session, head: &Head, input: Shape) -> Result<BatchSupport, Fault> {
     let pictures: Vec<_> = (0..PICTURES).map(|seed| pattern(input, head.norm(), seed)).collect();
     let singles = pictures.iter().map(|picture| single(session, head, input, picture));
     let singles = singles.collect::<Result<Vec<_>, _>>()?;
     if singles.iter().skip(1).all(|other| difference(&singles[0], other) <= ROUNDING) {
-        return Ok(Batches::Blind);
+        return Ok(BatchSupport::Inconclusive);
     }
     let shape = [PICTURES, 3, input.height as usize, input.width as usize];
-    let mut verdict = Batches::Refused;
+    let mut verdict = BatchSupport::Refused;
     let ran = session.run(shape, &pictures.concat(), &mut |outputs: &[Output<'_>]| {
         if head.check(outputs, PICTURES, input).is_ok() {
             verdict = compare(outputs, &singles);
@@ -56,7 +56,7 @@ pub(crate) fn batches(session: &mut dyn Session, head: &Head, input: Shape) -> R
         Ok(())
     });
     // A model that cannot take a batch at all says so by an error, which is an answer here.
-    Ok(if ran.is_ok() { verdict } else { Batches::Refused })
+    Ok(if ran.is_ok() { verdict } else { BatchSupport::Refused })
 }
 
 fn single(session: &mut dyn Session, head: &Head, input: Shape, picture: &[f32]) -> Result<Vec<Vec<f32>>, Fault> {
@@ -70,18 +70,18 @@ fn single(session: &mut dyn Session, head: &Head, input: Shape, picture: &[f32])
     Ok(numbers)
 }
 
-fn compare(outputs: &[Output<'_>], singles: &[Vec<Vec<f32>>]) -> Batches {
+fn compare(outputs: &[Output<'_>], singles: &[Vec<Vec<f32>>]) -> BatchSupport {
     let part = |n: usize| -> Vec<Vec<f32>> {
         let size = |output: &Output<'_>| output.data.len() / PICTURES;
         outputs.iter().map(|output| output.data[n * size(output)..(n + 1) * size(output)].to_vec()).collect()
     };
     let parts: Vec<_> = (0..PICTURES).map(part).collect();
     if parts == singles {
-        return Batches::Exact;
+        return BatchSupport::Exact;
     }
     let differences = parts.iter().zip(singles).map(|(part, single)| difference(part, single));
     let worst = differences.fold(0.0, f32::max);
-    if worst <= ROUNDING { Batches::Inexact } else { Batches::Wrong(worst) }
+    if worst <= ROUNDING { BatchSupport::Inexact } else { BatchSupport::Wrong(worst) }
 }
 
 /// The largest difference between two answers, as a share of the largest number of its output. NaN counts as infinite.
@@ -99,7 +99,7 @@ fn finite(number: f32) -> f32 {
 }
 
 /// A synthetic picture, normalised: high-contrast rings and stripes, different everywhere and for every seed.
-fn pattern(input: Shape, norm: Norm, seed: usize) -> Vec<f32> {
+fn pattern(input: Shape, norm: Normalization, seed: usize) -> Vec<f32> {
     let (width, height) = (input.width as usize, input.height as usize);
     let mut tensor = Vec::with_capacity(3 * width * height);
     for channel in 0..3 {

@@ -2,7 +2,7 @@
 
 /// What the extension of an address promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum File {
+pub(super) enum UrlExtension {
     /// A picture in a format we read.
     Picture,
     /// A picture in a format we do not read.
@@ -13,7 +13,7 @@ pub(super) enum File {
     Unknown,
 }
 
-impl File {
+impl UrlExtension {
     /// Looks at the last path segment of an address, absolute or relative, before `?` and `#`.
     pub fn of(address: &str) -> Self {
         let address = address.trim();
@@ -48,9 +48,10 @@ impl File {
 /// Whether an address is that of a picture we read: by its extension, or by one inside its query, where image servers
 /// carry the name of the original.
 pub(crate) fn names_picture(address: &str) -> bool {
-    let in_query =
-        |query: &str| query.split('&').any(|pair| File::of(pair.rsplit('=').next().unwrap_or(pair)) == File::Picture);
-    File::of(address) == File::Picture
+    let in_query = |query: &str| {
+        query.split('&').any(|pair| UrlExtension::of(pair.rsplit('=').next().unwrap_or(pair)) == UrlExtension::Picture)
+    };
+    UrlExtension::of(address) == UrlExtension::Picture
         || address.split_once('?').is_some_and(|(_, query)| in_query(&query.replace("%2F", "/")))
 }
 

@@ -14,7 +14,7 @@ const LINES: usize = 8;
 
 /// What a listing is written in.
 #[derive(Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum FeedFormat {
     /// A sitemap, a sitemap index, RSS or Atom.
     Xml,
     /// Perhaps a JSON Feed: its version tells, wherever it stands.
@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Text,
 }
 
-impl Kind {
+impl FeedFormat {
     /// `None`: not a listing.
     pub fn of(source: &Source<'_>) -> Option<Self> {
         let declared = source.content_type.unwrap_or_default().split(';').next().unwrap_or_default();

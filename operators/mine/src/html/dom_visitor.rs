@@ -1,24 +1,24 @@
-//! The walk: one pass over the elements of a parsed page, in document order, that hands every picture and link to
-//! [`Gather`].
+//! The visitor of the DOM: one pass over the elements of a parsed page, in document order, that hands every picture and link to
+//! [`LinkCollector`].
 
 use scraper::{ElementRef, Html};
 
-use super::attribute::{Holds, is_picture_address, may_be_address};
+use super::attribute::{AttributeKind, is_picture_address, may_be_address};
 use super::candidate::{Candidate, decodable_type};
-use super::file::names_picture;
-use super::gather::Gather;
-use super::tame::tame;
-use super::{MineSettings, ld, srcset, style};
+use super::link_collector::LinkCollector;
+use super::sanitize::sanitize;
+use super::url_extension::names_picture;
+use super::{MineSettings, json_ld, srcset, style};
 
 /// Reads markup into what has been gathered.
-pub(crate) struct Walk<'a> {
+pub(crate) struct DomVisitor<'a> {
     pub settings: &'a MineSettings,
-    pub gather: Gather<'a>,
+    pub collector: LinkCollector<'a>,
 }
 
 /// A picture whose candidates are being collected: from the `source` elements of a `picture`, then from its `img`.
 #[derive(Default)]
-struct Shown<'t> {
+struct PictureCandidates<'t> {
     /// What a browser shows at once.
     eager: Vec<Candidate<'t>>,
     /// What a script shows later.
@@ -26,21 +26,21 @@ struct Shown<'t> {
 }
 
 /// The `picture` element that is open, with the candidates of its sources.
-type Open<'t> = Option<(ElementRef<'t>, Shown<'t>)>;
+type OpenPicture<'t> = Option<(ElementRef<'t>, PictureCandidates<'t>)>;
 
-impl Walk<'_> {
-    /// Reads a page or part of one. `frames_left`: how many levels of `srcdoc` may still be entered.
-    pub fn read(&mut self, text: String, xml: bool, frames_left: usize) {
-        let tame = tame(text, xml, self.settings);
-        for piece in tame.pieces {
-            self.read_tree(&Html::parse_document(&tame.text[piece]), frames_left);
+impl DomVisitor<'_> {
+    /// Reads a page or part of one. `srcdoc_depth_left`: how many levels of `srcdoc` may still be entered.
+    pub fn read(&mut self, text: String, xml: bool, srcdoc_depth_left: usize) {
+        let sanitize = sanitize(text, xml, self.settings);
+        for piece in sanitize.pieces {
+            self.read_tree(&Html::parse_document(&sanitize.text[piece]), srcdoc_depth_left);
         }
     }
 
     /// Reads the elements in the order of their creation, which is that of their tags, wherever the tree builder put
     /// them.
-    pub fn read_tree(&mut self, html: &Html, frames_left: usize) {
-        let mut open: Open<'_> = None;
+    pub fn read_tree(&mut self, html: &Html, srcdoc_depth_left: usize) {
+        let mut open: OpenPicture<'_> = None;
         for element in html.tree.nodes().filter_map(ElementRef::wrap) {
             match element.value().name() {
                 "img" | "amp-img" | "amp-anim" => {
@@ -56,7 +56,7 @@ impl Walk<'_> {
                 "link" => self.link(element),
                 "script" => self.script(element),
                 "style" => self.style(&element.text().collect::<String>()),
-                "iframe" | "xrame" => self.frame(element, frames_left),
+                "iframe" | "xrame" => self.frame(element, srcdoc_depth_left),
                 "video" | "audio" => self.image_attribute(element, "poster"),
                 "input" if is(element, "type", "image") => self.image_attribute(element, "src"),
                 "object" => self.plugin(element, "data"),
@@ -68,7 +68,7 @@ impl Walk<'_> {
         self.close(&mut open);
     }
 
-    fn close(&mut self, open: &mut Open<'_>) {
+    fn close(&mut self, open: &mut OpenPicture<'_>) {
         if let Some((_, shown)) = open.take() {
             self.show(shown);
         }
@@ -76,24 +76,24 @@ impl Walk<'_> {
 
     /// The lazy picture first: where there is one, the other is its placeholder, and a picture of its own if it
     /// differs.
-    fn show(&mut self, shown: Shown<'_>) {
-        self.gather.picture(shown.lazy);
-        self.gather.picture(shown.eager);
+    fn show(&mut self, shown: PictureCandidates<'_>) {
+        self.collector.picture(shown.lazy);
+        self.collector.picture(shown.eager);
     }
 
-    fn source<'t>(&mut self, element: ElementRef<'t>, open: &mut Open<'t>) {
+    fn source<'t>(&mut self, element: ElementRef<'t>, open: &mut OpenPicture<'t>) {
         let Some(picture) = picture_around(element) else { return };
         if open.as_ref().is_none_or(|(known, _)| *known != picture) {
             self.close(open);
         }
-        let (_, shown) = open.get_or_insert_with(|| (picture, Shown::default()));
+        let (_, shown) = open.get_or_insert_with(|| (picture, PictureCandidates::default()));
         let decodable = element.attr("type").is_none_or(decodable_type);
         for (name, text) in element.value().attrs() {
-            let (list, candidates) = match (name, Holds::of(name)) {
+            let (list, candidates) = match (name, AttributeKind::of(name)) {
                 ("srcset", _) => (&mut shown.eager, srcset::parse(text)),
-                (_, Some(Holds::Srcset)) => (&mut shown.lazy, srcset::parse(text)),
+                (_, Some(AttributeKind::Srcset)) => (&mut shown.lazy, srcset::parse(text)),
                 ("src", _) if names_picture(text) => (&mut shown.eager, vec![Candidate::plain(text)]),
-                (_, Some(Holds::Src)) if names_picture(text) => (&mut shown.lazy, vec![Candidate::plain(text)]),
+                (_, Some(AttributeKind::Src)) if names_picture(text) => (&mut shown.lazy, vec![Candidate::plain(text)]),
                 _ => continue,
             };
             list.extend(candidates.into_iter().map(|mut candidate| {
@@ -103,36 +103,36 @@ impl Walk<'_> {
         }
     }
 
-    fn img<'t>(&mut self, element: ElementRef<'t>, open: &mut Open<'t>) {
+    fn img<'t>(&mut self, element: ElementRef<'t>, open: &mut OpenPicture<'t>) {
         let belongs = open.as_ref().is_some_and(|(known, _)| Some(*known) == picture_around(element));
         let mut shown = match open.take() {
             Some((_, sources)) if belongs => sources,
             other => {
                 *open = other;
                 self.close(open);
-                Shown::default()
+                PictureCandidates::default()
             }
         };
         let (mut plain, mut lazy) = (Vec::new(), Vec::new());
         for (name, text) in element.value().attrs() {
-            match (name, Holds::of(name)) {
+            match (name, AttributeKind::of(name)) {
                 // `image` elements of drawings arrive as `img`, with their `href`.
                 ("src" | "href" | "xlink:href", _) => plain.push(Candidate::plain(text)),
                 ("srcset", _) => shown.eager.extend(srcset::parse(text)),
-                (_, Some(Holds::Srcset)) => shown.lazy.extend(srcset::parse(text)),
-                (_, Some(Holds::Src)) if may_be_address(text) => lazy.push(Candidate::plain(text)),
+                (_, Some(AttributeKind::Srcset)) => shown.lazy.extend(srcset::parse(text)),
+                (_, Some(AttributeKind::Src)) if may_be_address(text) => lazy.push(Candidate::plain(text)),
                 _ => {}
             }
         }
         shown.eager.extend(plain);
         if shown.lazy.is_empty() {
             // Without candidates to choose from, nothing says that two of these are one picture.
-            lazy.drain(..).for_each(|candidate| self.gather.picture(vec![candidate]));
+            lazy.drain(..).for_each(|candidate| self.collector.picture(vec![candidate]));
         }
         shown.lazy.extend(lazy);
         self.show(shown);
         for (name, text) in element.value().attrs() {
-            if !matches!(Holds::of(name), Some(Holds::Src | Holds::Srcset)) {
+            if !matches!(AttributeKind::of(name), Some(AttributeKind::Src | AttributeKind::Srcset)) {
                 self.attribute(name, text);
             }
         }
@@ -140,20 +140,20 @@ impl Walk<'_> {
 
     fn anchor(&mut self, element: ElementRef<'_>) {
         let Some(href) = element.attr("href").or_else(|| element.attr("xlink:href")) else { return };
-        self.gather.link_or_image(href);
+        self.collector.link_or_image(href);
     }
 
     fn meta(&mut self, element: ElementRef<'_>) {
         let Some(content) = element.attr("content") else { return };
         if let Some(name) = element.attr("name") {
-            self.gather.meta(name, content);
+            self.collector.meta(name, content);
         }
         if is(element, "http-equiv", "refresh") {
-            refresh_target(content).into_iter().for_each(|target| self.gather.link(target));
+            refresh_target(content).into_iter().for_each(|target| self.collector.link(target));
         }
         let named = ["property", "name"].iter().filter_map(|attribute| element.attr(attribute));
         if named.flat_map(str::split_ascii_whitespace).any(names_meta_image) {
-            self.gather.image(content);
+            self.collector.image(content);
         }
     }
 
@@ -162,12 +162,12 @@ impl Walk<'_> {
         let href = element.attr("href").unwrap_or_default();
         for word in rel.split_ascii_whitespace().take(8) {
             match word {
-                "next" | "prev" => self.gather.link(href),
-                "image_src" | "thumbnail" => self.gather.image(href),
+                "next" | "prev" => self.collector.link(href),
+                "image_src" | "thumbnail" => self.collector.image(href),
                 "preload" | "prefetch" if is(element, "as", "image") => {
                     let mut candidates = srcset::parse(element.attr("imagesrcset").unwrap_or_default());
                     candidates.push(Candidate::plain(href));
-                    self.gather.picture(candidates);
+                    self.collector.picture(candidates);
                 }
                 _ => {}
             }
@@ -180,8 +180,8 @@ impl Walk<'_> {
         if is_json_ld {
             let script: String = element.text().collect();
             if script.len() <= self.settings.json_ld_max_bytes {
-                let pictures = ld::pictures(&script, self.settings.json_ld_depth_max);
-                pictures.iter().for_each(|address| self.gather.image(address));
+                let pictures = json_ld::pictures(&script, self.settings.json_ld_depth_max);
+                pictures.iter().for_each(|address| self.collector.image(address));
             }
         }
     }
@@ -189,28 +189,28 @@ impl Walk<'_> {
     fn style(&mut self, css: &str) {
         style::pictures(css, self.settings.style_depth_max)
             .into_iter()
-            .for_each(|picture| self.gather.picture(picture));
+            .for_each(|picture| self.collector.picture(picture));
     }
 
-    fn frame(&mut self, element: ElementRef<'_>, frames_left: usize) {
+    fn frame(&mut self, element: ElementRef<'_>, srcdoc_depth_left: usize) {
         if let Some(page) = element.attr("srcdoc") {
-            if frames_left > 0 {
-                self.read(page.to_owned(), false, frames_left - 1);
+            if srcdoc_depth_left > 0 {
+                self.read(page.to_owned(), false, srcdoc_depth_left - 1);
             }
         } else if let Some(src) = element.attr("src") {
-            self.gather.link_or_image(src);
+            self.collector.link_or_image(src);
         }
     }
 
     fn image_attribute(&mut self, element: ElementRef<'_>, name: &str) {
-        element.attr(name).into_iter().for_each(|text| self.gather.image(text));
+        element.attr(name).into_iter().for_each(|text| self.collector.image(text));
     }
 
     fn plugin(&mut self, element: ElementRef<'_>, name: &str) {
         let Some(text) = element.attr(name) else { return };
         let declared = element.attr("type").is_some_and(|kind| kind.trim().to_ascii_lowercase().starts_with("image/"));
         if declared || names_picture(text) {
-            self.gather.image(text);
+            self.collector.image(text);
         }
     }
 
@@ -225,12 +225,12 @@ impl Walk<'_> {
     }
 
     fn attribute(&mut self, name: &str, text: &str) {
-        match Holds::of(name) {
+        match AttributeKind::of(name) {
             None => {}
-            Some(Holds::Style) => self.style(text),
-            Some(Holds::Background) if text.contains('(') => self.style(text),
-            Some(Holds::Srcset) => self.gather.picture(srcset::parse(text)),
-            Some(holds) if is_picture_address(text, holds) => self.gather.image(text),
+            Some(AttributeKind::Style) => self.style(text),
+            Some(AttributeKind::Background) if text.contains('(') => self.style(text),
+            Some(AttributeKind::Srcset) => self.collector.picture(srcset::parse(text)),
+            Some(holds) if is_picture_address(text, holds) => self.collector.image(text),
             Some(_) => {}
         }
     }
@@ -246,7 +246,7 @@ impl Walk<'_> {
             _ => false,
         };
         if properties.split_ascii_whitespace().take(8).any(names_image) {
-            self.gather.image(text);
+            self.collector.image(text);
         }
     }
 }
@@ -260,7 +260,7 @@ fn is(element: ElementRef<'_>, attribute: &str, value: &str) -> bool {
     element.attr(attribute).is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
 }
 
-/// Open Graph, Twitter cards and their relatives.
+/// OpenPicture Graph, Twitter cards and their relatives.
 fn names_meta_image(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let numbered =

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use faceflow_core::Fault;
 
 /// At most `size` things, each in use by one caller at a time; further callers wait.
-pub(crate) struct Pool<T> {
+pub(crate) struct SessionPool<T> {
     size: usize,
     state: Mutex<State<T>>,
     freed: Condvar,
@@ -19,11 +19,11 @@ struct State<T> {
 
 /// The right to hold one thing; given up on drop, so also when the work panics.
 struct Permit<'a, T> {
-    pool: &'a Pool<T>,
+    pool: &'a SessionPool<T>,
     back: Option<T>,
 }
 
-impl<T> Pool<T> {
+impl<T> SessionPool<T> {
     /// An empty pool of at most `size` things.
     pub fn new(size: usize) -> Self {
         Self { size, state: Mutex::new(State { idle: Vec::new(), in_use: 0 }), freed: Condvar::new() }
@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn no_more_than_size_exist_and_all_callers_are_served() {
-        let (pool, made, inside, most) = (Pool::new(2), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (pool, made, inside, most) =
+            (SessionPool::new(2), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let together = Barrier::new(2);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_failed_or_panicked_is_made_anew() {
-        let (pool, made) = (Pool::new(1), AtomicUsize::new(0));
+        let (pool, made) = (SessionPool::new(1), AtomicUsize::new(0));
         let make = || Ok(made.fetch_add(1, SeqCst));
         assert_eq!(pool.with(make, |thing| Ok(*thing)), Ok(0));
         let fault = Fault::transient(Class::Engine, "engine_error", "");

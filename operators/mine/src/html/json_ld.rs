@@ -4,7 +4,7 @@
 
 use serde_json::{Deserializer, Value};
 
-use super::file::names_picture;
+use super::url_extension::names_picture;
 
 /// The addresses of pictures in a JSON-LD script, fields of an object in the order of their names. Values nested deeper
 /// than `depth_max` are not looked at. A script that is not JSON even after the usual mistakes are mended names none.

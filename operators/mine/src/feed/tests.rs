@@ -7,17 +7,17 @@ use faceflow_core::record::ContentId;
 use url::Url;
 
 use super::*;
-use crate::html::Found;
+use crate::html::ExtractedImage;
 
 const LISTING: &str = "https://www.site.example/dir/listing";
 
-pub(super) fn read_with(settings: &MineSettings, content_type: &str, body: &[u8]) -> Option<Reading> {
+pub(super) fn read_with(settings: &MineSettings, content_type: &str, body: &[u8]) -> Option<ExtractedPage> {
     let url = Url::parse(LISTING).expect("a URL");
     let content_type = Some(content_type).filter(|content_type| !content_type.is_empty());
     read(&Source { url: &url, content_type, body }, settings)
 }
 
-pub(super) fn read_as(content_type: &str, body: &[u8]) -> Option<Reading> {
+pub(super) fn read_as(content_type: &str, body: &[u8]) -> Option<ExtractedPage> {
     read_with(&MineSettings::default(), content_type, body)
 }
 
@@ -30,8 +30,8 @@ fn short(url: &Url) -> String {
 }
 
 /// Links and pictures, each separated by spaces.
-pub(super) fn found(reading: &Reading) -> (String, String) {
-    let images = reading.images.iter().map(|Found { url, .. }| short(url)).collect::<Vec<_>>();
+pub(super) fn found(reading: &ExtractedPage) -> (String, String) {
+    let images = reading.images.iter().map(|ExtractedImage { url, .. }| short(url)).collect::<Vec<_>>();
     (reading.links.iter().map(short).collect::<Vec<_>>().join(" "), images.join(" "))
 }
 
@@ -182,7 +182,7 @@ fn rss_names_its_items() {
     }
     let reading =
         read_as("", rss("<item><description>&lt;meta name=robots content=noai&gt;</description></item>").as_bytes());
-    assert_eq!(reading.expect("a feed").robots_meta, [], "what is quoted is not the feed's");
+    assert_eq!(reading.expect("a feed").named_meta, [], "what is quoted is not the feed's");
 }
 
 #[test]

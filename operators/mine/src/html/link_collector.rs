@@ -12,12 +12,12 @@ use faceflow_core::record::ContentId;
 use url::Url;
 
 use super::candidate::Candidate;
-use super::file::File;
-use super::{Found, MineSettings, Reading};
-use crate::address::{canonical, join_encoded, normalise, site_of};
+use super::url_extension::UrlExtension;
+use super::{ExtractedImage, ExtractedPage, MineSettings};
+use crate::url_normalization::{canonical, join_encoded, normalise, site_of};
 
 /// Collects a page's pictures and links.
-pub(crate) struct Gather<'a> {
+pub(crate) struct LinkCollector<'a> {
     settings: &'a MineSettings,
     /// What addresses are relative to.
     pub base: Url,
@@ -26,16 +26,16 @@ pub(crate) struct Gather<'a> {
     encoding: &'static Encoding,
     /// The page itself as a picture's address, as a page's address, and its site.
     own: (Option<Url>, Option<Url>, String),
-    reading: Reading,
+    reading: ExtractedPage,
     images: HashMap<Url, usize>,
     links: HashSet<Url>,
 }
 
-impl<'a> Gather<'a> {
+impl<'a> LinkCollector<'a> {
     /// For the page at `url` whose addresses are relative to `base` and whose queries are written in `encoding`.
     pub fn new(settings: &'a MineSettings, url: &Url, base: Url, encoding: &'static Encoding) -> Self {
         let own = (canonical(url.clone()), normalise(url.clone()), site_of(url));
-        let (reading, images, links) = (Reading::default(), HashMap::new(), HashSet::new());
+        let (reading, images, links) = (ExtractedPage::default(), HashMap::new(), HashSet::new());
         Self { settings, base, quoting: false, encoding, own, reading, images, links }
     }
 
@@ -52,7 +52,7 @@ impl<'a> Gather<'a> {
         for candidate in candidates {
             if is_data(&candidate.url) {
                 if let Some((url, inline)) = decoded(&candidate.url, self.settings.data_uri_max_bytes) {
-                    self.place(Found { url, alternates: vec![], inline: Some(inline) });
+                    self.place(ExtractedImage { url, alternates: vec![], inline: Some(inline) });
                 }
             } else if addresses.len() <= self.settings.alternates_max {
                 let address = self.resolve(&candidate.url).and_then(canonical);
@@ -62,23 +62,23 @@ impl<'a> Gather<'a> {
         }
         let mut addresses = addresses.into_iter();
         if let Some(url) = addresses.next() {
-            self.place(Found { url, alternates: addresses.collect(), inline: None });
+            self.place(ExtractedImage { url, alternates: addresses.collect(), inline: None });
         }
     }
 
     /// A link to a page. Kept if it leads to another page of the same site.
     pub fn link(&mut self, text: &str) {
-        self.follow(text, |file| file == File::Unknown);
+        self.follow(text, |file| file == UrlExtension::Unknown);
     }
 
     /// A link to a listing, which may be a file (`xml`, `txt`, `gz`). Kept if it leads to another one of the same site.
     pub fn listing(&mut self, text: &str) {
-        self.follow(text, |file| matches!(file, File::Unknown | File::Other));
+        self.follow(text, |file| matches!(file, UrlExtension::Unknown | UrlExtension::Other));
     }
 
-    fn follow(&mut self, text: &str, fits: impl Fn(File) -> bool) {
+    fn follow(&mut self, text: &str, fits: impl Fn(UrlExtension) -> bool) {
         let Some(url) = self.resolve(text).filter(|_| !self.quoting) else { return };
-        if site_of(&url) != self.own.2 || !fits(File::of(url.path())) {
+        if site_of(&url) != self.own.2 || !fits(UrlExtension::of(url.path())) {
             return;
         }
         let Some(url) = normalise(url).filter(|url| Some(url) != self.own.1.as_ref()) else { return };
@@ -89,21 +89,21 @@ impl<'a> Gather<'a> {
 
     /// A link of which only its extension tells whether it leads to a picture or to a page.
     pub fn link_or_image(&mut self, text: &str) {
-        match File::of(text) {
-            File::Picture => self.image(text),
+        match UrlExtension::of(text) {
+            UrlExtension::Picture => self.image(text),
             _ => self.link(text),
         }
     }
 
     /// What a named `meta` tag says.
     pub fn meta(&mut self, name: &str, content: &str) {
-        if !self.quoting && self.reading.robots_meta.len() < self.settings.metas_max {
-            self.reading.robots_meta.push((name.trim().to_ascii_lowercase(), content.to_owned()));
+        if !self.quoting && self.reading.named_meta.len() < self.settings.metas_max {
+            self.reading.named_meta.push((name.trim().to_ascii_lowercase(), content.to_owned()));
         }
     }
 
     /// Everything found. An address that is a picture of its own is nobody's alternate.
-    pub fn finish(mut self) -> Reading {
+    pub fn finish(mut self) -> ExtractedPage {
         for found in &mut self.reading.images {
             found.alternates.retain(|url| !self.images.contains_key(url));
         }
@@ -118,7 +118,7 @@ impl<'a> Gather<'a> {
         join_encoded(&self.base, text, self.encoding).filter(|url| url.as_str().len() <= self.settings.url_max_bytes)
     }
 
-    fn place(&mut self, found: Found) {
+    fn place(&mut self, found: ExtractedImage) {
         let room = self.reading.images.len() < self.settings.images_max;
         match self.images.entry(found.url.clone()) {
             Entry::Occupied(at) => {

@@ -9,52 +9,52 @@
 //! A listing that breaks off or is no longer well-formed gives what stood before the fault: sites cut them, and half of a
 //! list is a list. Promise: [`read`] never panics, and its time and memory grow with the length of the listing.
 
+mod format;
 mod json;
-mod kind;
 mod tag;
 #[cfg(test)]
 mod tests;
 mod xml;
 
-use crate::html::gather::Gather;
-use crate::html::walk::Walk;
-use crate::html::{MineSettings, Reading, Source};
-use kind::Kind;
+use crate::html::dom_visitor::DomVisitor;
+use crate::html::link_collector::LinkCollector;
+use crate::html::{ExtractedPage, MineSettings, Source};
+use format::FeedFormat;
 
 /// Reads a listing; `None` if the body is none. CPU-bound: meant for a blocking thread.
 ///
 /// Links and pictures are those of a page by the same rules ([`crate::html`]), with limits of their own. The links of a
 /// sitemap index, and those to the next part of a feed, lead to listings.
-pub fn read(source: &Source<'_>, settings: &MineSettings) -> Option<Reading> {
-    let kind = Kind::of(source)?;
+pub fn read(source: &Source<'_>, settings: &MineSettings) -> Option<ExtractedPage> {
+    let kind = FeedFormat::of(source)?;
     let settings = &MineSettings {
         links_max: settings.listing_entries_max,
         images_max: settings.listing_images_max,
         ..settings.clone()
     };
-    let (text, encoding) = kind::decode(source);
-    let gather = Gather::new(settings, source.url, source.url.clone(), encoding);
-    let mut walk = Walk { settings, gather };
-    let is_listing = match kind {
-        Kind::Xml => {
-            xml::read(&text, &mut walk);
+    let (text, encoding) = format::decode(source);
+    let collector = LinkCollector::new(settings, source.url, source.url.clone(), encoding);
+    let mut visitor = DomVisitor { settings, collector };
+    let is_feed = match kind {
+        FeedFormat::Xml => {
+            xml::read(&text, &mut visitor);
             true
         }
-        Kind::Json { declared } => json::read(&text, &mut walk) || declared,
-        Kind::Text => {
+        FeedFormat::Json { declared } => json::read(&text, &mut visitor) || declared,
+        FeedFormat::Text => {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(settings.listing_entries_max);
-            lines.filter(|line| kind::is_address(line)).for_each(|line| walk.gather.link_or_image(line));
+            lines.filter(|line| format::is_address(line)).for_each(|line| visitor.collector.link_or_image(line));
             true
         }
     };
-    is_listing.then(|| walk.gather.finish())
+    is_feed.then(|| visitor.collector.finish())
 }
 
 /// Reads HTML that a listing quotes: what it shows counts, where it leads does not.
-fn quote(html: String, xml: bool, walk: &mut Walk<'_>) {
+fn quote(html: String, xml: bool, visitor: &mut DomVisitor<'_>) {
     if html.contains('<') {
-        walk.gather.quoting = true;
-        walk.read(html, xml, walk.settings.srcdoc_depth_max);
-        walk.gather.quoting = false;
+        visitor.collector.quoting = true;
+        visitor.read(html, xml, visitor.settings.srcdoc_depth_max);
+        visitor.collector.quoting = false;
     }
 }
