@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::Settings;
 use crate::check::check;
+use crate::renamed::new_name;
 
 /// Prefix of environment variables that are settings: `FACEFLOW_FETCH__PER_HOST` is `fetch.per_host`.
 const ENV_PREFIX: &str = "FACEFLOW_";
@@ -121,6 +122,10 @@ impl Layers {
             Some(field) if key == "." => field.to_owned(),
             Some(field) if !key.ends_with(&format!(".{field}")) && key != field => format!("{key}.{field}"),
             _ => key.to_owned(),
+        };
+        let reason = match (unknown, new_name(&key)) {
+            (Some(_), Some(new)) => format!("it is called {new} now"),
+            _ => reason,
         };
         let under = |path: &&String| {
             **path == key || path.starts_with(&format!("{key}.")) || key.starts_with(&format!("{path}["))
@@ -263,6 +268,9 @@ mod tests {
         assert!(value.contains("retry.web.attempts_max = 0") && value.contains("1 or more"), "{value}");
         let shape = refused(Layers::default().set("crawl.shape=wide"));
         assert!(shape.contains("crawl.shape") && shape.contains("3x3"), "{shape}");
+        let renamed = refused(Layers::default().text("my.toml", "[mine]\nlisting_images_max = 2\n"));
+        let names = ["my.toml", "mine.listing_images_max", "called mine.feed_images_max now"];
+        assert!(names.iter().all(|name| renamed.contains(name)), "{renamed}");
         assert!(refused(Layers::default().set("per_host")).contains("key=value"));
         assert!(refused(Layers::default().file(Path::new("no/such.toml"))).contains("no/such.toml"));
         assert!(refused(Layers::default().text("my.toml", "[fetch\n")).contains("my.toml"));

@@ -64,9 +64,9 @@ pub struct MineSettings {
     /// Pages inside `srcdoc` attributes inside one another; deeper ones are passed over. At most 8.
     pub srcdoc_depth_max: usize,
     /// Entries read from one sitemap or feed, and links taken from it, at most. The sitemap protocol allows 50,000.
-    pub listing_entries_max: usize,
+    pub feed_entries_max: usize,
     /// Pictures taken from one sitemap or feed, at most.
-    pub listing_images_max: usize,
+    pub feed_images_max: usize,
 }
 
 impl Default for MineSettings {
@@ -85,8 +85,8 @@ impl Default for MineSettings {
             json_ld_depth_max: 32,
             style_depth_max: 32,
             srcdoc_depth_max: 2,
-            listing_entries_max: 50_000,
-            listing_images_max: 50_000,
+            feed_entries_max: 50_000,
+            feed_images_max: 50_000,
         }
     }
 }
@@ -106,8 +106,8 @@ impl MineSettings {
             ("json_ld_depth_max", self.json_ld_depth_max, 1, 127),
             ("style_depth_max", usize::from(self.style_depth_max), 1, 127),
             ("srcdoc_depth_max", self.srcdoc_depth_max, 0, 8),
-            ("listing_entries_max", self.listing_entries_max, 1, usize::MAX),
-            ("listing_images_max", self.listing_images_max, 1, usize::MAX),
+            ("feed_entries_max", self.feed_entries_max, 1, usize::MAX),
+            ("feed_images_max", self.feed_images_max, 1, usize::MAX),
         ];
         let wrong = ranges.into_iter().find(|(_, value, least, most)| value < least || value > most);
         match wrong {

@@ -1,4 +1,4 @@
-//! Which listing a body is, by its first element or lines.
+//! Which feed a body is, by its first element or lines.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ const START_BYTES: usize = 16 << 10;
 /// So many lines of a text all have to be addresses.
 const LINES: usize = 8;
 
-/// What a listing is written in.
+/// What a feed is written in.
 #[derive(Debug, PartialEq)]
 pub(super) enum FeedFormat {
     /// A sitemap, a sitemap index, RSS or Atom.
@@ -27,7 +27,7 @@ pub(super) enum FeedFormat {
 }
 
 impl FeedFormat {
-    /// `None`: not a listing.
+    /// `None`: not a feed.
     pub fn of(source: &Source<'_>) -> Option<Self> {
         let declared = source.content_type.unwrap_or_default().split(';').next().unwrap_or_default();
         let declared = declared.trim().to_ascii_lowercase();
@@ -46,7 +46,7 @@ impl FeedFormat {
     }
 }
 
-/// The text of a listing, and the encoding in which it writes the queries of its URLs.
+/// The text of a feed, and the encoding in which it writes the queries of its URLs.
 pub(super) fn decode<'a>(source: &Source<'a>) -> (Cow<'a, str>, &'static Encoding) {
     match unmarked_utf16(source.body) {
         Some(encoding) => (encoding.decode_without_bom_handling(source.body).0, encoding.output_encoding()),

@@ -100,7 +100,7 @@ impl<'de> Visitor<'de> for Value<'_, '_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { feed, place } = self;
         if place == FeedContext::Item {
-            if feed.entries == feed.visitor.settings.listing_entries_max {
+            if feed.entries == feed.visitor.settings.feed_entries_max {
                 return Err(A::Error::custom("enough entries"));
             }
             feed.entries += 1;
@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for Value<'_, '_, '_> {
             FeedContext::Text(FeedField::Version) => {
                 self.feed.is_feed |= text.split_once("://").is_some_and(|(_, rest)| rest.starts_with("jsonfeed.org/"));
             }
-            FeedContext::Text(FeedField::NextPart) => collector.listing(text),
+            FeedContext::Text(FeedField::NextPart) => collector.feed_link(text),
             FeedContext::Text(FeedField::Page) => collector.link_or_image(text),
             FeedContext::Text(FeedField::Image) => collector.image(text),
             FeedContext::Text(FeedField::Content) => quote(text.to_owned(), false, self.feed.visitor),

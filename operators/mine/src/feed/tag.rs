@@ -1,4 +1,4 @@
-//! Tags: the elements that mean something in a listing, and attributes read with patience.
+//! Tags: the elements that mean something in a feed, and attributes read with patience.
 
 use quick_xml::events::{BytesRef, BytesStart};
 

@@ -1,4 +1,4 @@
-//! What is read out of listings, format by format; the hostile and the suites have files of their own.
+//! What is read out of feeds, format by format; the hostile and the suites have files of their own.
 
 mod hostile;
 mod suites;
@@ -21,7 +21,7 @@ pub(super) fn read_as(content_type: &str, body: &[u8]) -> Option<ExtractedPage> 
     read_with(&MineSettings::default(), content_type, body)
 }
 
-/// Relative to the listing's folder where that is shorter.
+/// Relative to the feed's folder where that is shorter.
 fn short(url: &Url) -> String {
     let text = url.as_str();
     let rest =
@@ -37,7 +37,7 @@ pub(super) fn found(reading: &ExtractedPage) -> (String, String) {
 
 #[track_caller]
 fn check(body: &str, links: &str, images: &str) {
-    let reading = read_as("application/xml", body.as_bytes()).unwrap_or_else(|| panic!("a listing: {body}"));
+    let reading = read_as("application/xml", body.as_bytes()).unwrap_or_else(|| panic!("a feed: {body}"));
     assert_eq!(found(&reading), (links.to_owned(), images.to_owned()), "{body}");
 }
 
@@ -96,7 +96,7 @@ fn sitemaps_name_pages_and_their_pictures() {
 }
 
 #[test]
-fn an_index_names_listings_which_are_files() {
+fn an_index_names_feeds_which_are_files() {
     let index = "<sitemapindex><sitemap><loc>/a.xml</loc></sitemap><sitemap><loc>/b.xml.gz?c</loc><lastmod>x</lastmod></sitemap>\
                  <sitemap><loc>/c</loc></sitemap><sitemap><loc>https://other.example/d.xml</loc></sitemap>\
                  <sitemap><loc>/e.jpg</loc></sitemap><sitemap><loc>/f.txt</loc></sitemap></sitemapindex>";
@@ -345,8 +345,8 @@ fn limits_are_kept() {
             .collect::<String>()
     };
     let settings = MineSettings {
-        listing_entries_max: 3,
-        listing_images_max: 2,
+        feed_entries_max: 3,
+        feed_images_max: 2,
         links_max: 1,
         images_max: 1,
         ..MineSettings::default()
@@ -368,7 +368,7 @@ fn limits_are_kept() {
 }
 
 #[test]
-fn pictures_inside_the_listing_keep_their_bytes() {
+fn pictures_inside_the_feed_keep_their_bytes() {
     let feed =
         rss("<item><description>&lt;img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='&gt;</description></item>");
     let images = read_as("", feed.as_bytes()).expect("a feed").images;

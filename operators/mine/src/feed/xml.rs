@@ -1,4 +1,4 @@
-//! XML listings: sitemaps and their indexes, RSS 0.9x to 2.0 and Atom, in one pass over their tags.
+//! XML feeds: sitemaps and their indexes, RSS 0.9x to 2.0 and Atom, in one pass over their tags.
 //!
 //! Feeds are written by hand and by broken programs, so tags need not match: an end tag closes the last element of its
 //! name, with whatever was left open inside, and one that closes nothing is passed over. An entry ends where the next begins.
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str, visitor: &mut DomVisitor<'_>) {
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
-    let mut listing = Listing {
+    let mut feed = FeedReader {
         text,
         visitor,
         open: vec![],
@@ -37,13 +37,13 @@ pub(super) fn read(text: &str, visitor: &mut DomVisitor<'_>) {
         let before = reader.buffer_position() as usize;
         let Ok(event) = reader.read_event() else { return };
         let after = reader.buffer_position() as usize;
-        if listing.take(event, before..after).is_break() {
+        if feed.take(event, before..after).is_break() {
             return;
         }
     }
 }
 
-struct Listing<'t, 'w, 's> {
+struct FeedReader<'t, 'w, 's> {
     text: &'t str,
     visitor: &'w mut DomVisitor<'s>,
     open: Vec<Open>,
@@ -83,7 +83,7 @@ struct Entry {
     id: String,
 }
 
-impl Listing<'_, '_, '_> {
+impl FeedReader<'_, '_, '_> {
     fn has_room(&self) -> bool {
         self.open.len() < self.visitor.settings.depth_max
     }
@@ -180,7 +180,7 @@ impl Listing<'_, '_, '_> {
 
     fn enter(&mut self) -> ControlFlow<()> {
         self.entry = Entry::default();
-        if self.entries == self.visitor.settings.listing_entries_max {
+        if self.entries == self.visitor.settings.feed_entries_max {
             return ControlFlow::Break(());
         }
         self.entries += 1;
@@ -199,7 +199,7 @@ impl Listing<'_, '_, '_> {
             (_, "enclosure") if attributes.begins("type", "image/") || names_picture(href) => {
                 self.visitor.collector.image(href);
             }
-            (Name::Feed | Name::Channel, "next" | "prev-archive") => self.visitor.collector.listing(href),
+            (Name::Feed | Name::Channel, "next" | "prev-archive") => self.visitor.collector.feed_link(href),
             _ => {}
         }
     }
@@ -242,10 +242,10 @@ impl Listing<'_, '_, '_> {
         match (self.open.last().map_or(Name::Other, |open| open.name), name) {
             (Name::Image, Name::Loc | Name::Url) | (_, Name::ThumbnailLoc | Name::Logo) => collector.image(said),
             (Name::Url, Name::Loc) => collector.link_or_image(said),
-            (Name::Sitemap, Name::Loc) => collector.listing(said),
+            (Name::Sitemap, Name::Loc) => collector.feed_link(said),
             // Without `loc`, as some write it.
             (_, Name::Url) if is_rooted(said) => collector.link_or_image(said),
-            (_, Name::Sitemap) if is_rooted(said) => collector.listing(said),
+            (_, Name::Sitemap) if is_rooted(said) => collector.feed_link(said),
             (_, Name::Image) if is_rooted(said) => collector.image(said),
             (_, Name::Attribute) if self.names_image && names_picture(said) => collector.image(said),
             (Name::Item, Name::Link | Name::OrigLink) if !said.is_empty() => {

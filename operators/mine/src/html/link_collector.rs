@@ -21,7 +21,7 @@ pub(crate) struct LinkCollector<'a> {
     settings: &'a MineSettings,
     /// What addresses are relative to.
     pub base: Url,
-    /// Whether this is a text that a listing quotes: its pictures count, its links and `meta` tags are not the listing's.
+    /// Whether this is a text that a feed quotes: its pictures count, its links and `meta` tags are not the feed's.
     pub quoting: bool,
     encoding: &'static Encoding,
     /// The page itself as a picture's address, as a page's address, and its site.
@@ -71,8 +71,8 @@ impl<'a> LinkCollector<'a> {
         self.follow(text, |file| file == UrlExtension::Unknown);
     }
 
-    /// A link to a listing, which may be a file (`xml`, `txt`, `gz`). Kept if it leads to another one of the same site.
-    pub fn listing(&mut self, text: &str) {
+    /// A link to a feed, which may be a file (`xml`, `txt`, `gz`). Kept if it leads to another one of the same site.
+    pub fn feed_link(&mut self, text: &str) {
         self.follow(text, |file| matches!(file, UrlExtension::Unknown | UrlExtension::Other));
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::*;
 
-/// Reads a listing on a thread with the small stack of a blocking thread; fails if it takes longer than `seconds` (several
+/// Reads a feed on a thread with the small stack of a blocking thread; fails if it takes longer than `seconds` (several
 /// times what it takes, since tests run side by side).
 #[track_caller]
 fn within(seconds: u64, body: String) -> (String, String) {

@@ -94,8 +94,8 @@ fn larger_sitemaps_of_the_suite() {
     assert_eq!(images, distinct("image:loc") + distinct("video:thumbnail_loc"), "no picture is also a thumbnail");
 }
 
-/// A listing made of the words that matter, in any order.
-fn listing() -> impl Strategy<Value = String> {
+/// A feed made of the words that matter, in any order.
+fn feed() -> impl Strategy<Value = String> {
     let words = [
         "<url>",
         "</url>",
@@ -172,11 +172,11 @@ fn listing() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn read_takes_anything(body in listing(), content_type in "(text/plain|text/xml|application/feed\\+json|)", cut in 0..100_usize) {
-        let small = MineSettings { listing_entries_max: 5, listing_images_max: 3, depth_max: 16, attributes_max: 8, ..MineSettings::default() };
+    fn read_takes_anything(body in feed(), content_type in "(text/plain|text/xml|application/feed\\+json|)", cut in 0..100_usize) {
+        let small = MineSettings { feed_entries_max: 5, feed_images_max: 3, depth_max: 16, attributes_max: 8, ..MineSettings::default() };
         for settings in [MineSettings::default(), small] {
             let Some(reading) = read_with(&settings, &content_type, body.as_bytes()) else { continue };
-            prop_assert!(reading.links.len() <= settings.listing_entries_max && reading.images.len() <= settings.listing_images_max);
+            prop_assert!(reading.links.len() <= settings.feed_entries_max && reading.images.len() <= settings.feed_images_max);
             for url in reading.links.iter().chain(reading.images.iter().map(|found| &found.url)) {
                 prop_assert!(matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none(), "{url}");
             }
