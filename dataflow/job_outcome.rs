@@ -5,7 +5,7 @@ use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
 use faceflow_sinks::ledger::OpenError;
 use faceflow_sinks::objects::ObjectsError;
-use faceflow_web::ClientError;
+use faceflow_web::GateError;
 
 use crate::cluster::ClusterError;
 use crate::run_options::{RunError, RunOutcome};
@@ -33,7 +33,7 @@ pub enum JobError {
     Engine(#[from] EngineError),
     /// The web client.
     #[error("the web client: {0}")]
-    Client(#[from] ClientError),
+    Client(#[from] GateError),
     /// The output.
     #[error("--out: {0}")]
     Objects(#[from] ObjectsError),

@@ -1,6 +1,6 @@
 //! `route`: sends pages and images to the worker that owns the address of their host.
 //!
-//! Politeness lives in the web client, which the workers of one process share. So in a cluster each address, with all hosts that
+//! Politeness lives in the web gate, which the workers of one process share. So in a cluster each address, with all hosts that
 //! are there, has one process that requests it; within a process the hosts are spread over its workers. A process alone has every
 //! address, and nothing is looked up.
 //!
@@ -100,7 +100,7 @@ fn by_address<'s>(
                         let url = url.clone();
                         let is_first = addresses.wait(queue, (time.retain(port), request));
                         if is_first && executor.shutdown.mode() == Mode::Running {
-                            let address = web.place(&url);
+                            let address = web.address_hash(&url);
                             in_flight.start(queue, 1, async { Ok(address.await) });
                         }
                     }
@@ -263,7 +263,7 @@ mod tests {
             panic!("{url} is not asked for");
         }
 
-        fn place(&self, url: &Url) -> Future<Option<u64>> {
+        fn address_hash(&self, url: &Url) -> Future<Option<u64>> {
             let host = url.host_str().expect("it is on the web").to_owned();
             self.0.lock().expect("not poisoned").push(host.clone());
             Box::pin(async move {

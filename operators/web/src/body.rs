@@ -16,7 +16,7 @@ use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStrea
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::body_budget::{BodyMemory, Held, SHARE_BYTES};
+use super::body_budget::{BodyPermit, SHARE_BYTES};
 use super::faults;
 use super::faults::WrappedFault;
 use super::settings::SizeLimit;
@@ -61,33 +61,29 @@ const PIECE_BYTES: usize = 16 << 10;
 /// The pieces of a body.
 type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
 
-/// Reads the body of an answer into `memory`, of which it holds its share, and removes its content coding and, where the
-/// limit says so, its packing.
-pub async fn read(
-    answer: reqwest::Response,
-    limit: Limit,
-    (memory, held): (&BodyMemory, Held),
-) -> Result<Bytes, Fault> {
-    let mut announced = answer.content_length().unwrap_or(0);
+/// Reads the body of a response, which has a permit for its memory, and removes its content coding and, where the limit says so,
+/// its packing.
+pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit) -> Result<Bytes, Fault> {
+    let mut announced = response.content_length().unwrap_or(0);
     if limit.whole && announced > limit.size.bytes as u64 {
         return Err(faults::too_large(announced, limit.size));
     }
     let coding =
-        answer.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
-    let mut body: Pieces<'_> = Box::pin(sent(answer, limit.patience));
+        response.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
+    let mut body: Pieces<'_> = Box::pin(sent(response, limit.patience));
     if let Some(coding) = coding.filter(|coding| !matches!(coding.as_slice(), b"" | b"identity")) {
         announced = 0;
         body = Box::pin(decoded(decoder(&coding, bytes_of(body, limit.size))?, false));
     }
-    let Some(size) = limit.unpacked else { return collect(body, announced, limit, (memory, held)).await };
+    let Some(size) = limit.unpacked else { return collect(body, announced, limit, permit).await };
     let start = start(&mut body, limit.deadline).await?;
     let is_packed = start.concat().starts_with(&GZIP);
     let body: Pieces<'_> = Box::pin(stream::iter(start.into_iter().map(Ok)).chain(body));
     match is_packed {
-        false => collect(body, announced, limit, (memory, held)).await,
+        false => collect(body, announced, limit, permit).await,
         true => {
             let pieces = Box::pin(decoded(decoder(b"gzip", bytes_of(body, limit.size))?, true));
-            collect(pieces, 0, Limit { size, ..limit }, (memory, held)).await
+            collect(pieces, 0, Limit { size, ..limit }, permit).await
         }
     }
 }
@@ -109,10 +105,10 @@ async fn start(body: &mut Pieces<'_>, deadline: Deadline) -> Result<Vec<Bytes>, 
 }
 
 /// The pieces of a body as they arrive, each within its deadline.
-fn sent(answer: reqwest::Response, patience: Duration) -> impl Stream<Item = Result<Bytes, Fault>> {
-    stream::try_unfold(answer, move |mut answer| async move {
-        match timeout(patience, answer.chunk()).await {
-            Ok(piece) => Ok(piece.map_err(|error| faults::of_body(&error))?.map(|piece| (piece, answer))),
+fn sent(response: reqwest::Response, patience: Duration) -> impl Stream<Item = Result<Bytes, Fault>> {
+    stream::try_unfold(response, move |mut response| async move {
+        match timeout(patience, response.chunk()).await {
+            Ok(piece) => Ok(piece.map_err(|error| faults::of_body(&error))?.map(|piece| (piece, response))),
             Err(_) => Err(faults::timeout(format!("the body paused for {} ms", patience.as_millis()))),
         }
     })
@@ -166,7 +162,7 @@ async fn collect(
     mut pieces: Pieces<'_>,
     announced: u64,
     mut limit: Limit,
-    (memory, mut held): (&BodyMemory, Held),
+    mut permit: BodyPermit,
 ) -> Result<Bytes, Fault> {
     let bytes_max = limit.size.bytes;
     let announced = announced.min(bytes_max as u64) as usize;
@@ -183,7 +179,7 @@ async fn collect(
         if length > SHARE_BYTES {
             let asked = Instant::now();
             let bytes = if length <= announced { announced } else { bytes_max };
-            memory.grow(&mut held, bytes).await;
+            permit.grow(bytes).await;
             limit.deadline.at += asked.elapsed();
         }
         body.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -191,5 +187,5 @@ async fn collect(
             break;
         }
     }
-    Ok(held.with(body.freeze()))
+    Ok(permit.with(body.freeze()))
 }

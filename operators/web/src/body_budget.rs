@@ -14,15 +14,15 @@ const PIECE_BYTES: usize = 16 << 10;
 /// The share that every body has from its beginning.
 pub const SHARE_BYTES: usize = 256 << 10;
 
-/// The memory of one process for bodies.
+/// The budget of one process for bodies.
 #[derive(Debug)]
-pub struct BodyMemory {
+pub struct BodyBudget {
     shares: Arc<Semaphore>,
     rest: Arc<Semaphore>,
     rest_pieces: usize,
 }
 
-impl BodyMemory {
+impl BodyBudget {
     /// `bytes_max` in all: a quarter for shares, the rest for bodies that outgrow theirs.
     pub fn new(bytes_max: usize) -> Self {
         let shares = pieces(bytes_max / 4).max(pieces(SHARE_BYTES)).min(Semaphore::MAX_PERMITS);
@@ -31,27 +31,29 @@ impl BodyMemory {
     }
 
     /// Waits for the share of one body.
-    pub async fn share(&self) -> Held {
+    pub async fn share(self: &Arc<Self>) -> BodyPermit {
         let share = take(&self.shares, pieces(SHARE_BYTES)).await;
-        Held { share, rest: None }
-    }
-
-    /// Waits until a body that holds its share may grow to `bytes`. A body larger than the whole budget has it alone.
-    pub async fn grow(&self, held: &mut Held, bytes: usize) {
-        if bytes > SHARE_BYTES && held.rest.is_none() {
-            held.rest = Some(take(&self.rest, pieces(bytes - SHARE_BYTES).min(self.rest_pieces)).await);
-        }
+        BodyPermit { budget: Arc::clone(self), share, rest: None }
     }
 }
 
-/// The right to a body's memory; given back when dropped.
+/// The right to a body's budget; given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct BodyPermit {
+    budget: Arc<BodyBudget>,
     share: OwnedSemaphorePermit,
     rest: Option<OwnedSemaphorePermit>,
 }
 
-impl Held {
+impl BodyPermit {
+    /// Waits until the body may grow to `bytes`. A body larger than the whole budget has it alone.
+    pub async fn grow(&mut self, bytes: usize) {
+        if bytes > SHARE_BYTES && self.rest.is_none() {
+            let pieces = pieces(bytes - SHARE_BYTES).min(self.budget.rest_pieces);
+            self.rest = Some(take(&self.budget.rest, pieces).await);
+        }
+    }
+
     /// A complete body that carries its right with it, to the last of its clones and slices.
     pub fn with(mut self, body: Bytes) -> Bytes {
         keep(&mut self.share, pieces(body.len().min(SHARE_BYTES)));
@@ -59,13 +61,13 @@ impl Held {
             Some(rest) if body.len() > SHARE_BYTES => keep(rest, pieces(body.len() - SHARE_BYTES)),
             rest => *rest = None,
         }
-        Bytes::from_owner(Body { body, _held: self })
+        Bytes::from_owner(Body { body, _permit: self })
     }
 }
 
 struct Body {
     body: Bytes,
-    _held: Held,
+    _permit: BodyPermit,
 }
 
 impl AsRef<[u8]> for Body {
@@ -94,30 +96,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_holds_what_it_needs_until_its_last_slice_is_gone() {
-        let memory = BodyMemory::new(8 << 20);
-        let (shares, rest) = (memory.shares.available_permits(), memory.rest.available_permits());
-        let mut held = memory.share().await;
-        memory.grow(&mut held, 6 << 20).await;
-        let body = held.with(Bytes::from(vec![7; 1 << 20]));
+        let budget = Arc::new(BodyBudget::new(8 << 20));
+        let (shares, rest) = (budget.shares.available_permits(), budget.rest.available_permits());
+        let mut permit = budget.share().await;
+        permit.grow(6 << 20).await;
+        let body = permit.with(Bytes::from(vec![7; 1 << 20]));
         let slice = body.slice(1_000..1_002);
         drop(body);
-        assert_eq!(rest - memory.rest.available_permits(), pieces((1 << 20) - SHARE_BYTES), "the surplus is back");
-        let small = memory.share().await.with(Bytes::from_static(b"small"));
-        assert_eq!(shares - memory.shares.available_permits(), pieces(SHARE_BYTES) + 1);
+        assert_eq!(rest - budget.rest.available_permits(), pieces((1 << 20) - SHARE_BYTES), "the surplus is back");
+        let small = budget.share().await.with(Bytes::from_static(b"small"));
+        assert_eq!(shares - budget.shares.available_permits(), pieces(SHARE_BYTES) + 1);
         assert_eq!((&slice[..], &small[..]), (&[7, 7][..], &b"small"[..]));
         drop((slice, small));
-        assert_eq!((memory.shares.available_permits(), memory.rest.available_permits()), (shares, rest));
+        assert_eq!((budget.shares.available_permits(), budget.rest.available_permits()), (shares, rest));
     }
 
     #[tokio::test]
     async fn large_bodies_wait_for_each_other_and_small_ones_for_none_of_them() {
-        let memory = BodyMemory::new(4 << 20);
-        let (mut first, mut second) = (memory.share().await, memory.share().await);
-        memory.grow(&mut first, 64 << 20).await;
-        let waiting = memory.grow(&mut second, 1 << 20);
+        let budget = Arc::new(BodyBudget::new(4 << 20));
+        let (mut first, mut second) = (budget.share().await, budget.share().await);
+        first.grow(64 << 20).await;
+        let waiting = second.grow(1 << 20);
         tokio::pin!(waiting);
         assert!(futures::poll!(waiting.as_mut()).is_pending(), "a body larger than the budget has it alone");
-        let small = memory.share().await.with(Bytes::from_static(b"small"));
+        let small = budget.share().await.with(Bytes::from_static(b"small"));
         drop(first);
         waiting.await;
         assert_eq!(small.len(), 5);

@@ -11,6 +11,7 @@ use faceflow_core::{Class, Fault, Time};
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
+use super::failure::{AtFault, Failure, Peer};
 use super::settings::SizeLimit;
 
 /// A fault on its way through the error type of a library.
@@ -18,18 +19,20 @@ use super::settings::SizeLimit;
 #[error("{0}")]
 pub(super) struct WrappedFault(pub Fault);
 
-/// The fault of an answer that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
-/// their `Retry-After`; everything else is a refusal.
-pub fn of_status(status: StatusCode, headers: &HeaderMap, now: Time) -> Fault {
+/// The failure of a response that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
+/// their `Retry-After`; everything else is a refusal of this URL. 429 and 503 are said of a host (RFC 6585, section 4, and RFC 9110,
+/// section 15.6.4), and so is when it wants to be asked again.
+pub fn of_status(status: StatusCode, (headers, now): (&HeaderMap, Time), peer: &Peer) -> Failure {
     let reason = format!("http_{}", status.as_u16());
     let detail = status.canonical_reason().unwrap_or("a status unknown to HTTP");
     if !(matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()) {
-        return Fault::permanent(Class::Refused, reason, detail);
+        return Failure::of_url(Fault::permanent(Class::Refused, reason, detail));
     }
     let fault = Fault::transient(Class::Busy, reason, detail);
     match retry_after(headers, now) {
-        Some(delay_ms) => fault.after(delay_ms),
-        None => fault,
+        Some(delay_ms) => Failure::of_host(fault.after(delay_ms), peer.host.clone()),
+        None if matches!(status.as_u16(), 429 | 503) => Failure::of_host(fault, peer.host.clone()),
+        None => Failure::of_url(fault),
     }
 }
 
@@ -50,26 +53,30 @@ fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
     Some(date_ms(value)?.saturating_sub(sent.unwrap_or(now)))
 }
 
-/// The fault of a request that got no answer.
-pub fn of_request(error: &reqwest::Error) -> Fault {
+/// The failure of a request that got no response.
+pub fn of_request(error: &reqwest::Error, peer: &Peer) -> Failure {
     if let Some(WrappedFault(fault)) = cause(error) {
-        return fault.clone();
+        // The resolver knows no other than that there is no permit.
+        return Failure { fault: fault.clone(), at_fault: AtFault::Us };
     }
     let detail = story(error);
     if error.is_timeout() {
-        return timeout(format!("no connection in time: {detail}"));
+        return Failure::of_address(timeout(format!("no connection in time: {detail}")), peer.address);
     }
     let system = cause::<io::Error>(error);
     if error.is_connect() {
         // A socket's errors have a number; what the TLS layer reports about certificates and handshakes has none.
-        let tls = system.is_some_and(|error| error.raw_os_error().is_none());
-        return Fault::transient(Class::Connect, if tls { "tls" } else { "connect" }, detail);
+        return match system.is_some_and(|error| error.raw_os_error().is_none()) {
+            true => Failure::of_host(Fault::transient(Class::Connect, "tls", detail), peer.host.clone()),
+            false => Failure::of_address(Fault::transient(Class::Connect, "connect", detail), peer.address),
+        };
     }
     match system.map(io::Error::kind) {
+        // The connection was there: this says as much about the URL as about its server.
         Some(ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
-            Fault::transient(Class::Connect, "connect", detail)
+            Failure::of_url(Fault::transient(Class::Connect, "connect", detail))
         }
-        _ => Fault::transient(Class::Protocol, "bad_response", detail),
+        _ => Failure::of_url(Fault::transient(Class::Protocol, "bad_response", detail)),
     }
 }
 
@@ -126,14 +133,36 @@ fn story(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Origin;
 
     const NOW: Time = 784_111_777_000;
 
-    fn fault(status: u16, headers: &[(&'static str, &str)]) -> Fault {
+    fn failure(status: u16, headers: &[(&'static str, &str)]) -> Failure {
         let headers = headers.iter().map(|(name, value)| {
             (reqwest::header::HeaderName::from_static(name), value.parse().expect("a header value"))
         });
-        of_status(StatusCode::from_u16(status).expect("a status"), &headers.collect(), NOW)
+        let status = StatusCode::from_u16(status).expect("a status");
+        of_status(status, (&headers.collect(), NOW), &Peer { host: host(), address: [9, 9, 9, 9].into() })
+    }
+
+    fn fault(status: u16, headers: &[(&'static str, &str)]) -> Fault {
+        failure(status, headers).fault
+    }
+
+    fn host() -> Origin {
+        Origin::of(&"http://a.example/".parse().expect("a URL"))
+    }
+
+    #[test]
+    fn busy_hosts_are_told_from_broken_urls() {
+        for status in [429, 503] {
+            assert_eq!(failure(status, &[]).at_fault, AtFault::Host(host()), "{status}");
+        }
+        for status in [408, 500, 502, 504, 404, 410] {
+            assert_eq!(failure(status, &[]).at_fault, AtFault::Url, "{status}");
+        }
+        assert_eq!(failure(500, &[("retry-after", "7")]).at_fault, AtFault::Host(host()), "it says when to come back");
+        assert_eq!(failure(404, &[("retry-after", "7")]).at_fault, AtFault::Url, "and a refusal does not");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Files of this machine as part of the web, where the user named their folder.
 //!
-//! Pages never lead here: the miner keeps http and https addresses only, and redirects are refused by the client. Promise: no
+//! Pages never lead here: the miner keeps http and https URLs only, and redirects are refused by the client. Promise: no
 //! file outside the named folders is read, whatever links lie in them.
 
 use std::fs::File;
@@ -16,14 +16,14 @@ use faceflow_core::{Class, Fault, Future, Reloadable};
 use rustix::fs::OFlags;
 use url::Url;
 
-use super::body_budget::BodyMemory;
+use super::body_budget::BodyBudget;
 use super::settings::SizeLimit;
 use super::{Client, FetchSettings, Response, Want, Web, faults};
 
-/// A web whose `file:` addresses are files in some folders.
+/// A web whose `file:` URLs are files in some folders.
 pub struct Files {
     web: Arc<dyn Web>,
-    memory: Arc<BodyMemory>,
+    bodies: Arc<BodyBudget>,
     roots: Arc<[PathBuf]>,
     settings: Reloadable<FetchSettings>,
 }
@@ -31,7 +31,12 @@ pub struct Files {
 impl Files {
     /// The web of `client`, whose settings and memory for bodies it shares, and the files in `roots` (canonical paths).
     pub fn new(client: Client, roots: Vec<PathBuf>) -> Self {
-        Self { memory: client.memory(), settings: client.settings(), web: Arc::new(client), roots: roots.into() }
+        Self {
+            bodies: client.gate().bodies(),
+            settings: client.gate().settings(),
+            web: Arc::new(client),
+            roots: roots.into(),
+        }
     }
 }
 
@@ -40,24 +45,24 @@ impl Web for Files {
         self.web.get_again(url, last)
     }
 
-    fn place(&self, url: &Url) -> Future<Option<u64>> {
-        self.web.place(url)
+    fn address_hash(&self, url: &Url) -> Future<Option<u64>> {
+        self.web.address_hash(url)
     }
 
     fn get(&self, url: &Url, want: Want) -> Future<Result<Response, Fault>> {
         if url.scheme() != "file" {
             return self.web.get(url, want);
         }
-        let (url, roots, memory) = (url.clone(), Arc::clone(&self.roots), Arc::clone(&self.memory));
+        let (url, roots, bodies) = (url.clone(), Arc::clone(&self.roots), Arc::clone(&self.bodies));
         let bytes_max = self.settings.get().body_max_bytes;
         Box::pin(async move {
-            let mut held = memory.share().await;
+            let mut permit = bodies.share().await;
             let named = url.clone();
             let (file, bytes) = blocking(move || open(&named, &roots)).await?;
             if bytes > bytes_max as u64 {
                 return Err(faults::too_large(bytes, SizeLimit { bytes: bytes_max, key: "body_max_bytes" }));
             }
-            memory.grow(&mut held, bytes as usize).await;
+            permit.grow(bytes as usize).await;
             let named = url.clone();
             let body = blocking(move || {
                 let mut body = Vec::with_capacity(bytes as usize);
@@ -65,7 +70,7 @@ impl Web for Files {
                 file.take(bytes).read_to_end(&mut body).map_err(|error| refused(&named, &error))?;
                 Ok(body)
             });
-            let body = held.with(body.await?.into());
+            let body = permit.with(body.await?.into());
             Ok(Response { final_url: url, status: 200, headers: vec![], body })
         })
     }

@@ -41,14 +41,16 @@ struct Limiters<K> {
 #[derive(Debug)]
 struct Limiter {
     permits: Arc<Semaphore>,
-    /// When the next request may start. Held by the one request key turn it is.
+    /// When the next request may start. BodyPermit by the one request key turn it is.
     next: tokio::sync::Mutex<Instant>,
+    /// When it wants to be asked again, as it said itself.
+    not_before: Mutex<Option<Instant>>,
 }
 
 /// A permit for one request; dropping it says that the request has ended.
 #[derive(Debug)]
-pub struct RequestPermit {
-    _doors: [Arc<Limiter>; 2],
+pub struct HostPermit {
+    _limiters: [Arc<Limiter>; 2],
     _permits: [OwnedSemaphorePermit; 2],
     _all: OwnedSemaphorePermit,
 }
@@ -67,10 +69,10 @@ impl HostLimiter {
 
     /// Waits until a request to `origin` at `address` may start. `delay` is what the host itself asks for between two starts.
     ///
-    /// The place at the address is taken after that at the host, and the place among all requests last, so that what makes us
+    /// The permit of the address is taken after that of the host, and the one among all requests last, so that what makes us
     /// wait keeps nobody else waiting; and each within the turns of what was taken before, so that a long wait for it does not
     /// bunch up starts.
-    pub async fn enter(&self, origin: &Origin, address: IpAddr, delay: Duration) -> RequestPermit {
+    pub async fn acquire(&self, origin: &Origin, address: IpAddr, delay: Duration) -> HostPermit {
         let limiters = [lock(&self.hosts).limiter(origin), lock(&self.addresses).limiter(&address)];
         let (permits, all) = {
             let [host, address] = &limiters;
@@ -82,9 +84,27 @@ impl HostLimiter {
             *address_next = now + Duration::from_millis(settings.ip_delay_ms);
             ([at_host, at_address], all)
         };
-        RequestPermit { _doors: limiters, _permits: permits, _all: all }
+        HostPermit { _limiters: limiters, _permits: permits, _all: all }
+    }
+
+    /// Remembers that a host wants to be left alone for so long, at most a day. The longest wish holds.
+    pub fn hold_back(&self, origin: &Origin, delay_ms: u64) {
+        let until = Instant::now() + Duration::from_millis(delay_ms.min(HOLD_BACK_MAX_MS));
+        let limiter = lock(&self.hosts).limiter(origin);
+        let mut not_before = limiter.not_before();
+        *not_before = (*not_before).max(Some(until));
+    }
+
+    /// Until when a host wants to be left alone, if it does.
+    pub fn not_before(&self, origin: &Origin) -> Option<Instant> {
+        let limiter = lock(&self.hosts).known.get(origin).map(Arc::clone)?;
+        let not_before = *limiter.not_before();
+        not_before.filter(|moment| *moment > Instant::now())
     }
 }
+
+/// No host is remembered longer because it wants to be left alone, in milliseconds.
+const HOLD_BACK_MAX_MS: u64 = 24 * 3_600_000;
 
 fn lock<K>(limiters: &Mutex<Limiters<K>>) -> MutexGuard<'_, Limiters<K>> {
     limiters.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,14 +124,19 @@ impl<K: Clone + Eq + Hash> Limiters<K> {
             self.sweep(now);
         }
         let (permits, next) = (Arc::new(Semaphore::new(self.in_flight_max)), tokio::sync::Mutex::new(now));
-        let limiter = Arc::new(Limiter { permits, next });
+        let limiter = Arc::new(Limiter { permits, next, not_before: Mutex::new(None) });
         self.known.insert(key.clone(), Arc::clone(&limiter));
         limiter
     }
 
-    /// Forgets idle limiters. Doubling the distance to the next sweep keeps the cost per limiter constant when few are idle.
+    /// Forgets idle limiters; those that are held back only if there is no room otherwise, since any number of hosts may ask for that.
+    /// Doubling the distance to the next sweep keeps the cost per limiter constant when few are idle.
     fn sweep(&mut self, now: Instant) {
-        self.known.retain(|_, limiter| !limiter.is_idle(now));
+        self.known
+            .retain(|_, limiter| !limiter.is_idle(now) || limiter.not_before().is_some_and(|moment| moment > now));
+        if self.known.len() >= self.known_max {
+            self.known.retain(|_, limiter| !limiter.is_idle(now));
+        }
         self.sweep_at = self.known_max.max(2 * self.known.len());
     }
 }
@@ -125,6 +150,10 @@ impl Limiter {
             sleep_until(*next).await;
         }
         (permits, next)
+    }
+
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.not_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No request is under way or waits, and the delay after the last one has passed. Only the map's own handle is left then.
@@ -158,8 +187,8 @@ mod tests {
         [9, 9, 9, n].into()
     }
 
-    async fn enter(hosts: &HostLimiter, name: &str, ip: u8, delay_ms: u64) -> RequestPermit {
-        hosts.enter(&origin(name), address(ip), Duration::from_millis(delay_ms)).await
+    async fn enter(hosts: &HostLimiter, name: &str, ip: u8, delay_ms: u64) -> HostPermit {
+        hosts.acquire(&origin(name), address(ip), Duration::from_millis(delay_ms)).await
     }
 
     /// When a request to each of these hosts at these addresses started, in milliseconds, each lasting 10 ms.
@@ -294,6 +323,35 @@ mod tests {
         };
         futures::future::join_all((0..20).map(visit)).await;
         assert_eq!(most.load(SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_held_back_as_long_as_it_says_and_a_day_at_most() {
+        let (hosts, begin) = (hosts(|_| ()), Instant::now());
+        let wait = |name| hosts.not_before(&origin(name)).map(|moment| moment - begin);
+        hosts.hold_back(&origin("a.example"), 5_000);
+        hosts.hold_back(&origin("a.example"), 1_000);
+        hosts.hold_back(&origin("b.example"), u64::MAX);
+        assert_eq!(wait("a.example"), Some(Duration::from_secs(5)), "a shorter wish takes nothing back");
+        assert_eq!(wait("b.example"), Some(Duration::from_millis(HOLD_BACK_MAX_MS)));
+        assert_eq!(wait("c.example"), None);
+        drop(enter(&hosts, "a.example", 1, 0).await);
+        assert_eq!(begin.elapsed(), Duration::ZERO, "nobody is kept from asking");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(wait("a.example"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_are_held_back_are_forgotten_last() {
+        let hosts = hosts(|settings| settings.hosts_max = 10);
+        let host = |n: usize| origin(&format!("h{n}.example"));
+        (0..5).for_each(|n| hosts.hold_back(&host(n), 60_000));
+        for n in 0..100 {
+            drop(enter(&hosts, &format!("idle{n}.example"), 1, 0).await);
+        }
+        assert!((0..5).all(|n| hosts.not_before(&host(n)).is_some()));
+        (5..100).for_each(|n| hosts.hold_back(&host(n), 60_000));
+        assert!(lock(&hosts.hosts).known.len() <= 10 && hosts.not_before(&host(99)).is_some());
     }
 
     #[tokio::test(start_paused = true)]

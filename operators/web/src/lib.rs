@@ -1,23 +1,29 @@
-//! The web client: everything between a URL and its bytes.
+//! The web: everything between a URL and its bytes.
 //!
-//! It exists so that no other part has to distrust the network: addresses are checked before a connection is made
-//! ([`guard`]), robots.txt and opt-outs are obeyed ([`robots`], [`opt_out`]), hosts and the machines behind them are not
-//! crowded ([`host_limiter`]), and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete
-//! answer of a server we were allowed to ask, or a [`Fault`] that says why not.
+//! It exists so that no other part has to distrust the network. Whoever asks a host that others name goes through the [`Gate`]:
+//! addresses are checked before a connection is made (`guard.rs`), robots.txt and opt-outs are obeyed (`robots_cache.rs`,
+//! `opt_out.rs`), hosts and the machines behind them are not crowded (`host_limiter.rs`). The [`Client`] gets pages and pictures through
+//! it, and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete response of a server we
+//! were allowed to ask, or a [`Fault`] that says why not.
 
-pub mod client;
 pub mod files;
-pub mod guard;
-pub mod host_limiter;
-pub mod opt_out;
-pub mod robots;
 pub mod settings;
 
-mod addresses;
 mod body;
 mod body_budget;
+mod client;
+mod dns_cache;
+mod failure;
 mod faults;
-mod rules;
+mod gate;
+mod guard;
+mod host_limiter;
+mod http;
+mod opt_out;
+mod permit;
+mod public_addresses;
+mod robots_cache;
+mod robots_rules;
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +33,11 @@ use faceflow_core::record::{PageVersion, queue_of};
 use faceflow_core::{Fault, Future};
 use url::Url;
 
-pub use client::{Client, ClientError};
+pub use client::Client;
+pub use failure::{AtFault, Failure};
+pub use gate::{Gate, GateError};
 pub use opt_out::OptOuts;
+pub use permit::{Permit, PinnedNames, Purpose};
 pub use settings::{FetchSettings, Network};
 
 /// Something that answers URLs: the [`Client`], or a script in simulation.
@@ -44,10 +53,10 @@ pub trait Web: Send + Sync {
         Box::pin(async move { got.await.map(Some) })
     }
 
-    /// A number for the machine behind `url`, equal in every process, if it can be found out now. What has the same place is
+    /// A number for the address behind `url`, equal in every process, if it can be found out now. What is at the same address is
     /// asked by the same process of a cluster.
-    fn place(&self, url: &Url) -> Future<Option<u64>> {
-        // Where there are no addresses, each host has a machine of its own.
+    fn address_hash(&self, url: &Url) -> Future<Option<u64>> {
+        // Where there are no addresses, each host has one of its own.
         Box::pin(std::future::ready(Some(queue_of(url))))
     }
 }

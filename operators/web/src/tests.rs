@@ -1,8 +1,9 @@
 //! The client against real servers on loopback that write their bytes by hand.
 
-mod answers;
+mod gate;
 mod hostile;
 mod manners;
+mod responses;
 mod server;
 
 use std::sync::Arc;

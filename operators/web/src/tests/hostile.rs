@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::server::{Reply, Server, answer, ok};
+use super::server::{Reply, Server, ok, response};
 use super::*;
 
 fn head(headers: &str) -> Vec<u8> {
@@ -109,10 +109,10 @@ async fn endless_and_oversized_bodies_end_at_the_limit() {
     let chunks = with(b"10000\r\n".to_vec(), &with(vec![b'a'; 0x10000], b"\r\n"));
     let chunked = Reply::Repeat(head("Transfer-Encoding: chunked\r\n"), chunks, Duration::ZERO);
     assert_fault(ask(chunked).await, Class::Policy, "too_large", true);
-    let exact = ask(Reply::Bytes(answer(200, "", &vec![b'a'; 1 << 20]))).await.expect("as much as is allowed");
+    let exact = ask(Reply::Bytes(response(200, "", &vec![b'a'; 1 << 20]))).await.expect("as much as is allowed");
     assert_eq!(exact.body.len(), 1 << 20);
     assert_fault(
-        ask(Reply::Bytes(answer(200, "", &vec![b'a'; (1 << 20) + 1]))).await,
+        ask(Reply::Bytes(response(200, "", &vec![b'a'; (1 << 20) + 1]))).await,
         Class::Policy,
         "too_large",
         true,
@@ -147,7 +147,7 @@ fn zstd_bomb() -> Vec<u8> {
 async fn bombs_end_at_the_limit() {
     for (coding, bomb) in [("gzip", gzip_bomb()), ("zstd", zstd_bomb())] {
         assert!(bomb.len() < 1 << 20, "its Content-Length is harmless");
-        let reply = Reply::Bytes(answer(200, &format!("Content-Encoding: {coding}\r\n"), &bomb));
+        let reply = Reply::Bytes(response(200, &format!("Content-Encoding: {coding}\r\n"), &bomb));
         assert_fault(ask(reply).await, Class::Policy, "too_large", true);
     }
 }
@@ -156,7 +156,7 @@ async fn bombs_end_at_the_limit() {
 async fn the_message_of_a_limit_names_its_key() {
     let server = Server::start(|path, _| async move {
         let kind = path.trim_start_matches('/').replace('.', "/");
-        Reply::Bytes(answer(200, &format!("Content-Type: {kind}\r\n"), &vec![b' '; 3_000]))
+        Reply::Bytes(response(200, &format!("Content-Type: {kind}\r\n"), &vec![b' '; 3_000]))
     })
     .await;
     let client = client(|settings| (settings.page_max_bytes, settings.listing_max_bytes) = (1_000, 2_000));
@@ -169,7 +169,7 @@ async fn the_message_of_a_limit_names_its_key() {
 
 #[tokio::test]
 async fn a_bomb_in_a_gzip_file_ends_at_the_limit_of_listings() {
-    let server = Server::always(Reply::Bytes(answer(200, "Content-Type: text/html\r\n", &gzip_bomb()))).await;
+    let server = Server::always(Reply::Bytes(response(200, "Content-Type: text/html\r\n", &gzip_bomb()))).await;
     let client = client(|settings| (settings.page_max_bytes, settings.listing_max_bytes) = (1 << 20, 2 << 20));
     let fault = assert_fault(page(&client, &server.url("/")).await, Class::Policy, "too_large", true);
     assert!(fault.detail.contains("2097152 (fetch.listing_max_bytes)"), "{}", fault.detail);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::Barrier;
 use tokio::time::{Duration, Instant};
 
-use super::server::{Reply, Server, answer, moved, ok};
+use super::server::{Reply, Server, moved, ok, response};
 use super::*;
 
 fn polite(change: impl FnOnce(&mut FetchSettings)) -> Client {
@@ -36,7 +36,7 @@ async fn robots_are_asked_once_and_obeyed() {
 
 #[tokio::test]
 async fn a_missing_file_allows_and_a_broken_server_does_not() {
-    let status = |status: u16| Server::always(Reply::Bytes(answer(status, "Retry-After: 9\r\n", b"")));
+    let status = |status: u16| Server::always(Reply::Bytes(response(status, "Retry-After: 9\r\n", b"")));
     for (code, reason) in [(404, "http_404"), (403, "http_403"), (401, "http_401"), (410, "http_410")] {
         let server = status(code).await;
         assert_fault(page(&polite(|_| ()), &server.url("/")).await, Class::Refused, reason, true);
@@ -98,7 +98,7 @@ async fn every_hop_obeys_its_own_hosts_rules() {
     let target = strict.url("/picture").to_string();
     let server = Server::start(move |path, _| {
         let target = target.clone();
-        async move { if path == "/robots.txt" { Reply::Bytes(answer(404, "", b"")) } else { moved(&target) } }
+        async move { if path == "/robots.txt" { Reply::Bytes(response(404, "", b"")) } else { moved(&target) } }
     })
     .await;
     let answer = polite(|_| ()).get(&server.url("/x"), Want::Image).await;
@@ -224,18 +224,18 @@ async fn names_rules_and_redirects_wait_their_turn_at_one_address() {
 }
 
 #[tokio::test]
-async fn hosts_at_one_address_have_one_place() {
+async fn hosts_at_one_address_have_one_hash() {
     let client = client(|_| ());
-    let place = async |url: &str| client.place(&Url::parse(url).expect(url)).await;
-    let here = place("http://127.0.0.1:4000/a").await;
+    let hash = async |url: &str| client.address_hash(&Url::parse(url).expect(url)).await;
+    let here = hash("http://127.0.0.1:4000/a").await;
     assert!(here.is_some());
     for url in ["http://127.0.0.1:5000/b", "https://localhost/c", "http://[::ffff:127.0.0.1]/", "http://127.1/"] {
-        assert_eq!(place(url).await, here, "{url}");
+        assert_eq!(hash(url).await, here, "{url}");
     }
-    let other = place("http://9.9.9.9/").await;
+    let other = hash("http://9.9.9.9/").await;
     assert!(other.is_some() && other != here);
     let unknown = format!("http://{}.invalid/", "a".repeat(64));
     for url in ["http://10.0.0.1/", "http://user@127.0.0.1/", "http://9.9.9.9:25/", "file:///a.jpg", &unknown] {
-        assert_eq!(place(url).await, None, "{url} is not asked");
+        assert_eq!(hash(url).await, None, "{url} is not asked");
     }
 }

@@ -117,7 +117,7 @@ where
 }
 
 /// An answer with its true length.
-pub fn answer(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
+pub fn response(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {status} Words\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
@@ -125,10 +125,10 @@ pub fn answer(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
 
 /// A 200 with its true length.
 pub fn ok(body: &str) -> Reply {
-    Reply::Bytes(answer(200, "Content-Type: text/html\r\n", body.as_bytes()))
+    Reply::Bytes(response(200, "Content-Type: text/html\r\n", body.as_bytes()))
 }
 
 /// A redirect.
 pub fn moved(to: &str) -> Reply {
-    Reply::Bytes(answer(302, &format!("Location: {to}\r\n"), b"over there"))
+    Reply::Bytes(response(302, &format!("Location: {to}\r\n"), b"over there"))
 }

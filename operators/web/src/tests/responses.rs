@@ -3,7 +3,7 @@
 use faceflow_core::record::PageVersion;
 use faceflow_core::testing::require;
 
-use super::server::{Reply, Server, answer, moved, ok};
+use super::server::{Reply, Server, moved, ok, response};
 use super::*;
 use faceflow_mine::{feed, html};
 
@@ -11,7 +11,7 @@ use faceflow_mine::{feed, html};
 async fn a_good_answer_comes_back_whole() {
     let headers =
         "Content-Type: text/html\r\nETag: \"1\"\r\nX-Robots-Tag: all\r\nX-Robots-Tag: nofollow\r\nSet-Cookie: a=b\r\n";
-    let server = Server::always(Reply::Bytes(answer(200, headers, b"hello"))).await;
+    let server = Server::always(Reply::Bytes(response(200, headers, b"hello"))).await;
     let client = client(|_| ());
     for _ in 0..2 {
         let response = page(&client, &server.url("/a?b#c")).await.expect("an answer");
@@ -69,7 +69,7 @@ async fn new_settings_hold_from_the_next_request() {
     let server = Server::always(ok("hello")).await;
     let (client, url) = (client(|_| ()), server.url("/"));
     assert_eq!(&page(&client, &url).await.expect("an answer").body[..], b"hello");
-    let live = client.settings();
+    let live = client.gate().settings();
     live.set(FetchSettings { page_max_bytes: 4, ..live.get().as_ref().clone() });
     assert_fault(page(&client, &url).await, Class::Policy, "too_large", true);
     let image = client.get(&url, Want::Image).await.expect("only pages are limited");
@@ -118,7 +118,7 @@ fn adler32(bytes: &[u8]) -> u32 {
 async fn every_content_coding_is_removed() {
     let server = Server::start(|path, _| async move {
         let coding = path.trim_start_matches('/');
-        Reply::Bytes(answer(200, &format!("Content-Encoding: {coding}\r\n"), &coded(coding, b"hello, hello")))
+        Reply::Bytes(response(200, &format!("Content-Encoding: {coding}\r\n"), &coded(coding, b"hello, hello")))
     })
     .await;
     let client = client(|_| ());
@@ -133,15 +133,15 @@ async fn every_content_coding_is_removed() {
 #[tokio::test]
 async fn an_unknown_or_broken_coding_is_a_fault() {
     let server = Server::paths(|path| match path {
-        "/unknown" => Reply::Bytes(answer(200, "Content-Encoding: sdch\r\n", b"?")),
-        "/garbage" => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", b"this is no gzip at all")),
+        "/unknown" => Reply::Bytes(response(200, "Content-Encoding: sdch\r\n", b"?")),
+        "/garbage" => Reply::Bytes(response(200, "Content-Encoding: gzip\r\n", b"this is no gzip at all")),
         "/crc" => {
             let mut bytes = coded("gzip", b"hello, hello");
             let crc = bytes.len() - 8;
             bytes[crc] ^= 1;
-            Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &bytes))
+            Reply::Bytes(response(200, "Content-Encoding: gzip\r\n", &bytes))
         }
-        _ => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &coded("gzip", b"hello, hello")[..20])),
+        _ => Reply::Bytes(response(200, "Content-Encoding: gzip\r\n", &coded("gzip", b"hello, hello")[..20])),
     })
     .await;
     let client = client(|_| ());
@@ -157,19 +157,19 @@ async fn a_page_that_is_a_gzip_file_is_unpacked() {
         let file = coded("gzip", b"hello, hello");
         let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
         match path.as_str() {
-            "/twice" => Reply::Bytes(answer(200, "Content-Encoding: gzip\r\n", &coded("gzip", &file))),
-            "/members" => Reply::Bytes(answer(200, "", &[&file[..], &file].concat())),
+            "/twice" => Reply::Bytes(response(200, "Content-Encoding: gzip\r\n", &coded("gzip", &file))),
+            "/members" => Reply::Bytes(response(200, "", &[&file[..], &file].concat())),
             "/bytewise" => {
                 let chunks = file.iter().flat_map(|byte| chunk(&[*byte])).collect::<Vec<_>>();
                 let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
                 Reply::Bytes([head, &chunks[..], b"0\r\n\r\n"].concat())
             }
-            "/cut" => Reply::Bytes(answer(200, "", &file[..20])),
-            "/tail" => Reply::Bytes(answer(200, "", &[&file[..], b"and more"].concat())),
-            "/sign" => Reply::Bytes(answer(200, "", b"\x1f\x8b")),
-            "/half" => Reply::Bytes(answer(200, "", b"\x1f")),
+            "/cut" => Reply::Bytes(response(200, "", &file[..20])),
+            "/tail" => Reply::Bytes(response(200, "", &[&file[..], b"and more"].concat())),
+            "/sign" => Reply::Bytes(response(200, "", b"\x1f\x8b")),
+            "/half" => Reply::Bytes(response(200, "", b"\x1f")),
             "/short" => Reply::Close(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n\x1f\x8b\x08".to_vec()),
-            _ => Reply::Bytes(answer(200, "Content-Type: application/gzip\r\n", &file)),
+            _ => Reply::Bytes(response(200, "Content-Type: application/gzip\r\n", &file)),
         }
     })
     .await;
@@ -197,7 +197,7 @@ async fn packed_sitemaps_come_out_as_listings() {
     let Some(folder) = require::testdata("suites/sitemaps") else { return };
     let server = Server::start(move |path, _| {
         let file = std::fs::read(folder.join(path.trim_start_matches('/'))).expect("a file of the suite");
-        std::future::ready(Reply::Bytes(answer(200, "Content-Type: application/octet-stream\r\n", &file)))
+        std::future::ready(Reply::Bytes(response(200, "Content-Type: application/octet-stream\r\n", &file)))
     })
     .await;
     let url = Url::parse("http://www.example.com/sitemap").expect("a URL");
@@ -214,10 +214,10 @@ async fn packed_sitemaps_come_out_as_listings() {
 async fn statuses_become_faults() {
     let server = Server::start(|path, before| async move {
         match (path.as_str(), before) {
-            ("/busy", 0) => Reply::Bytes(answer(503, "Retry-After: 7\r\n", b"later")),
-            ("/busy", 1) => Reply::Bytes(answer(429, "Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n", b"later")),
+            ("/busy", 0) => Reply::Bytes(response(503, "Retry-After: 7\r\n", b"later")),
+            ("/busy", 1) => Reply::Bytes(response(429, "Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n", b"later")),
             ("/busy", _) => ok("at last"),
-            _ => Reply::Bytes(answer(404, "", b"gone")),
+            _ => Reply::Bytes(response(404, "", b"gone")),
         }
     })
     .await;
@@ -245,8 +245,8 @@ async fn redirects_are_followed_to_their_end() {
         "/spin" => moved("/spun"),
         "/spun" => moved("/spin"),
         "/self" => moved("#again"),
-        "/nowhere" => Reply::Bytes(answer(302, "", b"")),
-        _ => Reply::Bytes(answer(302, "Location: http://[\r\n", b"")),
+        "/nowhere" => Reply::Bytes(response(302, "", b"")),
+        _ => Reply::Bytes(response(302, "Location: http://[\r\n", b"")),
     })
     .await;
     let client = client(|settings| settings.redirects_max = 10);
@@ -341,7 +341,7 @@ async fn opt_outs_in_headers_are_obeyed() {
     let server = Server::start(|path, _| async move {
         let headers: String =
             path[1..].split('/').map(|value| format!("X-Robots-Tag: {}\r\n", value.replace('_', " "))).collect();
-        Reply::Bytes(answer(200, &headers, b"picture"))
+        Reply::Bytes(response(200, &headers, b"picture"))
     })
     .await;
     let client = client(|_| ());

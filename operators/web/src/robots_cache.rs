@@ -15,19 +15,20 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::Origin;
-use super::rules::Rules;
+use super::failure::Failure;
+use super::robots_rules::RobotsRules;
 use super::settings::FetchSettings;
 
 /// Remembered robots.txt, by origin.
-pub struct Robots {
+pub struct RobotsCache {
     settings: Reloadable<FetchSettings>,
-    memory: Mutex<Memory>,
+    files: Mutex<Files>,
 }
 
 /// The files by origin, and at least what they hold in memory, in bytes.
 #[derive(Default)]
-struct Memory {
-    files: HashMap<Origin, Arc<File>>,
+struct Files {
+    by_origin: HashMap<Origin, Arc<File>>,
     bytes: usize,
 }
 
@@ -35,41 +36,42 @@ struct Memory {
 type File = OnceCell<Known>;
 
 struct Known {
-    verdict: Result<Rules, Fault>,
+    rules: Result<RobotsRules, Fault>,
     expires: Instant,
 }
 
-impl Robots {
+impl RobotsCache {
     /// Nothing remembered yet.
     pub fn new(settings: &Reloadable<FetchSettings>) -> Self {
-        Self { settings: settings.clone(), memory: Mutex::default() }
+        Self { settings: settings.clone(), files: Mutex::default() }
     }
 
     /// The delay that `url`'s host asks for between requests, if `url` may be asked at all. `fetch` gets the body of a
     /// robots.txt; it is called only where none is remembered.
-    pub async fn admit<F>(&self, url: &Url, fetch: impl FnOnce(Url) -> F) -> Result<Duration, Fault>
+    pub async fn delay<F>(&self, url: &Url, fetch: impl FnOnce(Url) -> F) -> Result<Duration, Failure>
     where
-        F: Future<Output = Result<Bytes, Fault>>,
+        F: Future<Output = Result<Bytes, Failure>>,
     {
         let origin = Origin::of(url);
         let file = self.file(&origin);
         let known = file
             .get_or_init(|| async {
-                let place = url.join("/robots.txt").expect("a web URL is a base");
-                let known = self.judge(fetch(place).await);
-                self.memory().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
+                let file_url = url.join("/robots.txt").expect("a web URL is a base");
+                let known = self.judge(fetch(file_url).await.map_err(Fault::from));
+                self.files().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
                 known
             })
             .await;
-        match &known.verdict {
+        match &known.rules {
             Ok(rules) if rules.allow(url) => {
                 Ok(rules.delay.min(Duration::from_millis(self.settings.get().robots_crawl_delay_max_ms)))
             }
             Ok(_) => {
-                Err(Fault::permanent(Class::Policy, "robots", format!("{origin}/robots.txt disallows {}", url.path())))
+                let detail = format!("{origin}/robots.txt disallows {}", url.path());
+                Err(Failure::of_url(Fault::permanent(Class::Policy, "robots", detail)))
             }
-            Err(fault) if fault.permanent => Err(fault.clone()),
-            Err(fault) => Err(fault.clone().after(millis_until(known.expires))),
+            Err(fault) if fault.permanent => Err(Failure::of_host(fault.clone(), origin)),
+            Err(fault) => Err(Failure::of_host(fault.clone().after(millis_until(known.expires)), origin)),
         }
     }
 
@@ -80,41 +82,41 @@ impl Robots {
     fn judge(&self, fetched: Result<Bytes, Fault>) -> Known {
         let settings = self.settings.get();
         let ttl = Duration::from_millis(settings.robots_ttl_ms);
-        let (verdict, lasts) = match fetched {
-            Ok(body) => (Ok(Rules::parse(&body, settings.agent())), ttl),
-            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(Rules::none()), ttl),
+        let (rules, lasts) = match fetched {
+            Ok(body) => (Ok(RobotsRules::parse(&body, settings.agent())), ttl),
+            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(RobotsRules::none()), ttl),
             Err(fault) if fault.permanent => {
                 let detail = format!("its robots.txt cannot be read: {}", fault.detail);
                 (Err(Fault { detail, ..fault }), ttl)
             }
             Err(fault) => {
                 let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(ttl);
-                let verdict = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
-                (Err(verdict), Duration::from_millis(settings.robots_retry_ms).max(asked))
+                let rules = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
+                (Err(rules), Duration::from_millis(settings.robots_retry_ms).max(asked))
             }
         };
-        Known { verdict, expires: Instant::now() + lasts }
+        Known { rules, expires: Instant::now() + lasts }
     }
 
     /// The file of an origin: the one that is remembered or being fetched, else an empty one.
     fn file(&self, origin: &Origin) -> Arc<File> {
-        let mut memory = self.memory();
+        let mut files = self.files();
         let now = Instant::now();
         let fresh = |file: &&Arc<File>| file.get().is_none_or(|known| known.expires > now);
-        if let Some(file) = memory.files.get(origin).filter(fresh) {
+        if let Some(file) = files.by_origin.get(origin).filter(fresh) {
             return Arc::clone(file);
         }
         let file = Arc::new(File::new());
-        memory.files.insert(origin.clone(), Arc::clone(&file));
+        files.by_origin.insert(origin.clone(), Arc::clone(&file));
         file
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Memory {
+impl Files {
     /// Counts a file that has arrived; beyond `bytes_max` the files that expire first are forgotten, down to half of it.
     /// Files that are being fetched stay.
     fn grow(&mut self, bytes: usize, bytes_max: usize) {
@@ -123,7 +125,7 @@ impl Memory {
             return;
         }
         let arrived = self
-            .files
+            .by_origin
             .iter()
             .filter_map(|(origin, file)| file.get().map(|known| (known.expires, known.bytes(), origin.clone())));
         let mut arrived: Vec<_> = arrived.collect();
@@ -133,7 +135,7 @@ impl Memory {
             if self.bytes + bytes <= bytes_max / 2 {
                 self.bytes += bytes;
             } else {
-                self.files.remove(&origin);
+                self.by_origin.remove(&origin);
             }
         }
     }
@@ -142,12 +144,12 @@ impl Memory {
 impl Known {
     /// What it holds in memory, about, in bytes.
     fn bytes(&self) -> usize {
-        ENTRY_BYTES + self.verdict.as_ref().map_or(0, Rules::bytes)
+        CACHED_FILE_BYTES + self.rules.as_ref().map_or(0, RobotsRules::bytes)
     }
 }
 
 /// What a remembered file needs besides its rules, about, in bytes.
-const ENTRY_BYTES: usize = 512;
+const CACHED_FILE_BYTES: usize = 512;
 
 fn millis_until(moment: Instant) -> u64 {
     moment.saturating_duration_since(Instant::now()).as_millis() as u64
@@ -162,25 +164,25 @@ mod tests {
         Url::parse(text).expect(text)
     }
 
-    fn robots(change: fn(&mut FetchSettings)) -> Robots {
+    fn robots(change: fn(&mut FetchSettings)) -> RobotsCache {
         let mut settings = FetchSettings::default();
         change(&mut settings);
-        Robots::new(&settings.into())
+        RobotsCache::new(&settings.into())
     }
 
     /// Asks about `url` of a host whose robots.txt is `answer`; counts the fetches.
     async fn ask(
-        robots: &Robots,
+        robots: &RobotsCache,
         text: &str,
         (answer, fetches): (Result<&'static str, Fault>, &AtomicUsize),
     ) -> Result<Duration, Fault> {
-        let fetch = |place: Url| async move {
-            assert_eq!(place.path(), "/robots.txt");
+        let fetch = |file_url: Url| async move {
+            assert_eq!(file_url.path(), "/robots.txt");
             fetches.fetch_add(1, SeqCst);
             tokio::time::sleep(Duration::from_millis(10)).await;
-            answer.map(|text| Bytes::from_static(text.as_bytes()))
+            answer.map(|text| Bytes::from_static(text.as_bytes())).map_err(Failure::of_url)
         };
-        robots.admit(&url(text), fetch).await
+        Ok(robots.delay(&url(text), fetch).await?)
     }
 
     #[tokio::test(start_paused = true)]
@@ -246,11 +248,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded() {
         let (robots, fetches) =
-            (robots(|settings| settings.robots_cache_max_bytes = 20 * ENTRY_BYTES), AtomicUsize::new(0));
+            (robots(|settings| settings.robots_cache_max_bytes = 20 * CACHED_FILE_BYTES), AtomicUsize::new(0));
         for n in 0..500 {
             ask(&robots, &format!("http://h{n}.example/"), (Ok(""), &fetches)).await.expect("allowed");
-            let memory = robots.memory();
-            assert!(memory.files.len() <= 21 && memory.bytes <= 20 * ENTRY_BYTES, "{}", memory.files.len());
+            let files = robots.files();
+            assert!(files.by_origin.len() <= 21 && files.bytes <= 20 * CACHED_FILE_BYTES, "{}", files.by_origin.len());
         }
         ask(&robots, "http://h498.example/", (Ok(""), &fetches)).await.expect("allowed");
         assert_eq!(fetches.load(SeqCst), 500, "the newest are remembered");

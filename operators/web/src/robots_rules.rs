@@ -11,7 +11,7 @@ use url::Url;
 
 /// The rules of one robots.txt that apply to us.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RobotsRules {
     robots: Robots,
     /// The time its `Crawl-delay` asks for between two requests; zero where it asks for none.
     pub delay: Duration,
@@ -20,7 +20,7 @@ pub struct Rules {
 /// Stands in for `Crawl-delay` in the second reading; no path begins like this by accident.
 const DELAY_MARK: &str = "/.faceflow-crawl-delay/";
 
-impl Rules {
+impl RobotsRules {
     /// Everything may be asked: the rules of a host without a robots.txt.
     pub fn none() -> Self {
         Self { robots: Robots::allow_all(), delay: Duration::ZERO }
@@ -132,20 +132,20 @@ mod tests {
 
     /// Which of the paths are allowed to an agent.
     fn allowed<'a>(body: &[u8], agent: &str, paths: &'a str) -> Vec<&'a str> {
-        let rules = Rules::parse(body, agent);
+        let rules = RobotsRules::parse(body, agent);
         let url = |path: &str| Url::parse(&format!("http://a.example{path}")).expect("a URL");
         paths.split(' ').filter(|path| rules.allow(&url(path))).collect()
     }
 
     fn delay_ms(body: &[u8], agent: &str) -> u128 {
-        Rules::parse(body, agent).delay.as_millis()
+        RobotsRules::parse(body, agent).delay.as_millis()
     }
 
     #[test]
     fn rules_hold_what_their_patterns_hold() {
-        let bytes = |rules: &str| Rules::parse(format!("user-agent: *\n{rules}").as_bytes(), "faceflow").bytes();
+        let bytes = |rules: &str| RobotsRules::parse(format!("user-agent: *\n{rules}").as_bytes(), "faceflow").bytes();
         let (short, long) = (bytes("disallow: /ab\n"), bytes("disallow: /abcdefghijkl\n"));
-        assert_eq!(Rules::none().bytes(), 0);
+        assert_eq!(RobotsRules::none().bytes(), 0);
         assert!(short > 16 && long == short + 10, "{short} and {long}");
         assert_eq!(bytes("disallow: /ab\ndisallow: /cd\n"), 2 * short);
     }
