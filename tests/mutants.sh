@@ -35,6 +35,8 @@ clone="$target/mutants"
 [ -d "$clone/.git" ] || git clone -q . "$clone"
 git -C "$clone" fetch -q origin HEAD && git -C "$clone" reset -q --hard FETCH_HEAD
 export CARGO_TARGET_DIR="$clone/target"
+# The clone lies elsewhere, and tests that find no test data catch nothing.
+export FACEFLOW_TESTDATA="${FACEFLOW_TESTDATA:-$(realpath -m ../shared)}"
 
 # A crate of these modules, which lie beside each other.
 small_crate() {
@@ -65,7 +67,6 @@ EOF
     done
     grep -q '"small"' "$clone/Cargo.toml" || sed -i 's|^members = \[|members = ["small", |' "$clone/Cargo.toml"
 }
-
 
 low=()
 for line in "${files[@]}"; do
