@@ -42,7 +42,10 @@ fn is_reserved_v6(ip: Ipv6Addr) -> bool {
 /// IPv4 addresses inside an IPv6 address: mapped and translated (RFC 4291, RFC 2765), NAT64 (RFC 6052), 6to4 (RFC 3056),
 /// and Teredo's server and, inverted, client (RFC 4380).
 fn carried_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
-    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Some(Ipv4Addr::new(a, b, c, d))
+    };
     match ip.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => [v4(high, low), None],
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => [v4(high, low), None],
@@ -90,7 +93,8 @@ mod tests {
 
     #[test]
     fn an_embedded_private_address_is_private() {
-        let private = "10.1.2.3 127.0.0.1 169.254.169.254 192.168.0.1";
+        // Of the last one both halves decide.
+        let private = "10.1.2.3 127.0.0.1 169.254.169.254 192.168.0.1 192.0.2.1";
         let public = "9.9.9.9 93.184.216.34";
         let wrap = |text: &str| -> Vec<Ipv6Addr> {
             let v4: Ipv4Addr = text.parse().expect(text);
