@@ -266,6 +266,14 @@ fn a_twin_takes_the_place_of_the_dead() {
 }
 
 #[test]
+fn the_best_picture_has_the_most_pixels() {
+    let (wide, square) = (content(1, 30, sharp(7)), Content { height: 10, ..content(2, 10, sharp(7)) });
+    let mut clusters = clusters();
+    [&wide, &square].into_iter().for_each(|picture| clusters.add(picture));
+    assert_eq!(clusters.settle(wide.id), [Verdict::Detect(square.id)], "100 are more than 30");
+}
+
+#[test]
 fn pictures_that_say_nothing_stay_alone() {
     let mut clusters = clusters();
     for name in 0..3 {
@@ -302,6 +310,24 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
     assert_eq!(clusters.evaluate_all(), [Verdict::Detect(small.id)]);
     clusters.outcome(&small, Outcome::Done);
     assert_eq!(clusters.settle(small.id), [ruled(&small, &small)]);
+}
+
+#[test]
+fn a_picture_whose_representative_is_gone_stands_for_itself_again() {
+    let [big, _, small] = three();
+    let mut clusters = clusters();
+    assert!(clusters.is_empty());
+    clusters.learn(KnownPicture {
+        content: small.clone(),
+        state: State::Settled,
+        retrying: false,
+        representative: Some(big.id),
+        has_degraded: false,
+        generation: 1,
+    });
+    assert_eq!((clusters.is_empty(), clusters.len()), (false, 1));
+    assert_eq!(clusters.evaluate_all(), [ruled(&small, &small)]);
+    assert_eq!(clusters.evaluate_all(), [], "and is not told twice");
 }
 
 #[test]
