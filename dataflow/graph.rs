@@ -14,10 +14,11 @@ use faceflow_operators::decode::Decode;
 use faceflow_operators::dedupe_exact::{DedupeExact, Seen};
 use faceflow_operators::dedupe_near::{DedupeAction, DedupeEvent, DedupeNear};
 use faceflow_operators::detect::Detect;
-use faceflow_operators::dispatch::Dispatch;
+use faceflow_operators::dispatch::{Dispatch, DispatchEvent};
 use faceflow_operators::download::Downloads;
 use faceflow_operators::evict::Evict;
 use faceflow_operators::fetch::Fetch;
+use faceflow_operators::jobs::JobEvent;
 use faceflow_operators::mine::Mine;
 use faceflow_operators::read_sources::read_sources;
 use faceflow_operators::rehydrate::Rehydrate;
@@ -36,25 +37,27 @@ use crate::services::Services;
 
 /// Builds the pipeline on one worker. The probe sees everything settled before its frontier.
 pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Time> {
-    let Services { executor, ledger, pixel_cache, settings, live, limits, .. } = services;
+    let Services { executor, ledger, pixel_cache, settings, jobs, limits, .. } = services;
     let (index, peers) = (scope.worker().index(), scope.worker().peers());
-    let store = || services.tenant_store.clone();
+    let (store, jobs) = (|| services.tenant_store.clone(), || jobs.clone());
 
     // Two loops: what the ledger learns goes to the dispatcher, how detections end goes to the near-duplicates.
     let (to_dispatcher, updates) = scope.feedback(1);
     let (to_duplicates, outcomes) = scope.feedback(1);
 
-    // All open work waits in the ledger. What is due is dispatched to the process that owns the address of its host.
-    let work = updates.dispatch(services.dispatcher(index), executor);
+    // Jobs and their sources enter. All open work waits in the ledger. What is due is dispatched to the process that owns the
+    // address of its host.
+    let (entered, job_events) = read_sources(scope, services.source_reader(index), executor);
+    let events = updates.map(DispatchEvent::Ledger).concat(job_events.clone().map(DispatchEvent::Job));
+    let work = events.dispatch(services.dispatcher(index), executor);
     let (pages, images, due_frames) = work.route(Arc::clone(&services.web), services.processes, executor);
 
     // Pages: fetched, mined for links and images. What they lead to is discovered, like what comes from the sources.
     let (fetched, unreachable) = pages.fetch(Arc::clone(&services.web), executor, limits.fetch);
-    let (visits, unreadable) = fetched.mine(settings.mine.clone(), settings.fetch.clone(), executor, limits.cpu);
-    let arrivals = read_sources(scope, services.source_reader(index), executor).concat(visits.map(Arrival::Visit));
-    let (_, discovered) = arrivals
-        .select_links(live.crawl.clone(), live.recrawl.clone(), Arc::clone(&executor.clock))
-        .append_facts(Arc::clone(ledger), executor);
+    let (visits, unreadable) = fetched.mine(jobs(), settings.fetch.clone(), executor, limits.cpu);
+    let arrivals = entered.concat(visits.map(Arrival::Visit));
+    let (_, discovered) =
+        arrivals.select_links(jobs(), Arc::clone(&executor.clock)).append_facts(Arc::clone(ledger), executor);
 
     // Images: downloaded, decoded once, the original stored before the fact that says so.
     let web = Arc::clone(&services.web);
@@ -65,16 +68,17 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (stored, downloaded) = stored.append_facts(Arc::clone(ledger), executor);
 
     // Pictures: each content once; of near-duplicates one is detected, and its faces are given to the others.
-    let seen = stored.map(|stored| stored.frame).dedupe_exact(services.known.contents_of(index, peers));
+    let seen = stored.map(|stored| stored.frame).dedupe_exact(services.known_contents((index, peers)));
     let (new, copies) = seen.ok_err(|seen| match seen {
         Seen::First(frame) => Ok(frame),
         Seen::Before(frame) => Err(frame),
     });
-    let actions = new.map(DedupeEvent::Frame).concat(outcomes).dedupe_near(
-        settings.dedupe.clone(),
-        services.known.pictures_of(index),
-        executor,
-    );
+    let tenants = job_events.flat_map(|event| match event {
+        JobEvent::Added(job) => Some(DedupeEvent::Tenant(job.tenant)),
+        JobEvent::Removed(_) => None,
+    });
+    let pictures = scope.concatenate([tenants, new.map(DedupeEvent::Frame), outcomes]);
+    let actions = pictures.dedupe_near(services.known_pictures(index), executor);
     let (chosen, duplicates, assignments) = actions.branch("dedupe actions", |action| match action {
         DedupeAction::Detect(frame) => Branched::A(frame),
         DedupeAction::Evict(frame) => Branched::B(frame),
@@ -87,9 +91,9 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let wanted = chosen.to_owner().concat(due_frames);
     let (frames, unread) = wanted.rehydrate(store(), Arc::clone(pixel_cache), settings.image.clone(), executor);
     let (detected, undetected) = frames.detect(services.detector_pool.clone(), Arc::clone(pixel_cache), executor);
-    let (cropped, uncropped) =
-        detected.store_crops(store(), settings.deliver.clone(), Arc::clone(pixel_cache), executor);
-    let written = services.sinks.iter().fold(cropped, |flow, sink| flow.write_to(Arc::clone(sink), executor));
+    let (cropped, uncropped) = detected.store_crops(store(), Arc::clone(pixel_cache), executor);
+    let tenant = services.job.tenant;
+    let written = services.sinks.iter().fold(cropped, |flow, sink| flow.write_to(tenant, Arc::clone(sink), executor));
     let (detected, answered) = written.append_facts(Arc::clone(ledger), executor);
 
     // A degraded answer is recorded, and its full detection still owed.
@@ -102,15 +106,17 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         missing.concat(undecodable).concat(unstored).map(lost_work),
         unread.concat(undetected).concat(uncropped).concat(degraded.map(owe_full)).map(lost_work),
     ]);
-    let dispositions = lost.decide_retry(live.retry.clone(), live.recrawl.clone(), Arc::clone(&executor.clock));
+    let dispositions = lost.decide_retry(jobs(), Arc::clone(&executor.clock));
     let (dispositions, failed) = dispositions.append_facts(Arc::clone(ledger), executor);
     scope.concatenate([discovered, downloaded, answered, failed]).connect_loop(to_dispatcher);
     let ended = dispositions.flat_map(|disposition| match disposition {
-        Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.content)),
-        Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => Some(DedupeEvent::Done(frame.content)),
+        Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.job.tenant, frame.content)),
+        Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => {
+            Some(DedupeEvent::Done(frame.job.tenant, frame.content))
+        }
         _ => None,
     });
-    let done = full.map(|detected| DedupeEvent::Done(detected.frame.content));
+    let done = full.map(|detected| DedupeEvent::Done(detected.frame.job.tenant, detected.frame.content));
     let (probe, outcomes) = ended.concat(done).probe();
     assignments.probe_with(&probe);
     outcomes.connect_loop(to_duplicates);

@@ -1,4 +1,5 @@
-//! A running job as its caller holds it: adds and removes sources, reads its progress, drains or cancels it, and waits for it.
+//! A running job as its caller holds it: adds and removes sources, reads its progress, drains or cancels it, and waits for it. While
+//! it runs its graph serves further jobs, of the same tenant or of others, which are added and removed here too.
 //!
 //! Promises: the input of the job stays open as long as the handle does; whatever way a job ends, what is not settled is open
 //! in the ledger, and the same job goes on from there. A handle that is dropped cancels its job and waits until it has ended.
@@ -10,6 +11,7 @@ use faceflow_core::Time;
 use faceflow_core::blocking::panicked;
 use faceflow_core::ledger::{Ledger, LedgerError};
 use faceflow_core::metrics::{Metrics, StageMetrics};
+use faceflow_core::record::JobId;
 use faceflow_core::shutdown::{Mode, Shutdown};
 use faceflow_core::source::{Source, SourceId};
 use faceflow_core::tally::Tally;
@@ -17,10 +19,16 @@ use faceflow_operators::source_set::SourceSet;
 use faceflow_sinks::ledger::StateLedger;
 
 use crate::job_outcome::{JobError, Summary};
+use crate::job_spec::{AddJobError, JobSpec};
 use crate::run_options::RunError;
+use crate::served_jobs::{ServedJobs, remember_sites};
 
 /// What a handle reaches of its job.
 pub(crate) struct JobControls {
+    /// The job that the handle is of.
+    pub(crate) job: JobId,
+    /// The jobs that are served.
+    pub(crate) served: ServedJobs,
     pub(crate) sources: SourceSet,
     /// Not kept open by the handle: once the job has ended, another may open the same state.
     pub(crate) ledger: Weak<StateLedger>,
@@ -54,6 +62,22 @@ pub struct JobProgress {
     pub mode: Mode,
 }
 
+/// What became of what a job discovered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobCounts {
+    /// Pages by state.
+    pub pages: Tally,
+    /// Images by state.
+    pub images: Tally,
+}
+
+impl JobCounts {
+    /// Whether nothing is owed.
+    pub fn is_settled(&self) -> bool {
+        self.pages.open + self.images.open == 0
+    }
+}
+
 /// Why a source was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddSourceError {
@@ -76,6 +100,8 @@ impl JobHandle {
     /// Adds a source, which the running graph reads from here on. Blocks for a moment where the source is a watched list: the
     /// ledger is asked which sites it named. A source that is added while the job begins to end may be dropped unread.
     ///
+    /// It belongs to the job that the handle is of; a job that is added brings its own.
+    ///
     /// Pictures of a folder are taken in only if the job was started with that folder among its `folders`.
     pub fn add_source(&self, mut source: Box<dyn Source>) -> Result<SourceId, AddSourceError> {
         if !self.controls.first {
@@ -86,7 +112,7 @@ impl JobHandle {
         }
         let ledger = self.controls.ledger.upgrade().ok_or(AddSourceError::Closed)?;
         remember_sites(source.as_mut(), &ledger)?;
-        self.controls.sources.add(source).ok_or(AddSourceError::Closed)
+        self.controls.sources.add(self.controls.job, source).ok_or(AddSourceError::Closed)
     }
 
     /// Stops reading a source; whether it was read until now. What it has yielded stays.
@@ -97,6 +123,44 @@ impl JobHandle {
     /// Closes the input: no source can be added any more, and a job that is not endless ends once all is settled.
     pub fn close_input(&self) {
         self.controls.sources.close();
+    }
+
+    /// The job that it was started for: `default` of its tenant.
+    pub fn id(&self) -> JobId {
+        self.controls.job
+    }
+
+    /// Adds a job, of any tenant, whose work is done from here on beside that of the others. What was open of it goes on. Blocks while
+    /// the ledger of its tenant is opened and read, which takes the longer the more pictures the tenant has.
+    ///
+    /// It ends with the graph, or when it is removed; that all its work is done is seen by its [progress](Self::job_progress).
+    pub fn add_job(&self, spec: JobSpec) -> Result<JobId, AddJobError> {
+        if !self.controls.first {
+            return Err(AddJobError::OtherProcess);
+        }
+        if self.controls.shutdown.mode() != Mode::Running {
+            return Err(AddJobError::Closed);
+        }
+        self.controls.served.add(spec)
+    }
+
+    /// Removes a job with its sources; whether it was there. What is in flight of it is finished and recorded; nothing else of it is
+    /// begun, and stays open in the ledger until a job of this tenant and name is added again, here or in another run.
+    pub fn remove_job(&self, job: JobId) -> bool {
+        self.controls.served.remove(job)
+    }
+
+    /// The jobs that are served.
+    pub fn jobs(&self) -> Vec<JobId> {
+        self.controls.served.all()
+    }
+
+    /// Pages and images by state that a job discovered before any other of its tenant. Counted anew, which takes the longer the more
+    /// there are. `None` once the graph has ended, or for a tenant that it does not serve.
+    pub fn job_progress(&self, job: JobId) -> Result<Option<JobCounts>, LedgerError> {
+        let Some(ledger) = self.controls.served.ledger_of(job) else { return Ok(None) };
+        let (pages, images) = ledger.reader().job_tally(job.number)?;
+        Ok(Some(JobCounts { pages, images }))
     }
 
     /// How far it has come. After its end the counts are those of the end.
@@ -155,13 +219,4 @@ impl Drop for JobHandle {
 
 fn end_of(thread: JoinHandle<Result<Summary, JobError>>) -> Result<Summary, JobError> {
     thread.join().unwrap_or_else(|panic| Err(RunError::Failed(panicked(panic.as_ref()).detail).into()))
-}
-
-/// Gives a list that may lose entries while nobody reads it the sites that it named when it was read last.
-pub(crate) fn remember_sites(source: &mut dyn Source, ledger: &StateLedger) -> Result<(), LedgerError> {
-    if let Some(list) = source.list() {
-        let sites = ledger.reader().listed(list)?;
-        source.remember(sites);
-    }
-    Ok(())
 }

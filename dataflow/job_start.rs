@@ -11,11 +11,11 @@ use faceflow_core::clock::RuntimeClock;
 use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::peer_liveness::Peers;
+use faceflow_core::record::JobId;
 use faceflow_operators::source_set::SourceSet;
-use faceflow_sinks::ledger::{Durability, StateLedger, StateLocation};
+use faceflow_sinks::ledger::{Durability, StateLedger, StateLocation, TenantLedgers};
 use faceflow_sinks::objects::Objects;
 use faceflow_sinks::objects::sweep::sweep;
-use faceflow_sinks::views::Views;
 use faceflow_web::files::Files;
 use faceflow_web::{Client, Web};
 use tokio::runtime::Runtime;
@@ -23,11 +23,16 @@ use tokio::runtime::Runtime;
 use crate::cluster::{Membership, PeerConnections};
 use crate::job::{Engine, Job};
 use crate::job_agreement::agreement;
-use crate::job_handle::{JobControls, JobHandle, remember_sites};
+use crate::job_handle::{JobControls, JobHandle};
 use crate::job_outcome::{JobError, Summary};
 use crate::known_contents::WorkerShare;
 use crate::running_job::{LEAVE, RunningJob};
-use crate::services::{Backends, Services};
+use crate::served_jobs::{Entered, ServedJobs, remember_sites};
+use crate::services::{Backends, Process, Services};
+use crate::tenant_views::TenantViews;
+
+/// Web, store and detector.
+type OpenBackends = (Arc<dyn Web>, Arc<Objects>, Arc<dyn Detector>);
 
 impl Job {
     /// Runs it to its end: everything settled, patience over, or drained or stopped through its `shutdown`. An endless one
@@ -65,17 +70,22 @@ impl Job {
         let web =
             Arc::new(Files::new(Client::new(live.fetch.clone(), Arc::clone(&executor.clock))?, self.folders.clone()));
         let mut connections = self.connect(runtime, detector.as_ref())?;
-        let ledger = Arc::new(self.open_ledger(runtime, connections.as_mut())?);
+        let ledgers = TenantLedgers::new(StateLocation::new(&self.state), &self.settings.ledger)?;
+        let ledger = self.open_ledger(&ledgers, runtime, connections.as_mut())?;
+        let ledgers = Arc::new(ledgers);
         if let Some(endpoint) = self.metrics_endpoint.take() {
-            endpoint.serve(&executor, Arc::clone(&ledger) as _);
+            endpoint.serve(&executor, Arc::clone(&ledgers) as _);
         }
         let store = Arc::new(self.open_store(runtime)?);
         for source in &mut self.sources {
             remember_sites(source.as_mut(), &ledger)?;
         }
-        let sources = SourceSet::open(std::mem::take(&mut self.sources));
+        let job = JobId::default_of(ledger.reader().tenant_number());
+        let sources = SourceSet::open(job, std::mem::take(&mut self.sources));
         let folder = store.folder().filter(|_| first).map(Path::to_owned);
-        let views = Views::new(Arc::clone(&ledger), Arc::clone(&store) as _, live.report.clone());
+        let refreshes = first && self.options.endless;
+        let views = Arc::new(TenantViews::new(Arc::clone(&store) as _, refreshes, runtime.handle().clone()));
+        views.add(Arc::clone(&ledger), live.report.clone());
         let sweep = folder.map(|root| {
             let swept = sweep(root, self.settings.store, Arc::clone(&executor.clock));
             runtime.spawn(async {
@@ -84,18 +94,32 @@ impl Job {
                 }
             })
         });
-        let controls = JobControls {
-            sources: sources.clone(),
-            ledger: Arc::downgrade(&ledger),
-            metrics: self.metrics.clone(),
-            shutdown: self.shutdown.clone(),
-            first,
-            endless: self.options.endless,
-        };
-        let (options, out, cluster) = (self.options, self.out.clone(), self.cluster.take());
+        let (options, out, tenant) = (self.options, self.out.clone(), self.tenant.clone());
+        let (metrics, shutdown, cluster) = (self.metrics.clone(), self.shutdown.clone(), self.cluster.take());
         let backends = (web as Arc<dyn Web>, store, detector);
-        let mut services = self.services(backends, (executor, Arc::clone(&ledger)), cluster.as_ref())?;
-        (services.live, services.sources) = (live, sources);
+        let mut services = self.services((backends, job), (executor, live, Arc::clone(&ledgers)), cluster.as_ref())?;
+        services.sources = sources.clone();
+        let served = ServedJobs {
+            tenant,
+            settings: Arc::clone(&services.settings),
+            cluster: cluster.is_some(),
+            jobs: services.jobs.clone(),
+            known: Arc::clone(&services.known),
+            sources: sources.clone(),
+            ledgers: Arc::downgrade(&ledgers),
+            views: Arc::downgrade(&views),
+            entered: Entered::with(job, Arc::clone(&services.settings)),
+        };
+        let controls = JobControls {
+            job,
+            served,
+            sources,
+            ledger: Arc::downgrade(&ledger),
+            metrics,
+            shutdown,
+            first,
+            endless: options.endless,
+        };
         if let Some(connections) = &mut connections {
             // A process that began before the others have read the ledger would write what they take for known.
             runtime.block_on(connections.barrier())?;
@@ -105,7 +129,7 @@ impl Job {
             Arc::new(Peers::new(process, addresses, services.settings.cluster.clone(), now))
         });
         let connections = connections.zip(peers);
-        Ok((RunningJob { services, options, connections, ledger, views, out, first, sweep }, controls))
+        Ok((RunningJob { services, options, connections, ledgers, ledger, views, out, first, sweep }, controls))
     }
 
     fn open_detector(&self) -> Result<Arc<dyn Detector>, JobError> {
@@ -126,18 +150,18 @@ impl Job {
     /// The ledger: of this process alone, or of the run that the first process of the cluster has begun.
     fn open_ledger(
         &self,
+        ledgers: &TenantLedgers,
         runtime: &Runtime,
         connections: Option<&mut PeerConnections>,
-    ) -> Result<StateLedger, JobError> {
-        let (location, settings) = (StateLocation::new(&self.state), &self.settings.ledger);
-        let Some(connections) = connections else { return Ok(StateLedger::open(location, &self.tenant, settings)?) };
+    ) -> Result<Arc<StateLedger>, JobError> {
+        let Some(connections) = connections else { return Ok(ledgers.tenant(&self.tenant)?) };
         if self.is_first() {
-            let ledger = StateLedger::open(location, &self.tenant, settings)?;
+            let ledger = ledgers.tenant(&self.tenant)?;
             runtime.block_on(connections.share(ledger.run()))?;
             return Ok(ledger);
         }
         match runtime.block_on(connections.share(None::<i64>))? {
-            Some(run) => Ok(StateLedger::join(run, location, &self.tenant, settings)?),
+            Some(run) => Ok(ledgers.join(&self.tenant, run)?),
             None => Err(JobError::FolderState),
         }
     }
@@ -156,8 +180,8 @@ impl Job {
 
     fn services(
         self,
-        (web, store, detector): (Arc<dyn Web>, Arc<Objects>, Arc<dyn Detector>),
-        (executor, ledger): (Executor, Arc<StateLedger>),
+        ((web, store, detector), job): (OpenBackends, JobId),
+        (executor, live, ledger): (Executor, ReloadableSettings, Arc<TenantLedgers>),
         cluster: Option<&Membership>,
     ) -> Result<Services, JobError> {
         let share = cluster.map(|membership| WorkerShare {
@@ -165,10 +189,10 @@ impl Job {
             processes: membership.addresses.len(),
             workers: self.options.workers.max(1),
         });
-        let again = self.options.endless && self.settings.recrawl.enabled;
+        let again = self.options.endless;
         let backends = Backends { web, store, ledger, detector, sources: vec![], sinks: self.sinks };
-        let share = share.unwrap_or_default();
-        let services = Services::of_process(self.tenant, self.settings, backends, (executor, share))?;
+        let process = Process { executor, share: share.unwrap_or_default(), live };
+        let services = Services::of_process((self.tenant, job), self.settings, backends, process)?;
         Ok(Services { again, ..services })
     }
 }

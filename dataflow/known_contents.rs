@@ -1,10 +1,10 @@
-//! The pictures that the ledger knew when the process started, divided among its workers.
+//! The pictures that the ledger knew when a tenant came to this process, divided among its workers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use faceflow_core::ledger::{KnownPicture, Ledger, LedgerError};
-use faceflow_core::record::ContentId;
+use faceflow_core::record::{ContentId, TenantNumber};
 
 /// Which part of a cluster's workers is in this process.
 #[derive(Clone, Copy, Debug)]
@@ -32,39 +32,59 @@ impl WorkerShare {
     }
 }
 
-/// The pictures that the ledger knew when the process started. Each worker takes its share.
+/// The pictures that the ledger knew when their tenant came. Each worker takes its share, once.
 #[derive(Default)]
 pub struct KnownContents {
-    contents: Mutex<Vec<ContentId>>,
-    pictures: Mutex<Vec<KnownPicture>>,
+    share: WorkerShare,
+    tenants: Mutex<HashMap<TenantNumber, TenantContents>>,
+}
+
+#[derive(Default)]
+struct TenantContents {
+    contents: Vec<ContentId>,
+    pictures: Vec<KnownPicture>,
 }
 
 impl KnownContents {
-    /// What the workers of this process need to know of what `ledger` holds.
-    pub fn load(ledger: &dyn Ledger, mine: WorkerShare) -> Result<Self, LedgerError> {
-        let (mut contents, mut pictures) = (Vec::new(), Vec::new());
-        ledger.known_pictures(&mut |picture| {
-            contents.extend(Some(picture.content.id).filter(|id| mine.has(id.route())));
+    /// Nothing yet, for the workers of this process.
+    pub fn new(share: WorkerShare) -> Self {
+        Self { share, tenants: Mutex::default() }
+    }
+
+    /// Reads what the workers of this process need to know of what `ledger` holds of a tenant, which must not have records in the
+    /// graph yet. A tenant that came before is known already.
+    pub fn load(&self, ledger: &dyn Ledger, tenant: TenantNumber) -> Result<(), LedgerError> {
+        if self.tenants.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&tenant) {
+            return Ok(());
+        }
+        let (share, mut known) = (self.share, TenantContents::default());
+        ledger.known_pictures(tenant, &mut |picture| {
+            known.contents.extend(Some(picture.content.id).filter(|id| share.has(id.route())));
             // Near-duplicates are grouped on the first worker.
-            pictures.extend(Some(picture).filter(|_| mine.process == 0));
+            known.pictures.extend(Some(picture).filter(|_| share.process == 0));
         })?;
-        Ok(Self { contents: Mutex::new(contents), pictures: Mutex::new(pictures) })
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).or_insert(known);
+        Ok(())
     }
 
-    /// The known contents that route to worker `index` of `peers`.
-    pub fn contents_of(&self, index: usize, peers: usize) -> HashSet<ContentId> {
-        share(&self.contents, |id| id.route() % peers as u64 == index as u64)
+    /// The known contents of a tenant that route to worker `index` of `peers`.
+    pub fn contents_of(&self, tenant: TenantNumber, (index, peers): (usize, usize)) -> HashSet<ContentId> {
+        self.take(tenant, |known| take(&mut known.contents, |id| id.route() % peers as u64 == index as u64))
     }
 
-    /// The known pictures, on the worker that groups near-duplicates.
-    pub fn pictures_of(&self, index: usize) -> Vec<KnownPicture> {
-        share(&self.pictures, |_| index == 0)
+    /// The known pictures of a tenant, on the worker that groups near-duplicates.
+    pub fn pictures_of(&self, tenant: TenantNumber, index: usize) -> Vec<KnownPicture> {
+        self.take(tenant, |known| take(&mut known.pictures, |_| index == 0))
+    }
+
+    fn take<T: Default>(&self, tenant: TenantNumber, take: impl FnOnce(&mut TenantContents) -> T) -> T {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.get_mut(&tenant).map(take).unwrap_or_default()
     }
 }
 
 /// Takes what is a worker's out of what no other has taken.
-fn share<T, C: FromIterator<T>>(left: &Mutex<Vec<T>>, mut mine: impl FnMut(&T) -> bool) -> C {
-    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+fn take<T, C: FromIterator<T>>(left: &mut Vec<T>, mut mine: impl FnMut(&T) -> bool) -> C {
     let share = left.extract_if(.., |one| mine(one)).collect();
     left.shrink_to_fit();
     share

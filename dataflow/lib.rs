@@ -12,6 +12,7 @@ pub mod job;
 mod job_agreement;
 pub mod job_handle;
 mod job_outcome;
+pub mod job_spec;
 mod job_start;
 pub mod known_contents;
 pub mod metrics_endpoint;
@@ -19,8 +20,10 @@ pub mod reload;
 pub mod run;
 mod run_options;
 mod running_job;
+mod served_jobs;
 pub mod services;
 mod stop_conditions;
+mod tenant_views;
 mod worker_loop;
 
 pub use faceflow_config as config;

@@ -7,8 +7,7 @@ use faceflow_core::invariants::conserved;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::Ledger;
 use faceflow_core::peer_liveness::Peers;
-use faceflow_sinks::ledger::StateLedger;
-use faceflow_sinks::views::Views;
+use faceflow_sinks::ledger::{StateLedger, TenantLedgers};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -18,6 +17,7 @@ use crate::job_outcome::{JobError, Summary};
 use crate::run::run;
 use crate::run_options::{RunError, RunOptions, RunOutcome};
 use crate::services::Services;
+use crate::tenant_views::TenantViews;
 
 /// How long calls that have not returned at the end are waited for.
 pub(crate) const LEAVE: Duration = Duration::from_secs(1);
@@ -27,8 +27,11 @@ pub(crate) struct RunningJob {
     pub(crate) services: Services,
     pub(crate) options: RunOptions,
     pub(crate) connections: Option<(PeerConnections, Arc<Peers>)>,
+    /// Those of all tenants that are served.
+    pub(crate) ledgers: Arc<TenantLedgers>,
+    /// That of the tenant for whom it was started.
     pub(crate) ledger: Arc<StateLedger>,
-    pub(crate) views: Views,
+    pub(crate) views: Arc<TenantViews>,
     /// Where the output is, as the caller named it.
     pub(crate) out: String,
     /// Whether this process is the first of its cluster, or the only one.
@@ -47,40 +50,37 @@ impl RunningJob {
     }
 
     fn run_on(mut self, runtime: &Runtime) -> Result<Summary, JobError> {
-        let refreshes = self.first && self.options.endless;
-        let refresh = refreshes.then(|| runtime.spawn(self.views.clone().refresh()));
         let outcome = run(&self.services, self.options, self.connections.take());
         if let Some(sweep) = &self.sweep {
             // What it has not come to is there for the next run.
             sweep.abort();
         }
-        if let Some(refresh) = refresh {
-            refresh.abort();
-            // It ended by itself only if it panicked; either way the views are written anew below.
-            let _ = runtime.block_on(refresh);
+        if outcome.is_err() || !self.first {
+            self.views.stop(runtime);
         }
         let outcome = outcome?;
         kill_point("run.ended");
         let report = match self.first {
-            true => runtime.block_on(self.views.write()).map_err(|error| JobError::Views(error.to_string()))?,
+            true => self.views.finish(runtime).map_err(JobError::Views)?,
             false => None,
         };
         let report = report.map(|key| format!("{}/{key}", self.out.trim_end_matches('/')));
         self.summary(outcome, report)
     }
 
-    /// Counts what was done, and fails if something discovered is unaccounted for.
+    /// Counts what was done for the tenant for whom it was started, and fails if something that anybody discovered is unaccounted for.
     fn summary(&self, outcome: RunOutcome, report: Option<String>) -> Result<Summary, JobError> {
         let (pages, images) = self.ledger.tally()?;
         self.services.executor.metrics.set_tallies((pages, images));
-        if let Err(why) = conserved(&pages).and(conserved(&images)) {
-            let violations = violations(self.ledger.as_ref());
+        let (all_pages, all_images) = self.ledgers.tally()?;
+        if let Err(why) = conserved(&all_pages).and(conserved(&all_images)) {
+            let violations = violations(self.ledgers.as_ref());
             return Err(RunError::Failed(format!("conservation is violated: {why}{violations}")).into());
         }
         if self.first && cfg!(debug_assertions) {
             // Counts that move in pairs always add up. Whether they are right is seen by counting the rows, which `faceflow doctor`
             // does for everybody, and every run that is built for tests.
-            let violations = violations(self.ledger.as_ref());
+            let violations = violations(self.ledgers.as_ref());
             if !violations.is_empty() {
                 return Err(RunError::Failed(format!("the ledger does not add up{violations}")).into());
             }

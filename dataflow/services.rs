@@ -1,5 +1,6 @@
 //! Everything the graph runs on, made from the settings once per process and shared by its workers.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use faceflow_config::Settings;
@@ -8,11 +9,13 @@ use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::ledger::{Ledger, LedgerError};
-use faceflow_core::record::TenantId;
+use faceflow_core::record::{ContentId, DEFAULT_JOB, JobId, Priority, TenantId, TenantNumber};
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
+use faceflow_operators::dedupe_near::TenantPictures;
 use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
 use faceflow_operators::dispatch::Dispatcher;
+use faceflow_operators::jobs::{JobScope, Jobs, TenantScope};
 use faceflow_operators::pixel_cache::PixelCache;
 use faceflow_operators::read_sources::SourceReader;
 use faceflow_operators::source_set::SourceSet;
@@ -42,10 +45,24 @@ pub struct Backends {
     pub sinks: Vec<Box<dyn Sink>>,
 }
 
+/// The process in which a graph runs.
+pub struct Process {
+    /// The way to tokio.
+    pub executor: Executor,
+    /// Which part of a cluster's workers it has.
+    pub share: WorkerShare,
+    /// The settings that may change while it runs.
+    pub live: ReloadableSettings,
+}
+
 /// What the graph runs on. Clones share everything.
 #[derive(Clone)]
 pub struct Services {
-    /// Every setting, as at the start.
+    /// The tenants and jobs that are served.
+    pub jobs: Jobs,
+    /// The job that the graph was started for.
+    pub job: JobId,
+    /// Every setting of that job, as at the start.
     pub settings: Arc<Settings>,
     /// Those that may have changed since.
     pub live: ReloadableSettings,
@@ -61,13 +78,13 @@ pub struct Services {
     pub detector_pool: DetectorPool,
     /// Where decoded pictures are cached.
     pub pixel_cache: Arc<PixelCache>,
-    /// Where detections go besides the store.
+    /// Where detections of the tenant of that job go besides the store.
     pub sinks: Vec<SharedSink>,
     /// What earlier runs left.
     pub known: Arc<KnownContents>,
     /// How much each stage takes on at once on one worker.
     pub limits: StageLimits,
-    /// Whether pages that were read are fetched again when they may have changed: in a run without end.
+    /// Whether pages that were read are fetched again when they may have changed, of jobs that want it: in a run without end.
     pub again: bool,
     /// Processes that do this work together.
     pub processes: usize,
@@ -87,28 +104,37 @@ pub struct StageLimits {
 }
 
 impl Services {
-    /// The services of a single process, which goes on from what the ledger holds. The input ends when the sources do.
+    /// The services of a single process, which goes on from what the ledger holds of the job `default` of its first tenant. The
+    /// input ends when the sources do.
     pub fn new(
         tenant: TenantId,
         settings: Settings,
         backends: Backends,
         executor: Executor,
     ) -> Result<Self, LedgerError> {
-        Self::of_process(tenant, settings, backends, (executor, WorkerShare::default()))
+        let live = ReloadableSettings::from(&settings);
+        let process = Process { executor, share: WorkerShare::default(), live };
+        Self::of_process((tenant, JobId::FIRST), settings, backends, process)
     }
 
     /// The same for one process of a cluster, which remembers its share of what the ledger holds.
     pub fn of_process(
-        tenant: TenantId,
+        (tenant, job): (TenantId, JobId),
         settings: Settings,
         backends: Backends,
-        (executor, share): (Executor, WorkerShare),
+        Process { executor, share, live }: Process,
     ) -> Result<Self, LedgerError> {
+        let jobs = Jobs::default();
+        let work = settings.work(&live);
+        jobs.add_tenant(TenantScope::new(job.tenant, tenant, work.clone()));
+        jobs.add(JobScope { id: job, name: DEFAULT_JOB.to_owned(), priority: Priority::default(), settings: work });
+        let known = Arc::new(KnownContents::new(share));
+        known.load(backends.ledger.as_ref(), job.tenant)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let per_host = settings.fetch.per_host.max(1);
         Ok(Self {
-            tenant_store: TenantStore { store: backends.store, tenant },
-            known: Arc::new(KnownContents::load(backends.ledger.as_ref(), share)?),
+            tenant_store: TenantStore { store: backends.store, jobs: jobs.clone() },
+            known,
             detector_pool: DetectorPool {
                 detector: backends.detector,
                 permits: Arc::new(DetectorPermits::new(settings.detect.concurrency())),
@@ -125,8 +151,10 @@ impl Services {
             },
             again: false,
             processes: share.processes,
-            live: ReloadableSettings::from(&settings),
-            sources: SourceSet::fixed(backends.sources),
+            live,
+            sources: SourceSet::fixed(job, backends.sources),
+            jobs,
+            job,
             settings: Arc::new(settings),
             executor,
             web: backends.web,
@@ -136,7 +164,11 @@ impl Services {
 
     /// What the worker `index` reads: the first one everything.
     pub fn source_reader(&self, index: usize) -> Option<SourceReader> {
-        (index == 0).then(|| SourceReader { sources: self.sources.clone(), crawl: self.live.crawl.clone() })
+        (index == 0).then(|| SourceReader {
+            sources: self.sources.clone(),
+            crawl: self.live.crawl.clone(),
+            jobs: self.jobs.clone(),
+        })
     }
 
     /// What the worker `index` dispatches from the ledger: the first one everything.
@@ -145,6 +177,22 @@ impl Services {
             ledger: Arc::clone(&self.ledger),
             crawl: self.live.crawl.clone(),
             again: self.again,
+            jobs: self.jobs.clone(),
         })
+    }
+
+    /// What the worker `index` of `peers` takes for known contents of a tenant.
+    pub fn known_contents(&self, worker: (usize, usize)) -> impl Fn(TenantNumber) -> HashSet<ContentId> + 'static {
+        let known = Arc::clone(&self.known);
+        move |tenant| known.contents_of(tenant, worker)
+    }
+
+    /// What the worker `index` knows of a tenant's pictures, and how they are grouped.
+    pub fn known_pictures(&self, index: usize) -> impl Fn(TenantNumber) -> TenantPictures + 'static {
+        let (known, jobs) = (Arc::clone(&self.known), self.jobs.clone());
+        move |tenant| TenantPictures {
+            settings: jobs.tenant(tenant).settings.dedupe.as_ref().clone(),
+            known: known.pictures_of(tenant, index),
+        }
     }
 }

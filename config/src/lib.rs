@@ -7,6 +7,7 @@ pub mod check;
 pub mod load;
 pub mod reloadable;
 mod renamed;
+pub mod work;
 
 use faceflow_core::peer_liveness::ClusterSettings;
 use faceflow_core::retry_policy::RetrySettings;

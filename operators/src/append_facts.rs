@@ -12,6 +12,7 @@ use faceflow_core::fact::ToFact;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::ledger::Ledger;
 use faceflow_core::map_async::MapAsync;
+use faceflow_core::record::{JobId, QueueId};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -35,7 +36,8 @@ impl<'s, R: ToFact + Clone + Send + 'static> AppendFacts<'s, R> for Flow<'s, R> 
             async move {
                 match caught(async { Ok(written.await) }).await {
                     Ok(Ok(opened)) => {
-                        let updates = LedgerUpdate { ended: record.completes(), opened };
+                        let updates =
+                            LedgerUpdate { ended: record.completes().map(|key| (record.tenant(), key)), opened };
                         return Ok((record, updates));
                     }
                     Ok(Err(error)) => driver.shutdown.fail(error.to_string()),
@@ -46,7 +48,12 @@ impl<'s, R: ToFact + Clone + Send + 'static> AppendFacts<'s, R> for Flow<'s, R> 
             }
         };
         let limits = Limits::finishing(WRITES_MAX);
-        let mapped = self.map_async(Pipeline, "append_facts", executor, (limits, |_| 0, job));
+        let mapped = self.map_async(
+            Pipeline,
+            "append_facts",
+            executor,
+            (limits, |record| QueueId::local(JobId::default_of(record.tenant())), job),
+        );
         // A job either succeeds or never ends.
         let written = mapped.flat_map(Result::ok);
         let is_news = |updates: &LedgerUpdate| updates.ended.is_some() || !updates.opened.is_empty();

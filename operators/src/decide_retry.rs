@@ -6,38 +6,28 @@
 use std::sync::Arc;
 
 use faceflow_core::record::{DetectedFrame, Disposition, Frame, Work};
-use faceflow_core::retry_policy::RetrySettings;
-use faceflow_core::{Class, Clock, Fault, Flow, Lost, Reloadable, Time};
+use faceflow_core::{Class, Clock, Fault, Flow, Lost, Time};
 use timely::dataflow::operators::vec::Map;
 
-use crate::recrawl::RecrawlSettings;
+use crate::jobs::Jobs;
 
 /// Decides what becomes of failures.
 pub trait DecideRetry<'s> {
-    /// Applies the retry policy to each loss. A page that was read before stays settled: its next visit is timed by `recrawl`, which
-    /// also times when a stream tries again what is rejected or dead.
-    fn decide_retry(
-        self,
-        settings: Reloadable<RetrySettings>,
-        recrawl: Reloadable<RecrawlSettings>,
-        clock: Arc<dyn Clock>,
-    ) -> Flow<'s, Disposition>;
+    /// Applies the retry policy of its job in `jobs` to each loss. A page that was read before stays settled: its next visit is timed
+    /// by the recrawl settings, which also time when a stream tries again what is rejected or dead.
+    fn decide_retry(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Disposition>;
 }
 
 impl<'s> DecideRetry<'s> for Flow<'s, Lost<Work>> {
-    fn decide_retry(
-        self,
-        settings: Reloadable<RetrySettings>,
-        recrawl: Reloadable<RecrawlSettings>,
-        clock: Arc<dyn Clock>,
-    ) -> Flow<'s, Disposition> {
+    fn decide_retry(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Disposition> {
         self.map(move |lost| {
             if lost.fault.class == Class::Store {
                 // Every later write will fail too until the user mends it.
                 tracing::warn!("the object store failed, work waits for a retry: {}", lost.fault.detail);
             }
             let now = clock.now();
-            let (settings, recrawl) = (settings.get(), recrawl.get());
+            let work = jobs.settings(lost.record.job());
+            let (settings, recrawl) = (work.retry.get(), work.recrawl.get());
             let asked = now + lost.fault.retry_after_ms.unwrap_or(0).min(settings.retry_after_max_ms);
             if let Work::Page(page) = &lost.record
                 && let Some(due) = recrawl.after_failure(page, now)

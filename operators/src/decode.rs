@@ -11,7 +11,7 @@ use faceflow_core::detector::Picture;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
-use faceflow_core::record::{Content, ContentId, Frame, Image, StoredImage};
+use faceflow_core::record::{Content, ContentId, Frame, Image, QueueId, StoredImage};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -57,6 +57,7 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
                 let Download { image, final_url, headers, body, slot } = download;
                 let (content, pixels) = decode_picture(body.clone(), settings, pixel_cache, slot).await?;
                 let frame = Frame {
+                    job: image.job,
                     content,
                     owner,
                     pixels: Some(pixels),
@@ -69,8 +70,9 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
                 Ok(DecodedImage { kept: StoredImage { image, final_url, headers, frame }, body })
             }
         };
-        let (decoded, lost) =
-            self.map_async(Pipeline, "decode", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (decoded, lost) = self
+            .map_async(Pipeline, "decode", executor, (limits, |download| QueueId::local(download.image.job), job))
+            .ok_err(|answer| answer);
         (decoded, lost.map(|lost| Lost { record: lost.record.image, fault: lost.fault }))
     }
 }

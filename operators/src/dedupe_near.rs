@@ -1,8 +1,9 @@
 //! `dedupe_near`: groups near-duplicate pictures by perceptual hash; one of each group goes on to the detector.
 //!
-//! Hashes are small, so all of a tenant's are exchanged to one worker; pixels stay where they are. A picture waits for a short
+//! Hashes are small, so all are exchanged to one worker; pixels stay where they are. A picture waits for a short
 //! settle window, so that a better copy that arrives with it is chosen at once. A duplicate holds no capability: it is
-//! settled at its representative's time. Promise: at the end, who represents whom depends on the set of pictures alone.
+//! settled at its representative's time. Each tenant has groups of its own, so nobody is given another tenant's faces. Promise: at
+//! the end, who represents whom depends on the tenant's set of pictures alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use faceflow_core::executor::Executor;
 use faceflow_core::ledger::KnownPicture;
-use faceflow_core::record::{Content, ContentId, DuplicateAssignment, Frame};
+use faceflow_core::record::{Content, ContentId, Frame, JobId, TenantAssignment, TenantNumber};
 use faceflow_core::timer::Timer;
 use faceflow_core::transition::State;
 use faceflow_core::{Flow, Time};
@@ -25,12 +26,14 @@ use faceflow_duplicates::settings::DedupeSettings;
 /// What happens to pictures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DedupeEvent {
+    /// A tenant has a job: what earlier runs left of it goes on.
+    Tenant(TenantNumber),
     /// A picture that was not known.
     Frame(Frame),
     /// A picture's faces are recorded.
-    Done(Content),
+    Done(TenantNumber, Content),
     /// A picture's detection failed for good.
-    Dead(Content),
+    Dead(TenantNumber, Content),
 }
 
 /// What is to be done with pictures.
@@ -41,56 +44,66 @@ pub enum DedupeAction {
     /// Another represents this one, as far as is known: its pixels are not needed.
     Evict(Frame),
     /// Record which picture represents which.
-    Assign(DuplicateAssignment),
+    Assign(TenantAssignment),
+}
+
+/// What is known of a tenant when the first of it comes through.
+pub struct TenantPictures {
+    /// Its settings.
+    pub settings: DedupeSettings,
+    /// The pictures of earlier runs.
+    pub known: Vec<KnownPicture>,
 }
 
 /// Groups pictures.
 pub trait DedupeNear<'s> {
-    /// Groups within `settings`, starting from the pictures of earlier runs.
+    /// Groups the pictures of each tenant, starting from what `known` says of it.
     fn dedupe_near(
         self,
-        settings: DedupeSettings,
-        known: Vec<KnownPicture>,
+        known: impl Fn(TenantNumber) -> TenantPictures + 'static,
         executor: &Executor,
     ) -> Flow<'s, DedupeAction>;
 }
 
+/// Pictures whose settle window is open, by when it ends.
+type SettleWindow = BTreeMap<Time, Vec<(Capability<Time>, TenantNumber, ContentId)>>;
+
 impl<'s> DedupeNear<'s> for Flow<'s, DedupeEvent> {
     fn dedupe_near(
         self,
-        settings: DedupeSettings,
-        known: Vec<KnownPicture>,
+        known: impl Fn(TenantNumber) -> TenantPictures + 'static,
         executor: &Executor,
     ) -> Flow<'s, DedupeAction> {
         let (scope, executor) = (self.scope(), executor.clone());
-        self.unary(Exchange::new(|_: &DedupeEvent| 0), "dedupe_near", move |start, info| {
+        self.unary(Exchange::new(|_: &DedupeEvent| 0), "dedupe_near", move |_, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let (mut timer, stage) = (Timer::new(&executor, operator), executor.metrics.stage("dedupe_near"));
-            let mut table = Table::new(&settings, known);
-            let mut resume = Some((start, table.resume()));
-            let mut window: BTreeMap<Time, Vec<(Capability<Time>, ContentId)>> = BTreeMap::new();
+            let mut tables = HashMap::<TenantNumber, Table>::new();
+            let mut window = SettleWindow::new();
             move |input, output| {
                 let now = executor.clock.now();
-                if let Some((start, actions)) = resume.take() {
-                    output.session(&start.delayed(&now)).give_iterator(actions.into_iter());
-                }
                 input.for_each_time(|time, data| {
-                    for events in data.flat_map(|batch| batch.drain(..)) {
-                        let DedupeEvent::Frame(frame) = events else {
-                            output.session(&time).give_iterator(table.hear(events).into_iter());
+                    for event in data.flat_map(|batch| batch.drain(..)) {
+                        let tenant = event.tenant();
+                        let table = tables.entry(tenant).or_insert_with(|| Table::new(tenant, known(tenant)));
+                        // What earlier runs left comes before what is new.
+                        output.session(&time).give_iterator(table.resume().into_iter());
+                        let DedupeEvent::Frame(frame) = event else {
+                            output.session(&time).give_iterator(table.hear(event).into_iter());
                             continue;
                         };
-                        let wait = if compared(&frame.content).is_some() { settings.settle_ms } else { 0 };
+                        let wait = if compared(&frame.content).is_some() { table.settle_ms } else { 0 };
                         let until = now + wait;
                         let rest = time.retain(output.output_index());
-                        window.entry(until).or_default().push((rest, frame.content.id));
+                        window.entry(until).or_default().push((rest, tenant, frame.content.id));
                         // A picture in the window is under way: a drain waits for it.
                         stage.in_flight.fetch_add(1, Relaxed);
                         table.add(frame);
                     }
                 });
                 let later = window.split_off(&(now + 1));
-                for (capability, id) in std::mem::replace(&mut window, later).into_values().flatten() {
+                for (capability, tenant, id) in std::mem::replace(&mut window, later).into_values().flatten() {
+                    let table = tables.get_mut(&tenant).expect("a picture in the window is in its tenant's table");
                     output.session(&capability).give_iterator(table.settle(id).into_iter());
                     stage.in_flight.fetch_sub(1, Relaxed);
                 }
@@ -102,22 +115,38 @@ impl<'s> DedupeNear<'s> for Flow<'s, DedupeEvent> {
     }
 }
 
-/// The groups, and the frames that may still be sent to the detector.
+impl DedupeEvent {
+    /// Whose it is.
+    fn tenant(&self) -> TenantNumber {
+        match self {
+            Self::Tenant(tenant) | Self::Done(tenant, _) | Self::Dead(tenant, _) => *tenant,
+            Self::Frame(frame) => frame.job.tenant,
+        }
+    }
+}
+
+/// The groups of a tenant, and the frames that may still be sent to the detector.
 struct Table {
+    tenant: TenantNumber,
+    settle_ms: u64,
+    /// Whether what earlier runs left open has gone on.
+    resumed: bool,
     clusters: NearDuplicates,
     /// Frames of pictures that may still be detected.
     frames: HashMap<ContentId, Frame>,
 }
 
 impl Table {
-    fn new(settings: &DedupeSettings, known: Vec<KnownPicture>) -> Self {
-        let mut table = Self { clusters: NearDuplicates::new(settings), frames: HashMap::new() };
+    fn new(tenant: TenantNumber, TenantPictures { settings, known }: TenantPictures) -> Self {
+        let (clusters, settle_ms) = (NearDuplicates::new(&settings), settings.settle_ms);
+        let mut table = Self { tenant, settle_ms, resumed: false, clusters, frames: HashMap::new() };
         for picture in known {
             if picture.state == State::Open {
                 let owner = picture.content.id.route() as usize;
                 let (content, has_degraded, generation) =
                     (picture.content.clone(), picture.has_degraded, picture.generation);
                 let frame = Frame {
+                    job: JobId::default_of(tenant),
                     content,
                     owner,
                     pixels: None,
@@ -134,8 +163,11 @@ impl Table {
         table
     }
 
-    /// The detections that earlier runs left open.
+    /// The detections that earlier runs left open, once.
     fn resume(&mut self) -> Vec<DedupeAction> {
+        if std::mem::replace(&mut self.resumed, true) {
+            return vec![];
+        }
         let verdicts = self.clusters.evaluate_all();
         let actions = self.carry_out(verdicts);
         self.frames.retain(|id, _| !self.clusters.is_represented(*id));
@@ -160,8 +192,9 @@ impl Table {
 
     fn hear(&mut self, outcome: DedupeEvent) -> Vec<DedupeAction> {
         let id = match outcome {
-            DedupeEvent::Done(content) => self.end(&content, Outcome::Done),
-            DedupeEvent::Dead(content) => self.end(&content, Outcome::Dead),
+            DedupeEvent::Tenant(_) => return vec![],
+            DedupeEvent::Done(_, content) => self.end(&content, Outcome::Done),
+            DedupeEvent::Dead(_, content) => self.end(&content, Outcome::Dead),
             DedupeEvent::Frame(frame) => {
                 let id = frame.content.id;
                 self.add(frame);
@@ -186,7 +219,7 @@ impl Table {
                     // Whoever is represented by a detected picture is never detected itself.
                     let frame = self.frames.remove(&ruling.picture);
                     actions.extend(frame.filter(|frame| frame.pixels.is_some()).map(DedupeAction::Evict));
-                    actions.push(DedupeAction::Assign(ruling));
+                    actions.push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment: ruling }));
                 }
                 Verdict::Detect(id) => {
                     let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");

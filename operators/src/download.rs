@@ -10,7 +10,7 @@ use bytes::Bytes;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
-use faceflow_core::record::{Image, queue_of};
+use faceflow_core::record::{Image, QueueId};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -67,7 +67,7 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
                 Ok(Download { image, final_url, headers, body, slot: pixel_cache.slot().await })
             }
         };
-        self.map_async(Pipeline, "download", executor, (limits, |image| queue_of(&image.url), job))
+        self.map_async(Pipeline, "download", executor, (limits, |image| QueueId::of(image.job, &image.url), job))
             .ok_err(|answer| answer)
     }
 }

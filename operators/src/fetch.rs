@@ -8,7 +8,7 @@ use std::sync::Arc;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
-use faceflow_core::record::{Page, queue_of};
+use faceflow_core::record::{Page, QueueId};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -48,6 +48,7 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
                 Ok(Fetched { page, response: response.map(Arc::new) })
             }
         };
-        self.map_async(Pipeline, "fetch", executor, (limits, |page| queue_of(&page.url), job)).ok_err(|answer| answer)
+        self.map_async(Pipeline, "fetch", executor, (limits, |page| QueueId::of(page.job, &page.url), job))
+            .ok_err(|answer| answer)
     }
 }

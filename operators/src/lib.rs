@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod download;
 pub mod evict;
 pub mod fetch;
+pub mod jobs;
 pub mod mine;
 pub mod pixel_cache;
 pub mod read_sources;

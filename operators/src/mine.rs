@@ -9,23 +9,24 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::planted_bugs::{LAST_IMAGE, planted};
-use faceflow_core::record::{Image, Page, PageKind, Visit};
+use faceflow_core::record::{Image, Page, PageKind, QueueId, Visit};
 use faceflow_core::{Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
 
 use crate::fetch::Fetched;
+use crate::jobs::Jobs;
 use faceflow_mine::feed;
 use faceflow_mine::html::{self, MineSettings};
 use faceflow_web::{FetchSettings, OptOuts};
 
 /// Reads pages.
 pub trait Mine<'s> {
-    /// Finds links and images within `settings`; a page whose meta tags opt out (by the rules of `fetch`) is rejected.
+    /// Finds links and images within the settings of the job of each page in `jobs`; a page whose meta tags opt out (by the rules of `fetch`) is rejected.
     fn mine(
         self,
-        settings: MineSettings,
+        jobs: Jobs,
         fetch: FetchSettings,
         executor: &Executor,
         limits: Limits,
@@ -35,17 +36,19 @@ pub trait Mine<'s> {
 impl<'s> Mine<'s> for Flow<'s, Fetched> {
     fn mine(
         self,
-        settings: MineSettings,
+        jobs: Jobs,
         fetch: FetchSettings,
         executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Visit>, Flow<'s, Lost<Page>>) {
-        let settings = Arc::new((settings, OptOuts::new(&fetch)));
+        let opt_outs = Arc::new(OptOuts::new(&fetch));
         let job = move |fetched: Fetched| {
-            let settings = Arc::clone(&settings);
-            async move { blocking(move || read(fetched, &settings.0, &settings.1)).await }
+            let (settings, opt_outs) = (jobs.settings(fetched.page.job).mine, Arc::clone(&opt_outs));
+            async move { blocking(move || read(fetched, &settings, &opt_outs)).await }
         };
-        let (visits, lost) = self.map_async(Pipeline, "mine", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (visits, lost) = self
+            .map_async(Pipeline, "mine", executor, (limits, |fetched| QueueId::local(fetched.page.job), job))
+            .ok_err(|answer| answer);
         (visits, lost.map(|lost| Lost { record: lost.record.page, fault: lost.fault }))
     }
 }
@@ -66,6 +69,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
     }
     let shown = reading.images.len().saturating_sub(usize::from(planted(LAST_IMAGE)));
     let images = reading.images.into_iter().take(shown).map(|found| Image {
+        job: page.job,
         url: found.url,
         page: page.url.clone(),
         site: page.site.clone(),
@@ -106,6 +110,7 @@ fn unchanged(page: Page) -> Visit {
 #[cfg(test)]
 mod tests {
     use faceflow_core::Class;
+    use faceflow_core::record::JobId;
     use url::Url;
 
     use super::*;
@@ -114,7 +119,7 @@ mod tests {
     fn visit(content_type: &str, body: &'static str) -> Result<Visit, Fault> {
         let url = Url::parse("https://site.example/x.xml").expect("a URL");
         let final_url = Url::parse("https://www.site.example/y/").expect("a URL");
-        let page = Page { depth: 1, ..Page::start(url) };
+        let page = Page { depth: 1, ..Page::start(JobId::FIRST, url) };
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
         let response = Response { final_url, status: 200, headers, body: body.into() };
         let fetched = Fetched { page, response: Some(Arc::new(response)) };

@@ -1,4 +1,4 @@
-//! `read_sources`: where the sources' sites and pictures enter.
+//! `read_sources`: where the sources' sites and pictures enter, and jobs.
 //!
 //! They are read lazily, a few at a time on a blocking thread, and only while the process has room, so a list of ten million
 //! sites takes no more memory than a short one. Sources take turns, so that one that never pauses holds up no other; they may be
@@ -12,19 +12,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use faceflow_core::blocking::blocking;
 use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
-use faceflow_core::record::{Image, Key};
+use faceflow_core::record::{Image, JobId, Key, TenantNumber};
 use faceflow_core::shutdown::Mode;
 use faceflow_core::source::{Poll, Source, SourceId};
 use faceflow_core::timer::Timer;
 use faceflow_core::{Flow, Reloadable, Time};
 use timely::dataflow::Scope;
+use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::operator::source;
 use timely::scheduling::activate::SyncActivator;
 use url::Url;
 
 use crate::dispatch;
+use crate::jobs::{JobEvent, Jobs};
 use crate::select_links::{Arrival, CrawlSettings};
-use crate::source_set::{NumberedSource, SourceSet};
+use crate::source_set::{Changes, NumberedSource, SourceSet};
 
 /// Entries read at once.
 const CHUNK: usize = 64;
@@ -39,19 +41,21 @@ pub struct SourceReader {
     pub sources: SourceSet,
     /// How many pages, images and retries are in memory at once (`ahead_max`).
     pub crawl: Reloadable<CrawlSettings>,
+    /// The tenants, and how many of their queues wait.
+    pub jobs: Jobs,
 }
 
 /// A source with its entries.
 type Chunk = (Box<dyn Source>, Vec<Poll>);
 
-/// The flow of what is new. `source_reader` is `None` on workers that read nothing.
+/// The flows of what is new, and of jobs that come and go. `source_reader` is `None` on workers that read nothing.
 pub fn read_sources<'s>(
     scope: Scope<'s, Time>,
     source_reader: Option<SourceReader>,
     executor: &Executor,
-) -> Flow<'s, Arrival> {
+) -> (Flow<'s, Arrival>, Flow<'s, JobEvent>) {
     let executor = executor.clone();
-    source(scope, "read_sources", move |capability, info| {
+    let entered: Flow<'s, Result<Arrival, JobEvent>> = source(scope, "read_sources", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut timer = Timer::new(&executor, Arc::clone(&operator));
         let mut open = source_reader.map(|source_reader| (capability, Reader::new(source_reader, &executor, operator)));
@@ -67,7 +71,8 @@ pub fn read_sources<'s>(
             let again = reader.read_on();
             timer.wake_at(now + again);
         }
-    })
+    });
+    entered.ok_err(|entered| entered)
 }
 
 /// Reads the sources.
@@ -76,9 +81,10 @@ struct Reader {
     /// In the order of their turns, without the one that is being read.
     sources: VecDeque<NumberedSource>,
     crawl: Reloadable<CrawlSettings>,
-    in_flight: InFlight<SourceId, Chunk>,
-    /// Sites removed from a list, held back until every list was read, since another may name them.
-    removed: Vec<Key>,
+    jobs: Jobs,
+    in_flight: InFlight<(SourceId, JobId), Chunk>,
+    /// Sites removed from a list, held back until every list of the tenant was read, since another may name them.
+    removed: Vec<(JobId, Key)>,
     /// Sources in a row that had nothing.
     idle: usize,
     executor: Executor,
@@ -86,10 +92,11 @@ struct Reader {
 
 impl Reader {
     fn new(source_reader: SourceReader, executor: &Executor, operator: Arc<SyncActivator>) -> Self {
-        let SourceReader { sources: set, crawl } = source_reader;
+        let SourceReader { sources: set, crawl, jobs } = source_reader;
         set.attach(Arc::clone(&operator), executor.clone());
         let in_flight = InFlight::new(executor, "read_sources", operator);
-        Self { set, sources: VecDeque::new(), crawl, in_flight, removed: vec![], idle: 0, executor: executor.clone() }
+        let executor = executor.clone();
+        Self { set, sources: VecDeque::new(), crawl, jobs, in_flight, removed: vec![], idle: 0, executor }
     }
 
     /// Whether nothing comes any more. That the set is complete is asked first: it does not change back, and sources that were
@@ -98,17 +105,18 @@ impl Reader {
         self.set.is_complete() && self.sources.is_empty() && self.in_flight.count() == 0
     }
 
-    /// Whether enough waits already: hosts for their turn, and what is under way but was not dispatched from the ledger, whose
-    /// room is its own.
-    fn is_full(&self) -> bool {
-        let metrics = &self.executor.metrics;
-        let dispatched = dispatch::stage(metrics).dispatched.load(Relaxed);
-        metrics.load().saturating_sub(dispatched) >= self.crawl.get().ahead_max
+    /// Whether enough of a tenant waits already: its hosts for their turn, and what of anybody is under way but was not dispatched
+    /// from the ledger, whose room is its own.
+    fn is_full(&self, tenant: TenantNumber) -> bool {
+        let (metrics, stage) = (&self.executor.metrics, dispatch::stage(&self.executor.metrics));
+        let of_dispatcher = stage.dispatched.load(Relaxed) + stage.waiting.load(Relaxed);
+        let waiting = self.jobs.tenant(tenant).waiting.load(Relaxed);
+        metrics.load().saturating_sub(of_dispatcher) + waiting >= self.crawl.get().ahead_max
     }
 
     /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.
     fn read_on(&mut self) -> u64 {
-        if self.in_flight.count() > 0 || self.is_full() {
+        if self.in_flight.count() > 0 {
             return FULL_MS;
         }
         if self.idle >= self.sources.len() {
@@ -116,37 +124,41 @@ impl Reader {
             return IDLE_MS;
         }
         let now = self.executor.clock.now();
-        if let Some((id, source)) = self.sources.pop_front() {
-            self.in_flight.start(id, 1, blocking(move || Ok(read(source, now))));
+        let next = self.sources.iter().position(|source| !self.is_full(source.job.tenant));
+        if let Some(NumberedSource { id, job, source }) = next.and_then(|next| self.sources.remove(next)) {
+            self.in_flight.start((id, job), 1, blocking(move || Ok(read(source, now))));
         }
         FULL_MS
     }
 
     /// What has been read since the last call.
-    fn arrivals(&mut self) -> Vec<Arrival> {
-        if let Some(removed) = self.set.update(&mut self.sources) {
+    fn arrivals(&mut self) -> Vec<Result<Arrival, JobEvent>> {
+        let mut entered = Vec::new();
+        if let Some(Changes { jobs, removed }) = self.set.update(&mut self.sources) {
             self.idle = 0;
-            removed.into_iter().for_each(|(_, source)| self.let_go(source));
+            entered.extend(jobs.into_iter().map(Err));
+            removed.into_iter().for_each(|removed| self.let_go(removed.source));
         }
         let mut arrivals = Vec::new();
-        while let Some((id, chunk)) = self.in_flight.next_done() {
+        while let Some(((id, job), chunk)) = self.in_flight.next_done() {
             match chunk {
-                Ok((source, polls)) => self.take_in((id, source), polls, &mut arrivals),
+                Ok((source, polls)) => self.take_in(NumberedSource { id, job, source }, polls, &mut arrivals),
                 Err(fault) => self.executor.shutdown.fail(format!("reading the input: {}", fault.detail)),
             }
         }
         self.take_in_removed(&mut arrivals);
-        arrivals
+        entered.extend(arrivals.into_iter().map(Ok));
+        entered
     }
 
-    fn take_in(&mut self, (id, source): NumberedSource, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
+    fn take_in(&mut self, source: NumberedSource, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
         let (mut ended, mut paused) = (false, false);
-        let list = source.list().map(str::to_owned);
+        let (id, job, list) = (source.id, source.job, source.source.list().map(str::to_owned));
         for poll in polls {
             match poll {
-                Poll::Site(url) => arrivals.push(Arrival::Start(url, list.clone())),
-                Poll::Removed(site) => self.removed.push(site),
-                Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(url, version))),
+                Poll::Site(url) => arrivals.push(Arrival::Start(job, url, list.clone())),
+                Poll::Removed(site) => self.removed.push((job, site)),
+                Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(job, url, version))),
                 Poll::Bad(why) => {
                     tracing::error!("{why}");
                     self.executor.metrics.stage("bad input").lost.fetch_add(1, Relaxed);
@@ -159,21 +171,24 @@ impl Reader {
         self.idle = if paused { self.idle + 1 } else { 0 };
         if !ended && self.set.is_active(id) {
             // The others have their turn.
-            return self.sources.push_back((id, source));
+            return self.sources.push_back(source);
         }
         self.set.ended(id);
-        self.let_go(source);
+        self.let_go(source.source);
     }
 
-    /// Takes in what lists lost, once it is known what all of them name: what one of them still names is not removed.
+    /// Takes in what lists lost, once it is known what all of them name: what another of the same tenant still names is not removed.
     fn take_in_removed(&mut self, arrivals: &mut Vec<Arrival>) {
-        let all_read = || self.sources.iter().all(|(_, source)| source.is_read());
+        let all_read = || self.sources.iter().all(|source| source.source.is_read());
         if self.removed.is_empty() || self.in_flight.count() > 0 || !all_read() {
             return;
         }
         let removed = std::mem::take(&mut self.removed).into_iter();
-        let unnamed = removed.filter(|site| !self.sources.iter().any(|(_, source)| source.names(site)));
-        arrivals.extend(unnamed.map(Arrival::Removed));
+        let names = |tenant: TenantNumber, site: &Key| {
+            self.sources.iter().any(|source| source.job.tenant == tenant && source.source.names(site))
+        };
+        let unnamed = removed.filter(|(job, site)| !names(job.tenant, site));
+        arrivals.extend(unnamed.map(|(job, site)| Arrival::Removed(job, site)));
     }
 
     /// Drops a source where it may block: it is code of others.
@@ -197,9 +212,10 @@ impl Drop for Reader {
 }
 
 /// A picture that no page shows belongs to the folder it lies in.
-fn picture(url: Url, version: String) -> Image {
+fn picture(job: JobId, url: Url, version: String) -> Image {
     let folder = url.join(".").unwrap_or_else(|_| url.clone());
     Image {
+        job,
         url,
         page: folder.clone(),
         site: folder,

@@ -127,7 +127,7 @@ fn digest(visit: &Visit) -> u64 {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use faceflow_core::record::{Image, PageKind};
+    use faceflow_core::record::{Image, JobId, PageKind};
     use url::Url;
 
     use super::*;
@@ -139,7 +139,7 @@ mod tests {
     fn visit(last: Option<PageVersion>, http_status: u16, links: &[&str], etag: Option<&str>) -> Visit {
         let url = Url::parse("http://a.example/").expect("a URL");
         let links = links.iter().map(|link| url.join(link).expect("a URL")).collect();
-        let (page, etag) = (Page { last, ..Page::start(url.clone()) }, etag.map(str::to_owned));
+        let (page, etag) = (Page { last, ..Page::start(JobId::FIRST, url.clone()) }, etag.map(str::to_owned));
         Visit {
             page,
             kind: PageKind::Page,
@@ -194,7 +194,8 @@ mod tests {
         let again = |url: &str, inline: Option<Bytes>, class| {
             let (url, page) = (Url::parse(url).expect("a URL"), Url::parse("http://a.example/").expect("a URL"));
             let site = page.clone();
-            let image = Image { url, page, site, attempts: 1, uncounted: 0, inline, alternates: vec![], version: None };
+            let (job, version) = (JobId::FIRST, None);
+            let image = Image { job, url, page, site, attempts: 1, uncounted: 0, inline, alternates: vec![], version };
             RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
         };
         assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));

@@ -10,7 +10,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::image_key;
-use faceflow_core::record::Frame;
+use faceflow_core::record::{Frame, QueueId};
 use faceflow_core::{Class, Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
@@ -26,7 +26,7 @@ const RECALLS_MAX: usize = 8;
 
 /// Reads pixels back.
 pub trait Rehydrate<'s> {
-    /// Reads the originals of frames without pixels from `tenant_store` and decodes them into `pixel_cache`.
+    /// Reads the originals of frames without pixels from their tenants' parts of `tenant_store` and decodes them into `pixel_cache`.
     fn rehydrate(
         self,
         tenant_store: TenantStore,
@@ -48,7 +48,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
         let hangs = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
         let (ready, gone) = self.ok_err(move |frame| if hangs(&frame) { Ok(frame) } else { Err(frame) });
         let job = move |frame: Frame| {
-            let body = tenant_store.store.get(image_key(&tenant_store.tenant, &frame.content));
+            let body = tenant_store.store.get(image_key(&tenant_store.folder(frame.job), &frame.content));
             let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());
             async move {
                 let (content, pixels) = decode_picture(
@@ -67,7 +67,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
             }
         };
         let limits = Limits::starting(RECALLS_MAX, RECALLS_MAX);
-        let mapped = gone.map_async(Pipeline, "rehydrate", executor, (limits, |_| 0, job));
+        let mapped = gone.map_async(Pipeline, "rehydrate", executor, (limits, |frame| QueueId::local(frame.job), job));
         let (recalled, lost) = mapped.ok_err(|answer| answer);
         (ready.concat(recalled), lost)
     }

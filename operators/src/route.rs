@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
-use faceflow_core::record::{Frame, Image, Page, QueueId, Work, queue_of};
+use faceflow_core::record::{Frame, Image, Page, Work, queue_of};
 use faceflow_core::shutdown::Mode;
 use faceflow_core::{Flow, Time};
 use timely::dataflow::channels::pact::Exchange;
@@ -133,19 +133,19 @@ impl Workers {
     }
 
     /// The worker for a host at this address: the address says in which process, the queue which one there.
-    fn by_address(self, address: u64, queue: QueueId) -> u64 {
+    fn by_address(self, address: u64, queue: u64) -> u64 {
         address % self.processes * self.in_each + queue / self.processes % self.in_each
     }
 
     /// The worker for a host that has no address, and the one that looks up addresses of this queue.
-    fn by_queue(self, queue: QueueId) -> u64 {
+    fn by_queue(self, queue: u64) -> u64 {
         self.by_address(queue, queue)
     }
 }
 
 /// Where hosts are that have work, as one worker knows.
 struct Addresses<W> {
-    hosts: HashMap<QueueId, Host<W>>,
+    hosts: HashMap<u64, Host<W>>,
     /// How many hosts there may be before those without work are forgotten.
     sweep_at: usize,
 }
@@ -163,7 +163,7 @@ impl<W> Addresses<W> {
     }
 
     /// The address of a host for which there is work now, if it is known.
-    fn get(&mut self, queue: QueueId, now: Time) -> Option<u64> {
+    fn get(&mut self, queue: u64, now: Time) -> Option<u64> {
         match self.hosts.get_mut(&queue)? {
             Host::At(address, last) if now < *last + IDLE_MS => {
                 *last = now;
@@ -174,7 +174,7 @@ impl<W> Addresses<W> {
     }
 
     /// Has work wait for the address of its host. Whether it is the first that does.
-    fn wait(&mut self, queue: QueueId, work: W) -> bool {
+    fn wait(&mut self, queue: u64, work: W) -> bool {
         match self.hosts.get_mut(&queue) {
             Some(Host::Sought(waiting)) => {
                 waiting.push(work);
@@ -188,7 +188,7 @@ impl<W> Addresses<W> {
     }
 
     /// Takes in where a host is. Returns what has waited for it.
-    fn settle(&mut self, queue: QueueId, address: u64, now: Time) -> Vec<W> {
+    fn settle(&mut self, queue: u64, address: u64, now: Time) -> Vec<W> {
         let host = self.hosts.insert(queue, Host::At(address, now));
         if self.hosts.len() >= self.sweep_at {
             self.hosts.retain(|_, host| !matches!(host, Host::At(_, last) if now >= *last + IDLE_MS));
@@ -207,6 +207,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use faceflow_core::record::JobId;
     use faceflow_core::testing::{EPOCH, simulate};
     use faceflow_core::{Fault, Future};
     use timely::dataflow::operators::{Concat, Probe, ToStream};
@@ -277,11 +278,13 @@ mod tests {
 
     #[test]
     fn everything_comes_out_again_each_host_is_looked_up_once_and_none_waits_for_another() {
-        let page = |host: &str, n: usize| Page::start(Url::parse(&format!("http://{host}/{n}")).expect("a URL"));
+        let page =
+            |host: &str, n: usize| Page::start(JobId::FIRST, Url::parse(&format!("http://{host}/{n}")).expect("a URL"));
         let mut work: Vec<_> = (0..12)
             .map(|n| Work::Page(page(["h1.example", "h2.example", "h3.example", "h4.example"][n % 4], n)))
             .collect();
         let image = |url: &str| Image {
+            job: JobId::FIRST,
             url: Url::parse(url).expect("a URL"),
             page: Url::parse("http://h1.example/").expect("a URL"),
             site: Url::parse("http://h1.example/").expect("a URL"),

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use faceflow_core::record::{Bounds, Discovery, Image, Key, Page, PageKind, Visit};
-use faceflow_core::{Clock, Flow, Reloadable};
+use faceflow_core::record::{Bounds, Discovery, Image, JobId, Key, Page, PageKind, Visit};
+use faceflow_core::{Clock, Flow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::Map;
 use url::Url;
 
-use crate::recrawl::RecrawlSettings;
+use crate::jobs::Jobs;
 
 /// How far a site is crawled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,10 +60,10 @@ pub struct CrawlSettings {
     pub max_pages: u64,
     /// Images admitted per site, at most.
     pub max_images: u64,
-    /// Pages, images and retries that are in memory at once; all others wait in the ledger. When so many hosts wait for their
-    /// turn, no further sites are read.
+    /// Pages, images and retries that are in memory at once; all others wait in the ledger. When so many hosts of a tenant wait for
+    /// their turn, no further sites of that tenant are read. About the process, whatever a job says.
     pub ahead_max: usize,
-    /// Those of one host, at most; fewer when many hosts share the room.
+    /// Those of one host and job, at most; fewer when many hosts share the room.
     pub ahead_per_host: usize,
 }
 
@@ -110,6 +110,7 @@ impl CrawlSettings {
             _ => vec![],
         };
         let next = |link: &Url| Page {
+            job: page.job,
             url: link.clone(),
             site: page.site.clone(),
             depth: if entries { 0 } else { page.depth + 1 },
@@ -126,23 +127,32 @@ impl CrawlSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Arrival {
     /// A site, and the watched list that names it, if one does.
-    Start(Url, Option<String>),
+    Start(JobId, Url, Option<String>),
     /// A picture that no page shows.
     Picture(Image),
     /// A page that was read.
     Visit(Visit),
     /// The page of a site that is no longer on the list.
-    Removed(Key),
+    Removed(JobId, Key),
 }
 
 impl Arrival {
+    /// Whose it is.
+    fn job(&self) -> JobId {
+        match self {
+            Self::Start(job, ..) | Self::Removed(job, _) => *job,
+            Self::Picture(image) => image.job,
+            Self::Visit(visit) => visit.page.job,
+        }
+    }
+
     /// What there is to take up.
     fn found(self, settings: &CrawlSettings) -> Discovery {
-        let nothing = Discovery::nothing(settings.bounds());
+        let nothing = Discovery::nothing(self.job(), settings.bounds());
         match self {
-            Self::Start(url, list) => Discovery { pages: vec![Page::start(url)], list, ..nothing },
+            Self::Start(job, url, list) => Discovery { pages: vec![Page::start(job, url)], list, ..nothing },
             Self::Picture(image) => Discovery { images: vec![image], ..nothing },
-            Self::Removed(site) => Discovery { removed: vec![site], ..nothing },
+            Self::Removed(_, site) => Discovery { removed: vec![site], ..nothing },
             Self::Visit(mut visit) => {
                 let (pages, images) = (settings.follow(&visit), std::mem::take(&mut visit.images));
                 Discovery { visit: Some(visit), pages, images, ..nothing }
@@ -153,28 +163,19 @@ impl Arrival {
 
 /// Selects links and images.
 pub trait SelectLinks<'s> {
-    /// Follows `settings`; pages are due again as `recrawl` says.
-    fn select_links(
-        self,
-        settings: Reloadable<CrawlSettings>,
-        recrawl: Reloadable<RecrawlSettings>,
-        clock: Arc<dyn Clock>,
-    ) -> Flow<'s, Discovery>;
+    /// Follows the settings of the job of each arrival in `jobs`, which also say when pages are due again.
+    fn select_links(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Discovery>;
 }
 
 impl<'s> SelectLinks<'s> for Flow<'s, Arrival> {
-    fn select_links(
-        self,
-        settings: Reloadable<CrawlSettings>,
-        recrawl: Reloadable<RecrawlSettings>,
-        clock: Arc<dyn Clock>,
-    ) -> Flow<'s, Discovery> {
+    fn select_links(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Discovery> {
         self.map(move |arrival| {
+            let settings = jobs.settings(arrival.job());
             let again = match &arrival {
-                Arrival::Visit(visit) => Some(recrawl.get().reading(visit, clock.now())),
+                Arrival::Visit(visit) => Some(settings.recrawl.get().reading(visit, clock.now())),
                 _ => None,
             };
-            Discovery { again, ..arrival.found(&settings.get()) }
+            Discovery { again, ..arrival.found(&settings.crawl.get()) }
         })
     }
 }
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_found_is_taken_up_within_the_bounds() {
         let settings = CrawlSettings { max_pages: 7, max_images: 9, ..CrawlSettings::default() };
-        let bounds = |settings: &CrawlSettings| Arrival::Removed(Key(1)).found(settings).bounds;
+        let bounds = |settings: &CrawlSettings| Arrival::Removed(JobId::FIRST, Key(1)).found(settings).bounds;
         assert_eq!(bounds(&settings), Bounds { pages_max: 7, images_max: 9, shorter_ways: true });
         let all = CrawlSettings { shape: Shape::All, ..settings };
         assert_eq!(bounds(&all), Bounds { pages_max: 7, images_max: 9, shorter_ways: false });
@@ -243,10 +244,11 @@ mod tests {
     #[test]
     fn what_arrives_comes_out_again() {
         let settings = CrawlSettings::default();
-        let listed = Arrival::Start(url("/"), Some("sites.txt".to_owned())).found(&settings);
+        let listed = Arrival::Start(JobId::FIRST, url("/"), Some("sites.txt".to_owned())).found(&settings);
         assert_eq!((paths(&listed), listed.list.as_deref()), (vec!["/"], Some("sites.txt")));
-        assert_eq!(Arrival::Removed(Key(3)).found(&settings).removed, [Key(3)]);
+        assert_eq!(Arrival::Removed(JobId::FIRST, Key(3)).found(&settings).removed, [Key(3)]);
         let picture = Image {
+            job: JobId::FIRST,
             url: url("/1.jpg"),
             page: url("/"),
             site: url("/"),
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn what_a_start_page_chooses_is_not_chosen_again_by_what_it_leads_to() {
         let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
-        let start = Arrival::Start(url("/"), None).found(&settings);
+        let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings);
         assert_eq!(start.pages[0].skip, []);
         let listings = visit(&start.pages[0], &["/l1", "/l2", "/l3"]).found(&settings);
         let chosen = ["/l1", "/l2"].map(|path| Key::page(&url(path)));
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn a_page_does_not_lead_to_itself() {
         let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
-        let page = Page { site: url("/"), depth: 1, ..Page::start(url("/old")) };
+        let page = Page { site: url("/"), depth: 1, ..Page::start(JobId::FIRST, url("/old")) };
         let Arrival::Visit(moved) = visit(&page, &["/old", "/new", "/", "/other"]) else { panic!("it is one") };
         let found = Arrival::Visit(Visit { final_url: url("/new"), ..moved }).found(&settings);
         assert_eq!(paths(&found), ["/other"]);
@@ -293,18 +295,20 @@ mod tests {
         use timely::dataflow::operators::{Probe, ToStream};
         let (tell, told) = std::sync::mpsc::channel();
         simulate(1, move |scope, executor| {
-            let start = Page::start(url("/"));
-            let arrivals = [visit(&start, &["/a"]), Arrival::Removed(Key(1)), Arrival::Start(url("/"), None)];
+            let start = Page::start(JobId::FIRST, url("/"));
+            let arrivals = [
+                visit(&start, &["/a"]),
+                Arrival::Removed(JobId::FIRST, Key(1)),
+                Arrival::Start(JobId::FIRST, url("/"), None),
+            ];
             let arrivals: Flow<'_, Arrival> = arrivals.to_stream(scope).container::<Vec<_>>();
-            let (crawl, recrawl) =
-                (Reloadable::from(CrawlSettings::default()), Reloadable::from(RecrawlSettings::default()));
-            let found = arrivals.select_links(crawl, recrawl, Arc::clone(&executor.clock));
+            let found = arrivals.select_links(crate::jobs::tests::one_tenant(), Arc::clone(&executor.clock));
             let sent =
                 found.map(move |found| tell.send((found.visit.is_some(), found.again)).expect("somebody listens"));
             sent.probe().0
         });
         let told: Vec<_> = told.iter().collect();
-        let interval_ms = RecrawlSettings::default().interval_ms;
+        let interval_ms = crate::recrawl::RecrawlSettings::default().interval_ms;
         assert_eq!(told.len(), 3);
         for (visited, again) in told {
             assert_eq!(again.map(|(_, due)| due), visited.then_some(EPOCH + interval_ms));
@@ -314,7 +318,7 @@ mod tests {
     #[test]
     fn a_bounded_crawl_follows_its_shape_and_chooses_nothing_twice() {
         let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
-        let start = Arrival::Start(url("/"), None).found(&settings);
+        let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings);
         let listings = visit(&start.pages[0], &["/", "/l1", "/l2", "/l3"]).found(&settings);
         assert_eq!(paths(&listings), ["/l1", "/l2"]);
         let details = visit(&listings.pages[0], &["/", "/l2", "/d1", "/l1", "/d2", "/d3"]).found(&settings);
@@ -326,7 +330,7 @@ mod tests {
     #[test]
     fn a_crawl_of_everything_follows_all_links_at_any_depth() {
         let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
-        let mut page = Arrival::Start(url("/"), None).found(&settings).pages.remove(0);
+        let mut page = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings).pages.remove(0);
         for depth in 1..5 {
             let found = visit(&page, &["/", "/a", "/b"]).found(&settings);
             let expected = ["/a", "/b"].into_iter().filter(|path| *path != page.url.path());
@@ -343,7 +347,7 @@ mod tests {
             Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Listing, ..visit }).found(&settings),
             other => panic!("{other:?}"),
         };
-        let index = Arrival::Start(url("/sitemap.xml"), None).found(&settings).pages.remove(0);
+        let index = Arrival::Start(JobId::FIRST, url("/sitemap.xml"), None).found(&settings).pages.remove(0);
         let maps = listing(&index, &["/a.xml", "/b.xml", "/sitemap.xml"]);
         assert_eq!(paths(&maps), ["/a.xml", "/b.xml"]);
         let entries = listing(&maps.pages[1], &["/1", "/2", "/3"]);
@@ -358,6 +362,7 @@ mod tests {
     #[test]
     fn a_visit_hands_its_images_over() {
         let image = Image {
+            job: JobId::FIRST,
             url: url("/1.jpg"),
             page: url("/"),
             site: url("/"),
@@ -367,7 +372,7 @@ mod tests {
             alternates: vec![],
             version: None,
         };
-        let start = Arrival::Start(url("/"), None).found(&CrawlSettings::default()).pages.remove(0);
+        let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&CrawlSettings::default()).pages.remove(0);
         let Arrival::Visit(visit) = visit(&start, &[]) else { panic!("it is one") };
         let found = Arrival::Visit(Visit { images: vec![image.clone()], ..visit }).found(&CrawlSettings::default());
         assert_eq!((found.images, found.visit.map(|visit| visit.images)), (vec![image], Some(vec![])));

@@ -11,7 +11,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::{crop_key, thumb_key};
-use faceflow_core::record::{DetectedFrame, Frame};
+use faceflow_core::record::{DetectedFrame, Frame, QueueId};
 use faceflow_core::{Class, Fault, Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -23,11 +23,10 @@ use faceflow_pixels::DeliverSettings;
 
 /// Stores crops.
 pub trait StoreCrops<'s> {
-    /// Puts crops and thumbnail into `tenant_store`.
+    /// Puts crops and thumbnail into its tenant's part of `tenant_store`, as the settings of its job say.
     fn store_crops(
         self,
         tenant_store: TenantStore,
-        settings: DeliverSettings,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
     ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>);
@@ -37,20 +36,20 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
     fn store_crops(
         self,
         tenant_store: TenantStore,
-        settings: DeliverSettings,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
     ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>) {
-        let (room, settings) = (Arc::clone(&pixel_cache), Arc::new(settings));
+        let room = Arc::clone(&pixel_cache);
         let job = move |delivered: DetectedFrame| {
             let picture = delivered.frame.pixels.and_then(|pixels| room.get(pixels));
-            let (tenant_store, settings) = (tenant_store.clone(), Arc::clone(&settings));
+            let (job, tenant_store) = (delivered.frame.job, tenant_store.clone());
+            let settings = tenant_store.jobs.settings(job).deliver;
             async move {
                 let gone =
                     || Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early");
                 let picture = picture.ok_or_else(gone)?;
                 let (delivered, outputs) = {
-                    let tenant = tenant_store.tenant.clone();
+                    let tenant = tenant_store.folder(job);
                     blocking(move || outputs(delivered, &picture, &tenant, &settings)).await?
                 };
                 for (key, body) in outputs {
@@ -59,7 +58,12 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
                 Ok(delivered)
             }
         };
-        let mapped = self.map_async(Pipeline, "store_crops", executor, (Limits::finishing(64), |_| 0, job));
+        let mapped = self.map_async(
+            Pipeline,
+            "store_crops",
+            executor,
+            (Limits::finishing(64), |found| QueueId::local(found.frame.job), job),
+        );
         let clear = move |mut frame: Frame| {
             pixel_cache.remove(frame.pixels.take());
             frame

@@ -9,7 +9,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::image_key;
-use faceflow_core::record::{Image, StoredImage};
+use faceflow_core::record::{Image, QueueId, StoredImage};
 use faceflow_core::{Flow, Lost};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
@@ -21,7 +21,7 @@ use crate::tenant_store::TenantStore;
 
 /// Stores originals.
 pub trait StoreOriginal<'s> {
-    /// Puts each picture's bytes into `tenant_store`. A picture whose bytes cannot be stored leaves `pixel_cache`.
+    /// Puts each picture's bytes into its tenant's part of `tenant_store`. A picture whose bytes cannot be stored leaves `pixel_cache`.
     fn store_original(
         self,
         tenant_store: TenantStore,
@@ -38,16 +38,22 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
         executor: &Executor,
     ) -> (Flow<'s, StoredImage>, Flow<'s, Lost<Image>>) {
         let job = move |decoded: DecodedImage| {
-            let put =
-                tenant_store.store.put(image_key(&tenant_store.tenant, &decoded.kept.frame.content), decoded.body);
+            let folder = tenant_store.folder(decoded.kept.frame.job);
+            let put = tenant_store.store.put(image_key(&folder, &decoded.kept.frame.content), decoded.body);
             async move {
                 put.await?;
                 Ok(decoded.kept)
             }
         };
         let limits = Limits::finishing(64);
-        let (kept, lost) =
-            self.map_async(Pipeline, "store_original", executor, (limits, |_| 0, job)).ok_err(|answer| answer);
+        let (kept, lost) = self
+            .map_async(
+                Pipeline,
+                "store_original",
+                executor,
+                (limits, |decoded| QueueId::local(decoded.kept.image.job), job),
+            )
+            .ok_err(|answer| answer);
         let lost = lost.map(move |lost| {
             pixel_cache.remove(lost.record.kept.frame.pixels);
             Lost { record: lost.record.kept.image, fault: lost.fault }

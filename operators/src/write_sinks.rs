@@ -10,24 +10,24 @@ use faceflow_core::detector::Detection;
 use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
 use faceflow_core::kill_point::kill_point;
-use faceflow_core::record::DetectedFrame;
+use faceflow_core::record::{DetectedFrame, TenantNumber};
 use faceflow_core::sink::Sink;
 use faceflow_core::{Fault, Flow, Time};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
-/// A sink that workers share.
+/// A sink of a tenant that workers share.
 pub type SharedSink = Arc<Mutex<Box<dyn Sink>>>;
 
 /// Writes detections to sinks.
 pub trait WriteSinks<'s> {
-    /// Writes to `sink` and passes the frames on.
-    fn write_to(self, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame>;
+    /// Writes what belongs to `tenant` to its `sink`, and passes all frames on.
+    fn write_to(self, tenant: TenantNumber, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame>;
 }
 
 impl<'s> WriteSinks<'s> for Flow<'s, DetectedFrame> {
-    fn write_to(self, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame> {
+    fn write_to(self, tenant: TenantNumber, sink: SharedSink, executor: &Executor) -> Flow<'s, DetectedFrame> {
         let (scope, executor) = (self.scope(), executor.clone());
         self.unary_frontier(Exchange::new(|_: &DetectedFrame| 0), "write_sinks", move |_, info| {
             let first = scope.worker().index() == 0;
@@ -39,7 +39,11 @@ impl<'s> WriteSinks<'s> for Flow<'s, DetectedFrame> {
             move |(input, frontier), output| {
                 input.for_each_time(|time, data| {
                     for delivered in data.flat_map(|batch| batch.drain(..)) {
-                        waiting.push((time.retain(output.output_index()), delivered));
+                        if delivered.frame.job.tenant == tenant {
+                            waiting.push((time.retain(output.output_index()), delivered));
+                        } else {
+                            output.session(&time).give(delivered);
+                        }
                     }
                 });
                 while let Some((written, answer)) = in_flight.next_done() {

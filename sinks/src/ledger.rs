@@ -12,6 +12,7 @@ pub(crate) mod database;
 mod discover;
 mod error;
 mod format;
+mod jobs;
 mod known;
 mod location;
 mod lock;
@@ -30,6 +31,7 @@ pub(crate) mod sql;
 mod state;
 mod status;
 mod tallies;
+mod tenants;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
@@ -47,6 +49,7 @@ pub use reader::Reader;
 pub use redrive::Selection;
 pub use state::StateLedger;
 pub use status::Status;
+pub use tenants::TenantLedgers;
 
 /// The settings `ledger.*`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

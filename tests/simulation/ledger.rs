@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
-use faceflow::core::record::{Discovery, Disposition, Work};
+use faceflow::core::record::{Discovery, Disposition, JobId, TenantNumber, Work};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Future, Time};
 use faceflow::sinks::ledger::StateLedger;
@@ -59,16 +59,16 @@ impl Ledger for ScriptedLedger {
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(broken())) })
     }
 
-    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
-        self.ledger.queues(again, each)
+    fn queues(&self, job: JobId, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        self.ledger.queues(job, again, each)
     }
 
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         self.ledger.claim(now, asks)
     }
 
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.ledger.known_pictures(each)
+    fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        self.ledger.known_pictures(tenant, each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

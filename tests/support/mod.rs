@@ -14,6 +14,7 @@ use faceflow::core::blocking::blocking;
 use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
+use faceflow::core::record::{JobId, TenantNumber};
 use faceflow::core::sink::{Listing, Store};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
@@ -145,16 +146,16 @@ impl Ledger for Still {
         Box::pin(async { futures::executor::block_on(written) })
     }
 
-    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
-        self.0.queues(again, each)
+    fn queues(&self, job: JobId, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        self.0.queues(job, again, each)
     }
 
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         self.0.claim(now, asks)
     }
 
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
-        self.0.known_pictures(each)
+    fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+        self.0.known_pictures(tenant, each)
     }
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{DetectedFrame, Discovery, Disposition, DuplicateAssignment, Key, StoredImage};
+use crate::record::{DetectedFrame, Discovery, Disposition, Key, StoredImage, TenantAssignment, TenantNumber};
 
 /// Something that happened and stays true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,20 @@ pub enum Fact {
     /// A picture's faces and crops are in the store.
     Detected(DetectedFrame),
     /// A picture has another representative than before.
-    Assigned(DuplicateAssignment),
+    Assigned(TenantAssignment),
+}
+
+impl Fact {
+    /// Whose ledger it belongs to.
+    pub fn tenant(&self) -> TenantNumber {
+        match self {
+            Self::Discovered(found) => found.tenant(),
+            Self::Failed(disposition) => disposition.tenant(),
+            Self::Stored(stored) => stored.tenant(),
+            Self::Detected(detected) => detected.tenant(),
+            Self::Assigned(assigned) => assigned.tenant(),
+        }
+    }
 }
 
 /// A record that carries a fact to the ledger.
@@ -28,15 +41,22 @@ pub trait ToFact {
     /// The fact.
     fn to_fact(&self) -> Fact;
 
+    /// Whose ledger it belongs to.
+    fn tenant(&self) -> TenantNumber;
+
     /// The work that comes to an end with it, for now or for good.
     fn completes(&self) -> Option<Key>;
 }
 
 macro_rules! to_fact {
-    ($($record:ident as $variant:ident, $self:ident completes $key:expr;)*) => {$(
+    ($($record:ident as $variant:ident, $self:ident of $tenant:expr, completes $key:expr;)*) => {$(
         impl ToFact for $record {
             fn to_fact(&self) -> Fact {
                 Fact::$variant(self.clone())
+            }
+
+            fn tenant(&$self) -> TenantNumber {
+                $tenant
             }
 
             fn completes(&$self) -> Option<Key> {
@@ -46,10 +66,10 @@ macro_rules! to_fact {
     )*};
 }
 to_fact! {
-    Discovery as Discovered, self completes self.visit.as_ref().map(|visit| visit.page.key());
-    Disposition as Failed, self completes Some(self.work().key());
-    StoredImage as Stored, self completes Some(self.image.key());
+    Discovery as Discovered, self of self.job.tenant, completes self.visit.as_ref().map(|visit| visit.page.key());
+    Disposition as Failed, self of self.work().job().tenant, completes Some(self.work().key());
+    StoredImage as Stored, self of self.image.job.tenant, completes Some(self.image.key());
     // A degraded answer does not: what becomes of the full one is said by the fact that follows.
-    DetectedFrame as Detected, self completes (!self.detection.degraded()).then(|| self.frame.key());
-    DuplicateAssignment as Assigned, self completes None;
+    DetectedFrame as Detected, self of self.frame.job.tenant, completes (!self.detection.degraded()).then(|| self.frame.key());
+    TenantAssignment as Assigned, self of self.tenant, completes None;
 }

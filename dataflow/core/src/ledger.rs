@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Future;
 use crate::clock::Time;
 use crate::fact::Fact;
-use crate::record::{Content, ContentId, Key, QueueId, Work};
+use crate::record::{Content, ContentId, JobId, Key, QueueId, TenantNumber, Work};
 use crate::tally::{Tally, Violation};
 use crate::transition::{IllegalTransition, State};
 
@@ -83,24 +83,24 @@ pub struct DispatchReply {
     pub next: Option<Time>,
 }
 
-/// The durable truth of one tenant.
+/// The durable truth: of one tenant, or of several, each with records of its own.
 pub trait Ledger: Send + Sync {
-    /// Appends a fact; resolves once it is durable, to what is open now because of it, each queue once. Facts are written in
-    /// the order of their appends.
+    /// Appends a fact to what its tenant has; resolves once it is durable, to what is open now because of it, each queue once. Facts are written in
+    /// the order of their appends, those of a tenant.
     fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>>;
 
-    /// Calls `each` with every queue that may have open work of ours (pages, images, frames whose retry is scheduled), and if
-    /// `again`, with every queue that has settled pages to be looked at again, or what ended badly and is tried nevertheless, and
+    /// Calls `each` with every queue of a job, and of the pictures of its tenant, that may have open work of ours (pages, images,
+    /// frames whose retry is scheduled), and if `again`, with every queue that has settled pages to be looked at again, or what ended badly and is tried nevertheless, and
     /// when the first of that is due. A queue may be named more than once.
-    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError>;
+    fn queues(&self, job: JobId, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError>;
 
     /// What queues have to give that is due by `now`; an answer for each that was asked, and after these perhaps for others.
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError>;
 
-    /// Calls `each` with every known picture.
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError>;
+    /// Calls `each` with every known picture of a tenant.
+    fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError>;
 
-    /// Pages and images by state: `(pages, images)`.
+    /// Pages and images by state, of all tenants together: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;
 
     /// Counts everything anew: which laws do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever

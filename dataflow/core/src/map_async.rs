@@ -3,8 +3,8 @@
 //! One capability is kept for each record under way, and the answer leaves at its record's time, so the frontier knows that
 //! the record is still owed. A job that fails or panics gives its record back as [`Lost`]. Promise: every record comes out.
 //!
-//! Records queue by a number (one queue for each host, say). A queue has a limit and so has the operator, and queues take
-//! turns; the operator's limit has to leave room for queues that wait on purpose.
+//! Records wait in queues (one for each host of a job, say). A queue has a limit and so has the operator, and tenants and their
+//! queues take turns; the operator's limit has to leave room for queues that wait on purpose.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::executor::Executor;
 use crate::fair_queue::{FairQueues, Limits};
 use crate::fault::{Fault, Lost};
 use crate::in_flight::InFlight;
+use crate::record::QueueId;
 use crate::shutdown::Mode;
 
 /// Sends the records of a flow through asynchronous jobs.
@@ -29,7 +30,7 @@ pub trait MapAsync<'s, R> {
         pact: P,
         name: &'static str,
         executor: &Executor,
-        how: (Limits, fn(&R) -> u64, J),
+        how: (Limits, fn(&R) -> QueueId, J),
     ) -> Flow<'s, Result<O, Lost<R>>>
     where
         P: ParallelizationContract<Time, Vec<R>>,
@@ -44,7 +45,7 @@ impl<'s, R: Clone + 'static> MapAsync<'s, R> for Flow<'s, R> {
         pact: P,
         name: &'static str,
         executor: &Executor,
-        (limits, queue_of, job): (Limits, fn(&R) -> u64, J),
+        (limits, queue_of, job): (Limits, fn(&R) -> QueueId, J),
     ) -> Flow<'s, Result<O, Lost<R>>>
     where
         P: ParallelizationContract<Time, Vec<R>>,

@@ -168,11 +168,11 @@ impl RetrySettings {
 mod tests {
     use super::*;
     use crate::fault::Fault;
-    use crate::record::{Image, Page};
+    use crate::record::{Image, JobId, Page};
 
     fn page(attempts: u32) -> Work {
         let url = url::Url::parse("http://a.example/").expect("a URL");
-        Work::Page(Page { attempts, ..Page::start(url) })
+        Work::Page(Page { attempts, ..Page::start(JobId::FIRST, url) })
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         settings.web = Policy { base_ms: 1_000_000, factor: 1.0, attempts_max: u32::MAX, jitter: 0.5, ..Policy::WEB };
         settings.web.cap_ms = 1_000_000;
         let url = url::Url::parse(&format!("http://s{site}.example/")).expect("a URL");
-        let record = Work::Page(Page { attempts, ..Page::start(url) });
+        let record = Work::Page(Page { attempts, ..Page::start(JobId::FIRST, url) });
         match settings.decide(Lost { record, fault: Fault::transient(Class::Busy, "http_503", "") }, 0) {
             Disposition::Retry { due, .. } => due,
             other => panic!("{other:?}"),
@@ -252,7 +252,8 @@ mod tests {
         };
         let url = url::Url::parse("http://a.example/").expect("a URL");
         let (page, site, alternates) = (url.clone(), url.clone(), vec![]);
-        let image = Image { url, page, site, attempts: 0, uncounted: 0, inline: None, alternates, version: None };
+        let job = JobId::FIRST;
+        let image = Image { job, url, page, site, attempts: 0, uncounted: 0, inline: None, alternates, version: None };
         let mut failing = Work::Image(image);
         let mut dues = vec![];
         for _ in 0..41 {
@@ -276,6 +277,7 @@ mod tests {
         let id = crate::record::ContentId::of(b"picture");
         let content = crate::record::Content { id, bytes: 7, format: "png".to_owned(), width: 1, height: 1, hashes };
         Work::Frame(Frame {
+            job: JobId::FIRST,
             content,
             owner: 0,
             pixels: None,

@@ -19,6 +19,21 @@ pub struct Tally {
     pub open: u64,
 }
 
+impl std::ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            discovered: self.discovered + other.discovered,
+            done: self.done + other.done,
+            duplicate: self.duplicate + other.duplicate,
+            rejected: self.rejected + other.rejected,
+            dead: self.dead + other.dead,
+            open: self.open + other.open,
+        }
+    }
+}
+
 impl std::fmt::Display for Tally {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { discovered, done, duplicate, rejected, dead, open } = self;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use faceflow_core::Future;
 use faceflow_core::blocking::blocking;
 use faceflow_core::detector::{Detector, EngineInfo, Face, Inferred, Pass, Picture, Region, Shape};
-use faceflow_core::record::{Content, ContentId, PerceptualHash};
+use faceflow_core::record::{Content, ContentId, JobId, PerceptualHash};
 use faceflow_core::testing::simulate;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Probe, ToStream};
@@ -73,6 +73,7 @@ fn frame(width: u32, n: u8) -> Frame {
     let id = ContentId([n; 32]);
     let content = Content { id, bytes: 1, format: "png".into(), width, height: 1, hashes };
     Frame {
+        job: JobId::FIRST,
         content,
         owner: 0,
         pixels: None,

@@ -8,7 +8,7 @@ use crate::ledger::tests::{
     with_a_chance,
 };
 use faceflow_core::fact::Fact;
-use faceflow_core::record::{Discovery, Frame, Key, Work};
+use faceflow_core::record::{Discovery, Frame, JobId, Key, Work};
 
 both![
     an_image_from_its_discovery_to_its_representative,
@@ -76,7 +76,7 @@ fn the_next_look_is_told_until_the_site_is_removed() {
     assert!(says("/b", "a stream looks at it again at 1970-01-01T00:00:00.088Z"), "its picture is tried");
     assert!(!says("/", "a stream looks at it again"));
     let removed = vec![Key::page(&url("/"))];
-    rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
     assert!(!says("/a", "looks at it again") && says("/a", "its site was removed from the list"));
 }
 

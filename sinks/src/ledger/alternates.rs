@@ -58,7 +58,8 @@ impl LedgerTransaction<'_, '_> {
         primary: &Entry,
     ) -> Result<Entry, TransactionError> {
         let (site, key, queue) = (self.site(&image.site)?, Key::image(url), queue_of(url) as i64);
-        let row = self.rows.new_entry(EntryKind::Image, (key, url.as_str()), (site, queue))?;
+        let owner = (site, image.job.number, queue);
+        let row = self.rows.new_entry(EntryKind::Image, (key, url.as_str()), owner)?;
         row.set_state(State::Alternate, None);
         let id = row.id;
         self.rows.stand_behind(id, primary.id, rank)?;

@@ -135,7 +135,7 @@ fn pages(tx: &DbTransaction<'_>, tenant: i64) -> Result<Option<String>, Transact
 
 /// How what is kept as counted differs from the rows.
 fn counts(tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<String>, TransactionError> {
-    let (kept, counted) = (Tallies::load(tx, tenant)?, recount(tx, tenant)?);
+    let (kept, counted) = (Tallies::load(tx, tenant)?, recount(tx, tenant, None)?);
     let both = [("pages", kept.pages, counted.pages), ("images", kept.images, counted.images)];
     let differing = both.into_iter().filter(|(_, kept, counted)| kept != counted);
     Ok(differing.map(|(kind, kept, counted)| format!("{kind} are kept as {kept}, and there are {counted}")).collect())
@@ -150,14 +150,24 @@ fn key_at(row: &Row<'_>) -> Result<String, TransactionError> {
     })
 }
 
-/// Pages and images by status, from their rows.
-fn recount(tx: &DbTransaction<'_>, tenant: i64) -> Result<Tallies, TransactionError> {
-    let sql = "SELECT e.kind, e.state, f.state, p.state, coalesce(p.representative, p.id) = p.id,
+/// Pages and images by status, from their rows; of a job, or of all.
+pub(super) fn recount(tx: &DbTransaction<'_>, tenant: i64, job: Option<u32>) -> Result<Tallies, TransactionError> {
+    // The condition on the number is that of the index.
+    let of_job = match job {
+        None => "",
+        Some(0) => "AND e.job = 0",
+        Some(_) => "AND e.job > 0 AND e.job = ?2",
+    };
+    let sql = format!(
+        "SELECT e.kind, e.state, f.state, p.state, coalesce(p.representative, p.id) = p.id,
             p.main = coalesce(f.id, e.id), count(*)
         FROM entries e LEFT JOIN entries f ON f.id = e.primary_entry AND e.state = 'alternate'
         LEFT JOIN pictures p ON p.id = coalesce(f.picture, e.picture)
-        WHERE e.tenant = ?1 GROUP BY 1, 2, 3, 4, 5, 6";
-    let rows = tx.list(sql, values![tenant], |row| {
+        WHERE e.tenant = ?1 {of_job} GROUP BY 1, 2, 3, 4, 5, 6"
+    );
+    let both = values![tenant, job];
+    let values = if of_job.contains("?2") { &both[..] } else { &both[..1] };
+    let rows = tx.list(&sql, values, |row| {
         let state = row.get::<StateText>(1)?.0;
         let front = row.get::<Option<StateText>>(2)?.map_or(state, |front| front.0);
         let status = match row.get::<Option<StateText>>(3)? {

@@ -2,11 +2,11 @@
 
 use faceflow_core::Time;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, LedgerError};
-use faceflow_core::record::{DETECTION_QUEUE, Frame, Image, Key, Page, Work};
+use faceflow_core::record::{Frame, Image, JobId, Key, Page, TenantNumber, Work};
 use serde::Deserialize;
 
 use super::alternates::first_page;
-use super::database::{DbTransaction, Row, values};
+use super::database::{DbTransaction, Row, Value, values};
 use super::reader::Reader;
 use super::rows::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::sql::Sql;
@@ -25,7 +25,7 @@ impl Reader {
             follow_indexes(tx)?;
             let claim = |ask: &DispatchRequest| {
                 let mut claim = Claim { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
-                if ask.queue == DETECTION_QUEUE {
+                if ask.queue.is_detection() {
                     claim.from(&Queue::frames(tx, ours), &["due_ms"])?;
                 } else {
                     claim.from(&Queue::entries(ours), &["due_ms", ""])?;
@@ -74,19 +74,22 @@ struct Queue {
 }
 
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
-    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared";
+    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared, e.tenant, e.job";
 
 /// Of what was rejected a try counts as failed, so that the next one comes later, but towards no limit.
 const ENTRY_AGAIN: &str =
     "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
-    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.spared + 1 ELSE e.spared END";
+    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.spared + 1 ELSE e.spared END, e.tenant, e.job";
 
 impl Queue {
     fn entries(ours: Option<i64>) -> Self {
         Self {
             from: Sql::hinted("FROM entries e INDEXED BY entries_open", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
-            which: format!("WHERE e.tenant = ?1 AND e.lane = ?2 AND e.state = 'open' AND {}", having("e", ours)),
+            which: format!(
+                "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.state = 'open' AND {}",
+                having("e", ours)
+            ),
             ties: ", e.id",
             columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"),
             work: entry_work,
@@ -99,7 +102,7 @@ impl Queue {
         Self {
             from: Sql::hinted("FROM entries e INDEXED BY entries_again", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
-            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
+            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
             ties: ", e.id",
             columns: format!("e.key, e.again_ms, {ENTRY_COLUMNS}"),
             work: entry_work,
@@ -112,7 +115,7 @@ impl Queue {
         Self {
             from: Sql::hinted("FROM entries e INDEXED BY entries_revive", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
-            which: "WHERE e.tenant = ?1 AND e.lane = ?2 AND e.revive_ms IS NOT NULL
+            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.revive_ms IS NOT NULL
                 AND NOT (SELECT removed FROM sites WHERE id = e.site)"
                 .to_owned(),
             ties: ", e.id",
@@ -142,15 +145,15 @@ impl Queue {
         Self {
             from,
             join: "",
-            which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND {which}"),
+            which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND CAST(?4 AS BIGINT) = 0 AND {which}"),
             ties: "",
-            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.spared"),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.spared, e.tenant"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
     }
 
-    /// What of it is due at `?3` by the column `due`, or at once (`""`), the first `?4` of it.
+    /// What of it is due at `?3` by the column `due`, or at once (`""`), the first `?5` of it.
     fn due(&self, tx: &DbTransaction<'_>, due: &str) -> String {
         let (Self { join, which, ties, columns, .. }, from) = (self, self.from.of(tx));
         let order = match due {
@@ -158,7 +161,7 @@ impl Queue {
             "" => "AND e.due_ms IS NULL AND CAST(?3 AS BIGINT) IS NOT NULL ORDER BY e.due_ms".to_owned(),
             due => format!("AND e.{due} <= ?3 ORDER BY e.{due}"),
         };
-        format!("SELECT {columns} {from} {join} {which} {order}{ties} LIMIT ?4")
+        format!("SELECT {columns} {from} {join} {which} {order}{ties} LIMIT ?5")
     }
 
     /// When the next of it is due after `?3`.
@@ -182,7 +185,7 @@ struct Claim<'a, 'm> {
 impl Claim<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), TransactionError> {
-        if self.ask.queue == DETECTION_QUEUE {
+        if self.ask.queue.is_detection() {
             return self.from(&Queue::revived_frames(self.tx), &["revive_ms"]);
         }
         self.from(&Queue::again(), &["again_ms"])?;
@@ -193,15 +196,13 @@ impl Claim<'_, '_> {
     /// somebody notices.
     fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), TransactionError> {
         let until = self.now.saturating_add(patience_ms);
-        if self.ask.queue == DETECTION_QUEUE {
+        if self.ask.queue.is_detection() {
             self.wait_until(Some(until));
             return Ok(());
         }
         for (queue, due) in [(Queue::again(), "again_ms"), (Queue::revived(), "revive_ms")] {
             // Whatever is not due yet is more than no time at all.
-            let lane = self.ask.queue as i64;
-            let first =
-                self.tx.one(&queue.later(self.tx, due), values![self.tenant, lane, -1_i64], |row| row.get::<i64>(0))?;
+            let first = self.tx.one(&queue.later(self.tx, due), &self.values(-1), |row| row.get::<i64>(0))?;
             self.wait_until(first.map(|first| first.max(until)));
         }
         Ok(())
@@ -212,8 +213,8 @@ impl Claim<'_, '_> {
         for due in dues {
             self.take(queue, due)?;
             if !due.is_empty() {
-                let (sql, lane) = (queue.later(self.tx, due), self.ask.queue as i64);
-                let later = self.tx.one(&sql, values![self.tenant, lane, self.now], |row| row.get::<Option<i64>>(0))?;
+                let sql = queue.later(self.tx, due);
+                let later = self.tx.one(&sql, &self.values(self.now), |row| row.get::<Option<i64>>(0))?;
                 self.wait_until(later.flatten());
             }
         }
@@ -223,7 +224,8 @@ impl Claim<'_, '_> {
     fn take(&mut self, queue: &Queue, due: &str) -> Result<(), TransactionError> {
         let (tx, ask, sql) = (self.tx, self.ask, queue.due(self.tx, due));
         let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
-        let found = tx.list(&sql, values![self.tenant, ask.queue as i64, self.now, most], |row| {
+        let values = [&self.values(self.now)[..], values![most]].concat();
+        let found = tx.list(&sql, &values, |row| {
             if ask.held.contains(&(queue.key)(row)?) {
                 return Ok(None);
             }
@@ -238,6 +240,12 @@ impl Claim<'_, '_> {
         Ok(())
     }
 
+    /// Which lane it is, and what is due in it by `now`.
+    fn values(&self, now: i64) -> [Value<'static>; 4] {
+        let queue = self.ask.queue;
+        [self.tenant.into(), (queue.host as i64).into(), now.into(), queue.job.number.into()]
+    }
+
     fn wait_until(&mut self, due: Option<i64>) {
         self.next = [self.next, due.map(|due| due as Time)].into_iter().flatten().min();
     }
@@ -247,7 +255,7 @@ fn frame_work(_: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionE
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, spared attempts.
+/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, spared attempts, tenant.
 fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
@@ -255,6 +263,7 @@ fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let scale = row.get::<Option<i64>>(9)?.map(|ppm| (ppm as f64 / 1e6) as f32);
     let (has_degraded, generation) = next_generation(row.get(8)?)?;
     Ok(Frame {
+        job: JobId::default_of(TenantNumber(row.get(11)?)),
         content,
         owner,
         pixels: None,
@@ -266,17 +275,20 @@ fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     })
 }
 
-/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts.
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts, tenant,
+/// job.
 fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
     let id: i64 = row.get(2)?;
     let url = parse_url(&row.get::<String>(3)?)?;
     let site = parse_url(&row.get::<String>(4)?)?;
     let attempts = row.get(5)?;
+    let job = JobId { tenant: TenantNumber(row.get(11)?), number: row.get(12)? };
     if let Some(depth) = row.get(6)? {
         let damaged = |error: serde_json::Error| TransactionError::Damaged(format!("the reading of {url}: {error}"));
         let last =
             row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
         return Ok(Work::Page(Page {
+            job,
             skip: split_keys(row.get(7)?),
             url,
             site,
@@ -289,6 +301,7 @@ fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, Transaction
     let page = first_page(tx, id)?.map(|page| parse_url(&page)).transpose()?;
     let inline = row.get::<Option<Vec<u8>>>(8)?.map(Into::into);
     Ok(Work::Image(Image {
+        job,
         page: page.unwrap_or_else(|| site.clone()),
         url,
         site,

@@ -245,8 +245,8 @@ impl LedgerTransaction<'_, '_> {
                 entry.id
             }
             None => {
-                let queue = queue_of(&page.url) as i64;
-                self.rows.new_entry(EntryKind::Page, (page.key(), page.url.as_str()), (site, queue))?.id
+                let owner = (site, page.job.number, queue_of(&page.url) as i64);
+                self.rows.new_entry(EntryKind::Page, (page.key(), page.url.as_str()), owner)?.id
             }
         };
         let row = self.rows.change_entry(id)?;
@@ -257,7 +257,7 @@ impl LedgerTransaction<'_, '_> {
         let row = self.rows.change_site(site)?;
         row.pages += i64::from(known.is_none());
         row.sequences += 1;
-        self.open(known.map_or(queue_of(&page.url), |entry| entry.queue), 0, false);
+        self.open(known.map_or((page.job.number, queue_of(&page.url)), |entry| entry.queue), 0, false);
         self.recount(EntryKind::Page, known.map(|entry| entry.state), State::Open);
         self.note(LogRow { kind: "admitted", entry: Some(id), other: by, ..LogRow::default() });
         Ok(())
@@ -272,8 +272,8 @@ impl LedgerTransaction<'_, '_> {
                 alternate.id
             }
             (None, _) => {
-                let (site, queue) = (self.site(&image.site)?, queue_of(&image.url) as i64);
-                let row = self.rows.new_entry(EntryKind::Image, (image.key(), image.url.as_str()), (site, queue))?;
+                let owner = (self.site(&image.site)?, image.job.number, queue_of(&image.url) as i64);
+                let row = self.rows.new_entry(EntryKind::Image, (image.key(), image.url.as_str()), owner)?;
                 row.version = image.version.as_deref().map(Into::into);
                 let id = row.id;
                 self.tallies.discover(EntryKind::Image);

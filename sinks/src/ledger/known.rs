@@ -5,10 +5,10 @@ use std::collections::HashSet;
 
 use faceflow_core::Time;
 use faceflow_core::ledger::{KnownPicture, LedgerError, QueueUpdate};
-use faceflow_core::record::{DETECTION_QUEUE, Key, QueueId};
+use faceflow_core::record::{JobId, Key, QueueId};
 
 use super::claims::{having, next_generation};
-use super::database::values;
+use super::database::{Row, values};
 use super::postgres::lease::{lives, who_looks_again};
 use super::reader::Reader;
 use super::rows::{StateText, TransactionError, content_at, content_columns, parse_url};
@@ -62,37 +62,36 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every lane that has open work, and if `again`, with those of settled pages to be looked at again.
-    pub fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+    /// Calls `each` with every lane of a job that has open work, and if `again`, with those of settled pages to be looked at again;
+    /// and with the lane of the tenant's pictures.
+    pub fn queues(&self, number: u32, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        let job = JobId { tenant: self.tenant_number(), number };
         let open = ("state = 'open'", "CAST(0 AS BIGINT)");
-        let later = (
-            "again_ms IS NOT NULL",
-            "(SELECT min(again_ms) FROM entries WHERE tenant = ?1 AND again_ms IS NOT NULL AND lane = l.lane)",
-        );
-        let revived = (
-            "revive_ms IS NOT NULL",
-            "(SELECT min(revive_ms) FROM entries WHERE tenant = ?1 AND revive_ms IS NOT NULL AND lane = l.lane)",
-        );
-        let looks_again = [later, revived].into_iter().filter(|_| again);
-        for (waiting, due) in std::iter::once(open).chain(looks_again) {
+        let of = "FROM entries WHERE tenant = ?1 AND job = ?2";
+        let later = format!("(SELECT min(again_ms) {of} AND again_ms IS NOT NULL AND lane = l.lane)");
+        let revived = format!("(SELECT min(revive_ms) {of} AND revive_ms IS NOT NULL AND lane = l.lane)");
+        let looks_again = [("again_ms IS NOT NULL", &later[..]), ("revive_ms IS NOT NULL", &revived)];
+        for (waiting, due) in std::iter::once(open).chain(looks_again.into_iter().filter(|_| again)) {
             // One look into the index for each lane, however much waits in it.
             let sql = format!(
                 "WITH RECURSIVE l (lane) AS (
-                    SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting}
+                    SELECT min(lane) {of} AND {waiting}
                     UNION ALL
-                    SELECT (SELECT min(lane) FROM entries WHERE tenant = ?1 AND {waiting} AND lane > l.lane) FROM l
+                    SELECT (SELECT min(lane) {of} AND {waiting} AND lane > l.lane) FROM l
                     WHERE l.lane IS NOT NULL
                 ) SELECT lane, {due} FROM l WHERE lane IS NOT NULL"
             );
             let again = waiting != open.0;
-            self.for_each(&sql, |row| {
+            let mut lane = |row: &Row<'_>| {
                 let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
-                each(QueueUpdate { queue: row.get::<i64>(0)? as QueueId, due, again });
+                each(QueueUpdate { queue: QueueId { job, host: row.get::<i64>(0)? as u64 }, due, again });
                 Ok(())
-            })?;
+            };
+            self.read(|tx| tx.each(&sql, values![self.tenant_id(), number], &mut lane))?;
         }
+        let pictures = QueueId::detection(job.tenant);
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
-            each(QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: false });
+            each(QueueUpdate { queue: pictures, due: 0, again: false });
             Ok(())
         })?;
         let sql = "SELECT min(revive_ms) FROM pictures
@@ -102,7 +101,7 @@ impl Reader {
         }
         self.for_each(sql, |row| {
             if let Some(due) = row.get::<Option<i64>>(0)? {
-                each(QueueUpdate { queue: DETECTION_QUEUE, due: due as Time, again: true });
+                each(QueueUpdate { queue: pictures, due: due as Time, again: true });
             }
             Ok(())
         })

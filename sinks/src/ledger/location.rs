@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use faceflow_core::fsync::sync_entries;
 
 use super::database::Connection;
 use super::error::TransactionError;
-use super::lock::{StateLock, unwritable};
+use super::lock::{StateLock, WriteTurn, unwritable};
 use super::postgres::address::Address;
 use super::postgres::lease::Lease;
 use super::postgres::server::Server;
@@ -67,9 +68,24 @@ pub(super) enum Backend {
 /// What keeps others from the work of a process that writes.
 pub(super) enum ExclusiveAccess {
     /// The lock of the folder: there are no others.
-    Lock(#[allow(dead_code, reason = "held, not read")] StateLock),
+    Lock(Arc<StateLock>),
     /// A lease on what it has.
     Lease(Lease),
+}
+
+impl ExclusiveAccess {
+    /// Waits for the other writers of this process; where there are other processes, it is for the database to have them wait.
+    pub fn write_turn(&self) -> Option<WriteTurn<'_>> {
+        match self {
+            Self::Lock(lock) => Some(lock.write_turn()),
+            Self::Lease(_) => None,
+        }
+    }
+
+    /// Whether other writers of this process write to the same tables.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Lock(lock) if lock.is_shared())
+    }
 }
 
 impl Backend {
@@ -118,7 +134,7 @@ impl Backend {
                     // SQLite sees to what is in the folder, not to the folder.
                     sync_entries(&folder.dir, |_| false).map_err(refused)?;
                 }
-                let lock = StateLock::take(&folder.dir)?;
+                let lock = folder.lock.take(&folder.dir)?;
                 let connection = folder.connect_writer(&lock)?;
                 Ok((Connection::Sqlite(connection), ExclusiveAccess::Lock(lock)))
             }

@@ -1,10 +1,14 @@
 //! The lock of a state directory: one writing process at a time.
 //!
-//! The operating system holds it and lets go of it when the process ends, however it ends.
+//! The operating system holds it and lets go of it when the process ends, however it ends. The writers of that process, one for each
+//! tenant, share it, and write one after the other. Promise: they take turns in the order in which they asked, so that one that
+//! always has something to write delays each of the others by one transaction.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Seek, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::OpenError;
 
@@ -12,7 +16,42 @@ const NAME: &str = "lock";
 
 /// Held for as long as it lives.
 #[derive(Debug)]
-pub(super) struct StateLock(#[allow(dead_code, reason = "the open file is the lock")] File);
+pub(super) struct StateLock {
+    #[allow(dead_code, reason = "the open file is the lock")]
+    file: File,
+    /// Writers that have ever shared it.
+    writers: AtomicUsize,
+    tickets: Mutex<Tickets>,
+    turn_ended: Condvar,
+}
+
+/// Who may write, as in a shop: whoever comes takes the next number, and they are called in order.
+#[derive(Debug, Default)]
+struct Tickets {
+    next: u64,
+    called: u64,
+}
+
+/// The turn of a writer, until it is dropped.
+pub(super) struct WriteTurn<'l>(&'l StateLock);
+
+/// The lock of a directory as the writers of a process share it. Clones share it; the last writer lets go of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedLock(Arc<Mutex<Weak<StateLock>>>);
+
+impl SharedLock {
+    /// The lock of `dir`, which is taken if no writer that shares it has it yet.
+    pub fn take(&self, dir: &Path) -> Result<Arc<StateLock>, OpenError> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = match shared.upgrade() {
+            Some(lock) => lock,
+            None => Arc::new(StateLock::take(dir)?),
+        };
+        lock.writers.fetch_add(1, Relaxed);
+        *shared = Arc::downgrade(&lock);
+        Ok(lock)
+    }
+}
 
 impl StateLock {
     /// Locks `dir`, or says who has it.
@@ -31,7 +70,35 @@ impl StateLock {
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
         written.map_err(refused)?;
-        Ok(Self(file))
+        let (writers, tickets, turn_ended) = (AtomicUsize::new(0), Mutex::default(), Condvar::new());
+        Ok(Self { file, writers, tickets, turn_ended })
+    }
+
+    /// Whether more than one writer has ever shared it: then others may have written since this one did.
+    pub fn is_shared(&self) -> bool {
+        self.writers.load(Relaxed) > 1
+    }
+
+    /// Waits until it is this writer's turn.
+    pub fn write_turn(&self) -> WriteTurn<'_> {
+        let mut tickets = self.tickets();
+        let own = tickets.next;
+        tickets.next += 1;
+        while tickets.called != own {
+            tickets = self.turn_ended.wait(tickets).unwrap_or_else(PoisonError::into_inner);
+        }
+        WriteTurn(self)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for WriteTurn<'_> {
+    fn drop(&mut self) {
+        self.0.tickets().called += 1;
+        self.0.turn_ended.notify_all();
     }
 }
 
@@ -54,5 +121,55 @@ fn holder(file: &File) -> String {
     match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
         Some(id) => format!(" (process {id})"),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn writers_share_a_lock_until_the_last_one_is_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = SharedLock::default();
+        let first = shared.take(dir.path()).expect("nobody has it");
+        assert!(!first.is_shared());
+        let second = shared.clone().take(dir.path()).expect("it is shared");
+        assert!(first.is_shared());
+        let other = SharedLock::default().take(dir.path()).err().expect("is refused");
+        assert!(matches!(other, OpenError::InUse { .. }), "{other}");
+        drop(first);
+        assert!(SharedLock::default().take(dir.path()).is_err(), "one has it still");
+        drop(second);
+        let again = SharedLock::default().take(dir.path()).expect("nobody has it");
+        assert!(!again.is_shared());
+    }
+
+    #[test]
+    fn writers_are_called_in_the_order_in_which_they_asked() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let lock = SharedLock::default().take(dir.path()).expect("nobody has it");
+        let (tell, told) = mpsc::channel();
+        let turn = lock.write_turn();
+        let waiting: Vec<_> = (0..5_u64)
+            .map(|n| {
+                let (theirs, tell) = (Arc::clone(&lock), tell.clone());
+                let waiting = std::thread::spawn(move || {
+                    let _turn = theirs.write_turn();
+                    tell.send(n).expect("somebody listens");
+                });
+                // It has its ticket before the next one asks.
+                while lock.tickets().next < n + 2 {
+                    std::thread::yield_now();
+                }
+                waiting
+            })
+            .collect();
+        assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(turn);
+        waiting.into_iter().for_each(|writer| writer.join().expect("ends"));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::ledger::LedgerError;
+use faceflow_core::record::TenantNumber;
 use faceflow_core::tally::Tally;
 
 use super::database::{Connection, DbTransaction, Row, values};
@@ -80,6 +81,11 @@ impl Reader {
 
     pub(crate) fn tenant_id(&self) -> i64 {
         self.0.id
+    }
+
+    /// The number of the tenant, as records carry it.
+    pub fn tenant_number(&self) -> TenantNumber {
+        TenantNumber(self.0.id as u32)
     }
 
     /// Reads in one transaction: everything that `work` sees is of one moment.

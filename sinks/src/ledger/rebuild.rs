@@ -7,6 +7,7 @@ use faceflow_core::ledger::LedgerError;
 
 use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
+use super::jobs;
 use super::reader::Reader;
 use super::record::unpack;
 use super::schema;
@@ -26,7 +27,7 @@ struct Compared {
 const OF_SITE: &str = "site IN (SELECT id FROM sites WHERE tenant = ?1)";
 const OF_IMAGE: &str = "image IN (SELECT id FROM entries WHERE tenant = ?1)";
 
-const COMPARED: [Compared; 11] = [
+const COMPARED: [Compared; 12] = [
     Compared {
         table: "sites",
         columns: "id, url, pages, images, turns, removed, list",
@@ -36,7 +37,8 @@ const COMPARED: [Compared; 11] = [
     Compared {
         table: "entries",
         columns: "id, key, kind, state, depth, attempts, spared, due_ms, picture, primary_entry, rank, site, url, final_url, \
-            http_status, links, images, reason, detail, headers, skip, inline, lane, turn, reading, again_ms, revive_ms, version",
+            http_status, links, images, reason, detail, headers, skip, inline, job, lane, turn, reading, again_ms, revive_ms, \
+            version",
         which: "tenant = ?1",
         order: "id",
     },
@@ -69,6 +71,7 @@ const COMPARED: [Compared; 11] = [
         which: "tenant = ?1",
         order: "kind",
     },
+    Compared { table: "jobs", columns: "number, name, priority", which: "tenant = ?1", order: "number" },
     Compared {
         table: "facts",
         columns: "at_ms, kind, entry, picture, other, body",
@@ -107,7 +110,10 @@ fn rebuild(tx: &DbTransaction<'_>, tenant: i64) -> Result<Connection, Transactio
         return Err(TransactionError::Stopped(why.to_owned()));
     }
     let mut memory = Connection::Sqlite(schema::in_memory()?);
-    memory.write(|tx| tx.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant]))?;
+    memory.write(|tx| {
+        tx.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant])?;
+        jobs::add_default(tx, tenant)
+    })?;
     let (mut tallies, others) = (Tallies::default(), Default::default());
     tx.each("SELECT at_ms, body FROM commits WHERE tenant = ?1 ORDER BY seq", values![tenant], |row| {
         let (header, records) = unpack(&row.get::<Vec<u8>>(1)?)?;

@@ -10,7 +10,7 @@ use faceflow_core::Time;
 use faceflow_core::detector::Detection;
 use faceflow_core::fact::Fact;
 use faceflow_core::record::{
-    Bounds, Content, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion,
+    Bounds, Content, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion, Priority,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -39,6 +39,12 @@ pub(super) enum Record<'a> {
         detection: Cow<'a, Detection>,
     },
     Assigned(Cow<'a, DuplicateAssignment>),
+    /// The tenant has a job of this name, or it has another priority than before.
+    Job {
+        number: u32,
+        name: Cow<'a, str>,
+        priority: Priority,
+    },
     /// Entries and pictures are tried again, with their attempts counted anew.
     Redriven {
         entries: Vec<i64>,
@@ -120,7 +126,7 @@ impl<'a> From<&'a Fact> for Record<'a> {
             Fact::Detected(delivered) => {
                 Self::Detected { attempts: delivered.frame.attempts, detection: Cow::Borrowed(&delivered.detection) }
             }
-            Fact::Assigned(ruling) => Self::Assigned(Cow::Borrowed(ruling)),
+            Fact::Assigned(assigned) => Self::Assigned(Cow::Borrowed(&assigned.assignment)),
         }
     }
 }

@@ -3,13 +3,13 @@
 //! A page that held up very many others frees them all at once. A transaction takes up a bounded number of them and notes that the
 //! site is not finished; the writer goes on in transactions of their own before it answers (`writer.rs`).
 
-use faceflow_core::record::{DETECTION_QUEUE, Discovery, Key, QueueId};
+use faceflow_core::record::{Discovery, JobId, Key};
 
 use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::record::Discovered;
-use super::transaction::LedgerTransaction;
-use super::value::values;
+use super::transaction::{LedgerTransaction, PICTURES};
+use super::value::{Row, values};
 use super::working_set::Wanted;
 
 /// Pages read ahead of their turn whose bodies are in memory at a time.
@@ -24,6 +24,8 @@ impl LedgerTransaction<'_, '_> {
         page: i64,
     ) -> Result<(), TransactionError> {
         let found = Discovery {
+            // Every page and image says whose it is.
+            job: JobId::default_of(self.context.tenant_number()),
             visit: None,
             pages: found.pages.to_vec(),
             images: found.images.to_vec(),
@@ -100,11 +102,12 @@ impl LedgerTransaction<'_, '_> {
         self.bulk = true;
         self.rows.flush_and_forget_entries()?;
         let queues =
-            "SELECT lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
-            UNION SELECT lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
-        self.open(DETECTION_QUEUE, 0, true);
-        for queue in self.tx.list(queues, values![site], |row| row.get::<i64>(0))? {
-            self.open(queue as QueueId, 0, true);
+            "SELECT job, lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
+            UNION SELECT job, lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
+        self.open(PICTURES, 0, true);
+        let queue = |row: &Row<'_>| Ok((row.get::<u32>(0)?, row.get::<i64>(1)? as u64));
+        for queue in self.tx.list(queues, values![site], queue)? {
+            self.open(queue, 0, true);
         }
         let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,
             revive_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END

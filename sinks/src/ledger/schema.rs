@@ -9,7 +9,7 @@ use faceflow_core::kill_point::kill_point;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::format::{Formats, Found};
-use super::lock::StateLock;
+use super::lock::{SharedLock, StateLock};
 use super::{Durability, LedgerSettings, OpenError};
 
 /// The file inside a state directory.
@@ -25,7 +25,7 @@ const STEPS: [&str; 9] = [
     include_str!("schema/006_chances.sql"),
     include_str!("schema/007_lists.sql"),
     include_str!("schema/008_commits.sql"),
-    include_str!("schema/009_hashes.sql"),
+    include_str!("schema/009_tenants.sql"),
 ];
 
 /// The formats that this faceflow can use.
@@ -46,11 +46,13 @@ const STATEMENTS_MAX: usize = 128;
 pub(super) struct Folder {
     pub dir: PathBuf,
     pub settings: LedgerSettings,
+    /// The lock that the writers of this process share.
+    pub lock: SharedLock,
 }
 
 impl Folder {
     pub fn new(dir: &Path, settings: &LedgerSettings) -> Self {
-        Self { dir: dir.to_owned(), settings: settings.clone() }
+        Self { dir: dir.to_owned(), settings: settings.clone(), lock: SharedLock::default() }
     }
 
     /// The file.

@@ -1,9 +1,7 @@
 //! What becomes of work: retries, ends, stored bytes, detected faces, and who stands for whom.
 
 use faceflow_core::detector::Detection;
-use faceflow_core::record::{
-    Content, ContentId, DETECTION_QUEUE, Disposition, DuplicateAssignment, Frame, Key, QueueId, Work,
-};
+use faceflow_core::record::{Content, ContentId, Disposition, DuplicateAssignment, Frame, Key, Work};
 use faceflow_core::transition::{Event, IllegalTransition, State};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
@@ -13,7 +11,7 @@ use super::Status;
 use super::error::TransactionError;
 use super::log::LogRow;
 use super::rows::EntryKind;
-use super::transaction::{Entry, LedgerTransaction, Picture, brief, fault_body, try_step};
+use super::transaction::{Entry, LedgerTransaction, PICTURES, Picture, TenantQueue, brief, fault_body, try_step};
 
 /// A failure without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.
 struct End<'a> {
@@ -114,7 +112,7 @@ impl LedgerTransaction<'_, '_> {
     }
 
     /// Notes when what failed is due again, or is tried although it ended.
-    fn due(&mut self, queue: QueueId, due: Option<Time>, again: Option<Time>) {
+    fn due(&mut self, queue: TenantQueue, due: Option<Time>, again: Option<Time>) {
         let (due, again) = (due.map(|due| (due, false)), again.map(|again| (again, true)));
         for (due, again) in due.into_iter().chain(again) {
             self.open(queue, due, again);
@@ -143,7 +141,7 @@ impl LedgerTransaction<'_, '_> {
             let scale_ppm = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
             row.scale_ppm = scale_ppm.or(row.scale_ppm);
         })?;
-        self.due(DETECTION_QUEUE, end.due, end.again);
+        self.due(PICTURES, end.due, end.again);
         let body = end.body(frame.attempts, frame.scale);
         self.note(LogRow { kind: end.kind, picture: Some(picture.id), body, ..LogRow::default() });
         Ok(())

@@ -1,12 +1,13 @@
 //! The ledger that the pipeline writes to, wherever it is.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use faceflow_core::fact::Fact;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
-use faceflow_core::record::DETECTION_QUEUE;
+use faceflow_core::record::{JobId, Priority, QueueId, TenantNumber};
 use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::{Future, Time};
 use futures::executor::block_on;
@@ -27,6 +28,8 @@ pub struct StateLedger {
     /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what lanes
     /// have that this one has not heard of.
     look_around_at: AtomicU64,
+    /// Jobs whose lanes were asked for: those that this process does.
+    own_jobs: Mutex<BTreeSet<u32>>,
     place: String,
     jobs: Option<mpsc::Sender<Vec<Job>>>,
     writer: Option<JoinHandle<()>>,
@@ -55,8 +58,12 @@ impl StateLedger {
         tenant: &str,
         settings: &LedgerSettings,
     ) -> Result<Self, OpenError> {
+        Self::of(Backend::new(&place.into(), settings)?, tenant, joined)
+    }
+
+    /// The ledger of a tenant in a state that may be shared with other tenants' ledgers in this process.
+    pub(super) fn of(backend: Backend, tenant: &str, joined: Option<i64>) -> Result<Self, OpenError> {
         check_tenant(tenant)?;
-        let backend = Backend::new(&place.into(), settings)?;
         let storage = |reason: String| OpenError::Storage { place: backend.name(), reason };
         let (jobs, queue) = mpsc::channel();
         let (opened, opening) = mpsc::channel();
@@ -72,8 +79,15 @@ impl StateLedger {
         let writer = thread.spawn(work).map_err(|error| storage(error.to_string()))?;
         let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
-        let look_around_at = AtomicU64::new(0);
-        Ok(Self { reader, run, look_around_at, place: backend.storage(), jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self {
+            reader,
+            run,
+            look_around_at: AtomicU64::new(0),
+            own_jobs: Mutex::default(),
+            place: backend.storage(),
+            jobs: Some(jobs),
+            writer: Some(writer),
+        })
     }
 
     /// The reading side. It stays usable as long as the files are there.
@@ -98,6 +112,14 @@ impl StateLedger {
         })
     }
 
+    /// Sees to it that the tenant has a job of this name and priority. Waits until that is durable, and returns its id.
+    pub fn add_job(&self, name: &str, priority: Priority) -> Result<JobId, LedgerError> {
+        match block_on(self.ask(Task::AddJob { name: name.to_owned(), priority }))? {
+            Outcome::Job(number) => Ok(JobId { tenant: self.reader.tenant_number(), number }),
+            other => unreachable!("a job is answered by its number, not {other:?}"),
+        }
+    }
+
     /// Notes how far a view has followed the log, from where it was. Whether nobody else has moved it meanwhile.
     pub(crate) fn advance(&self, view: &'static str, from: i64, seq: i64) -> Future<Result<bool, LedgerError>> {
         let outcome = self.ask(Task::Advance { view, from, seq });
@@ -107,6 +129,11 @@ impl StateLedger {
                 other => unreachable!("a cursor is answered by whether it moved, not {other:?}"),
             }
         })
+    }
+
+    /// The lane of pictures.
+    fn pictures(&self) -> QueueId {
+        QueueId::detection(self.reader.tenant_number())
     }
 
     /// Takes over what runs have left that are over, where there may be others; with `running`, also pictures that were not
@@ -126,9 +153,12 @@ impl StateLedger {
         }
         self.look_around_at.store(now.saturating_add(self.reader.settings().lease_ms), Relaxed);
         self.take_over(true)?;
-        self.reader.queues(true, &mut |opened| {
-            let QueueUpdate { queue, due, .. } = opened;
-            claimed.push(DispatchReply { queue, work: vec![], next: Some(due) });
+        let jobs = self.own_jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        jobs.into_iter().try_for_each(|job| {
+            self.reader.queues(job, true, &mut |opened| {
+                let QueueUpdate { queue, due, .. } = opened;
+                claimed.push(DispatchReply { queue, work: vec![], next: Some(due) });
+            })
         })
     }
 
@@ -197,13 +227,14 @@ impl Ledger for StateLedger {
         opened_by(self.ask(Task::Append(Box::new(fact))))
     }
 
-    fn queues(&self, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+    fn queues(&self, job: JobId, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
+        self.own_jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.number);
         if again && self.run.is_some() {
             block_on(self.ask(Task::LookAgain))?;
             // With the lane of pictures it is asked what the other runs do.
-            each(QueueUpdate { queue: DETECTION_QUEUE, due: 0, again });
+            each(QueueUpdate { queue: self.pictures(), due: 0, again });
         }
-        self.reader.queues(again, each)
+        self.reader.queues(job.number, again, each)
     }
 
     /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
@@ -213,17 +244,17 @@ impl Ledger for StateLedger {
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
         let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
-        if again.is_some() && looks && asks.iter().any(|ask| ask.queue == DETECTION_QUEUE) {
+        if again.is_some() && looks && asks.iter().any(|ask| ask.queue.is_detection()) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);
-            claimed.push(DispatchReply { queue: DETECTION_QUEUE, work: vec![], next: Some(next) });
+            claimed.push(DispatchReply { queue: self.pictures(), work: vec![], next: Some(next) });
         }
         Ok(claimed)
     }
 
     /// Without the open ones of other runs: what becomes of them is not known here. Takes over what runs have left that are
     /// over, since a duplicate waits for what becomes of its representative.
-    fn known_pictures(&self, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
+    fn known_pictures(&self, _: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {
         self.take_over(false)?;
         self.reader.pictures_for(self.run, each)
     }

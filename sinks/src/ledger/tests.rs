@@ -16,14 +16,15 @@ pub(crate) mod place;
 mod postgres;
 mod relay;
 mod shared;
+mod tenants;
 
 use faceflow_core::detector::{Answer, Detection, EngineInfo, Face};
 use faceflow_core::fact::Fact;
 use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::record::{
-    Bounds, Content, ContentId, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image, Page,
-    PageKind, PerceptualHash, StoredImage, Visit, Work, queue_of,
+    Bounds, Content, ContentId, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image, JobId, Page,
+    PageKind, PerceptualHash, QueueId, StoredImage, TenantAssignment, Visit, Work,
 };
 use faceflow_core::tally::Tally;
 use faceflow_core::{Class, Fault};
@@ -39,11 +40,12 @@ pub fn url(path: &str) -> Url {
 }
 
 pub fn page(path: &str, depth: u32) -> Page {
-    Page { url: url(path), depth, ..Page::start(url("/")) }
+    Page { url: url(path), depth, ..Page::start(JobId::FIRST, url("/")) }
 }
 
 pub fn image(path: &str) -> Image {
     Image {
+        job: JobId::FIRST,
         url: url(path),
         page: url("/"),
         site: url("/"),
@@ -68,6 +70,7 @@ pub fn content(name: &str) -> Content {
 
 pub fn frame(name: &str) -> Frame {
     Frame {
+        job: JobId::FIRST,
         content: content(name),
         owner: 0,
         pixels: Some(3),
@@ -94,7 +97,7 @@ pub const BOUNDS: Bounds = Bounds { pages_max: 1_000_000, images_max: 1_000_000,
 
 /// These were found by a source.
 pub fn admitted(pages: Vec<Page>) -> Fact {
-    Fact::Discovered(Discovery { pages, ..Discovery::nothing(BOUNDS) })
+    Fact::Discovered(Discovery { pages, ..Discovery::nothing(JobId::FIRST, BOUNDS) })
 }
 
 pub fn start() -> Fact {
@@ -115,9 +118,19 @@ pub fn visit(page: Page, links: Vec<Url>) -> Visit {
     }
 }
 
+/// The lane of a page or image.
+pub fn queue_at(url: &Url) -> QueueId {
+    QueueId::of(JobId::FIRST, url)
+}
+
+/// The lane of pictures.
+pub fn pictures_queue() -> QueueId {
+    QueueId::detection(JobId::FIRST.tenant)
+}
+
 /// Something is open in the lane of `path`.
 pub fn opened(path: &str, due: u64) -> QueueUpdate {
-    QueueUpdate { queue: queue_of(&url(path)), due, again: false }
+    QueueUpdate { queue: QueueId::of(JobId::FIRST, &url(path)), due, again: false }
 }
 
 /// The page was read and leads to these.
@@ -127,7 +140,12 @@ pub fn read(page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
 
 pub fn read_within(bounds: Bounds, page: Page, pages: Vec<Page>, images: Vec<Image>) -> Fact {
     let links = pages.iter().map(|page| page.url.clone()).collect();
-    Fact::Discovered(Discovery { visit: Some(visit(page, links)), pages, images, ..Discovery::nothing(bounds) })
+    Fact::Discovered(Discovery {
+        visit: Some(visit(page, links)),
+        pages,
+        images,
+        ..Discovery::nothing(JobId::FIRST, bounds)
+    })
 }
 
 pub fn kept(image: Image, name: &str) -> Fact {
@@ -159,7 +177,8 @@ pub fn delivered_at(scale: f32, name: &str, faces: usize) -> Fact {
 
 pub fn ruled(picture: &str, representative: &str, distance: u32) -> Fact {
     let (picture, representative) = (content(picture).id, content(representative).id);
-    Fact::Assigned(DuplicateAssignment { picture, representative, distance })
+    let assignment = DuplicateAssignment { picture, representative, distance };
+    Fact::Assigned(TenantAssignment { tenant: JobId::FIRST.tenant, assignment })
 }
 
 pub fn fault(reason: &str) -> Fault {
@@ -296,8 +315,8 @@ impl Rig {
 /// Everything that a ledger gives out, with when it is due. Time passes as it must; a few are taken at once.
 pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
     let (mut lanes, mut owed) = (Vec::new(), Vec::new());
-    ledger.known_pictures(&mut |_| ()).expect("takes over what others have left");
-    ledger.queues(false, &mut |opened| lanes.push(opened.queue)).expect("reads");
+    ledger.known_pictures(JobId::FIRST.tenant, &mut |_| ()).expect("takes over what others have left");
+    ledger.queues(JobId::FIRST, false, &mut |opened| lanes.push(opened.queue)).expect("reads");
     for lane in lanes {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {

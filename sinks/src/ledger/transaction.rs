@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use faceflow_core::fact::Fact;
 use faceflow_core::ledger::QueueUpdate;
-use faceflow_core::record::{ContentId, Key, QueueId};
+use faceflow_core::record::{ContentId, DETECTION_QUEUE, JobId, Key, QueueId, TenantNumber};
 use faceflow_core::transition::{Event, State, transition};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
@@ -38,6 +38,12 @@ pub(super) struct Context<'b> {
     pub resumed_max: usize,
 }
 
+/// A queue of the tenant: the number of its job, and its host.
+pub(super) type TenantQueue = (u32, u64);
+
+/// That of pictures whose detection is to be repeated.
+pub(super) const PICTURES: TenantQueue = (0, DETECTION_QUEUE);
+
 /// An open transaction of one tenant's ledger.
 pub(super) struct LedgerTransaction<'b, 'c> {
     pub tx: &'b DbTransaction<'c>,
@@ -45,7 +51,7 @@ pub(super) struct LedgerTransaction<'b, 'c> {
     pub rows: WorkingSet<'b, 'c>,
     pub tallies: Tallies,
     /// What the current record opened: by queue and whether it is to be looked at again, when the first of it is due.
-    pub opened: BTreeMap<(QueueId, bool), Time>,
+    pub opened: BTreeMap<(TenantQueue, bool), Time>,
     /// Sites of which a page has given up its turn.
     pub freed: Vec<i64>,
     /// Pages that waited for their turn and may still be taken up.
@@ -75,7 +81,7 @@ pub(super) struct Entry {
     /// The run that has it, while it is open.
     pub run: Option<i64>,
     pub site: i64,
-    pub queue: QueueId,
+    pub queue: TenantQueue,
     /// Of a page that was not tried yet.
     pub sequence: Option<i64>,
     /// Whether it came to a bad end and is tried nevertheless.
@@ -93,7 +99,7 @@ impl From<&EntryRow> for Entry {
             primary: row.primary,
             run: row.run,
             site: row.site,
-            queue: row.queue as QueueId,
+            queue: (row.job, row.queue as u64),
             sequence: row.sequence,
             retried: row.retry_settled_ms.is_some(),
         }
@@ -116,6 +122,12 @@ impl From<&PictureRow> for Picture {
     fn from(row: &PictureRow) -> Self {
         let retried = row.retry_settled_ms.is_some();
         Self { id: row.id, state: row.state, run: row.run, main: row.main, retried }
+    }
+}
+
+impl Context<'_> {
+    pub fn tenant_number(&self) -> TenantNumber {
+        TenantNumber(self.tenant as u32)
     }
 }
 
@@ -165,8 +177,10 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             self.records.push(&record)?;
         }
         self.rows.accept();
+        let tenant = self.context.tenant_number();
+        let queue = |(number, host)| QueueId { job: JobId { tenant, number }, host };
         let opened = std::mem::take(&mut self.opened).into_iter();
-        Ok(opened.map(|((queue, again), due)| QueueUpdate { queue, due, again }).collect())
+        Ok(opened.map(|((of, again), due)| QueueUpdate { queue: queue(of), due, again }).collect())
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), TransactionError> {
@@ -179,6 +193,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             Record::Detected { attempts, detection } => self.detected(*attempts, detection),
             Record::Assigned(ruling) => self.assigned(ruling),
             Record::Redriven { entries, pictures } => self.redrive(entries, pictures),
+            Record::Job { number, name, priority } => self.job_added(*number, name, *priority),
             Record::Due { pictures } => self.due_at_once(pictures),
             Record::Resumed { site } => {
                 self.freed.push(*site);
@@ -204,7 +219,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
     }
 
     /// Notes that something waits in a queue from now on, to be done or to be looked at again.
-    pub fn open(&mut self, queue: QueueId, due: Time, again: bool) {
+    pub fn open(&mut self, queue: TenantQueue, due: Time, again: bool) {
         let first = self.opened.entry((queue, again)).or_insert(due);
         *first = due.min(*first);
     }

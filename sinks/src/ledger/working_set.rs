@@ -183,16 +183,16 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         id.ok_or_else(|| TransactionError::Damaged(format!("there is no number for a new row of {table:?}")))
     }
 
-    /// Makes an entry.
+    /// Makes an entry of a site, a job and the queue of a host.
     pub fn new_entry(
         &mut self,
         kind: EntryKind,
         (key, url): (Key, &str),
-        (site, queue): (i64, i64),
+        owner: (i64, u32, i64),
     ) -> Result<&mut EntryRow, TransactionError> {
         let id = self.next_id(Numbered::Entries)?;
         self.entry_keys.put(key, id);
-        self.entries.put(id, EntryRow::new(id, kind, (key, url), (site, queue)));
+        self.entries.put(id, EntryRow::new(id, kind, (key, url), owner));
         // Nothing in the database can name it.
         self.offered_by_known.insert(id);
         self.offering_known.insert(id);

@@ -16,10 +16,12 @@ use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use faceflow_core::planted_bugs;
+use faceflow_core::record::Priority;
 use tokio::sync::oneshot;
 
 use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
+use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
 use super::record::Record;
 use super::redrive::{Progress, Selection};
@@ -47,6 +49,11 @@ pub(super) enum Task {
     },
     /// Notes that this run looks again at what is settled.
     LookAgain,
+    /// Sees to it that the tenant has a job of this name and priority.
+    AddJob {
+        name: String,
+        priority: Priority,
+    },
 }
 
 impl Task {
@@ -73,6 +80,8 @@ pub(super) enum Outcome {
     Driven(u64),
     /// Whether the cursor was where it was believed to be.
     Advanced(bool),
+    /// The number of the job.
+    Job(u32),
     Noted,
 }
 
@@ -100,16 +109,19 @@ pub(super) struct Writer {
 impl Writer {
     pub fn open(backend: &Backend, tenant: &str, joined: Option<i64>) -> Result<Self, OpenError> {
         let (mut connection, access) = backend.connect_writer(joined)?;
+        let turn = access.write_turn();
         let known = connection.write(|tx| {
             tx.run("INSERT INTO tenants (name) VALUES (?1) ON CONFLICT DO NOTHING", values![tenant])?;
             let id = tx.one("SELECT id FROM tenants WHERE name = ?1", values![tenant], |row| row.get(0))?;
             let missing = || TransactionError::Damaged(format!("the tenant {tenant} was made and is not there"));
             let id = id.ok_or_else(missing)?;
+            jobs::add_default(tx, id)?;
             if let ExclusiveAccess::Lease(lease) = &access {
                 lease.serve(tx, id)?;
             }
             Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?))
         });
+        drop(turn);
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
         let (backend, numbers) = (backend.clone(), Numbers::default());
         let resumed_max = backend.settings().transaction_max;
@@ -255,6 +267,11 @@ impl Writer {
     ) -> Result<T, TransactionError> {
         let (tenant, access, tallies, resumed_max) = (self.tenant, &self.access, self.tallies, self.resumed_max);
         let numbers = &mut self.numbers;
+        let turn = access.write_turn();
+        if access.is_shared() {
+            // Another tenant's writer has gone on numbering the rows of the same tables.
+            *numbers = Numbers::default();
+        }
         let written = self.connection.write(|tx| {
             let (run, others, tallies) = match access {
                 ExclusiveAccess::Lock(_) => (None, HashSet::new(), tallies),
@@ -270,6 +287,7 @@ impl Writer {
             kill_point("ledger.commit");
             Ok((done, tallies))
         });
+        drop(turn);
         match written {
             Ok((done, tallies)) => {
                 self.tallies = tallies;
@@ -320,6 +338,7 @@ impl LedgerTransaction<'_, '_> {
                 self.unfinished.extend(reorder_buffer::unfinished(self.tx, self.context.tenant)?);
                 Ok(Outcome::Noted)
             }
+            (Task::AddJob { name, priority }, _) => self.add_job(name, *priority).map(Outcome::Job),
             (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| Outcome::Noted),
             // A file belongs to this process, and all its work too.
             (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(Outcome::Noted),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::image::Image;
+use super::job::JobId;
 use super::key::Key;
 use super::page::{Page, PageVersion, Visit};
 use crate::clock::Time;
@@ -13,6 +14,9 @@ use crate::clock::Time;
 /// cuts the same pages and images whatever overtakes whatever.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
+    /// The job that found it: what is new is its.
+    #[serde(default = "JobId::of_log")]
+    pub job: JobId,
     /// The page that was read, without its images.
     pub visit: Option<Visit>,
     /// Pages to fetch, known ones included.
@@ -31,9 +35,9 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Nothing was found.
-    pub fn nothing(bounds: Bounds) -> Self {
-        Self { visit: None, pages: vec![], images: vec![], bounds, again: None, removed: vec![], list: None }
+    /// `job` found nothing.
+    pub fn nothing(job: JobId, bounds: Bounds) -> Self {
+        Self { job, visit: None, pages: vec![], images: vec![], bounds, again: None, removed: vec![], list: None }
     }
 }
 

@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::job::JobId;
 use super::key::Key;
 use super::picture::Frame;
 
 /// An image to download.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
+    /// The job that discovered it first.
+    #[serde(default = "JobId::of_log")]
+    pub job: JobId,
     /// Its normalised address; for a `data:` URI, `data:sha256,<hex of the bytes>`.
     pub url: Url,
     /// The page that showed it first.

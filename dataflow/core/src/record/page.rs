@@ -4,11 +4,15 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::image::Image;
+use super::job::JobId;
 use super::key::Key;
 
 /// A page to fetch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Page {
+    /// The job that discovered it first.
+    #[serde(default = "JobId::of_log")]
+    pub job: JobId,
     /// Its normalised address.
     pub url: Url,
     /// The entry of the site list through which it was reached.
@@ -28,9 +32,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// The start page of a site.
-    pub fn start(site: Url) -> Self {
-        Self { url: site.clone(), site, depth: 0, attempts: 0, uncounted: 0, skip: vec![], last: None }
+    /// The start page of a site that `job` names.
+    pub fn start(job: JobId, site: Url) -> Self {
+        Self { job, url: site.clone(), site, depth: 0, attempts: 0, uncounted: 0, skip: vec![], last: None }
     }
 
     /// Its identity.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hash::Hashes;
+use super::job::{JobId, TenantNumber};
 use super::key::{ContentId, Key};
 
 /// What is known of a picture's bytes once they are decoded and kept.
@@ -36,6 +37,9 @@ impl Content {
 /// A picture on its way to the detector. The pixels stay where they were decoded; this is all that travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
+    /// Whose it is: the job of the image that showed it first, or just the tenant's job `default` for one that is read back.
+    #[serde(default = "JobId::of_log")]
+    pub job: JobId,
     /// The picture.
     pub content: Content,
     /// The worker in whose process the pixels are cached.
@@ -70,4 +74,13 @@ pub struct DuplicateAssignment {
     pub representative: ContentId,
     /// Hamming distance between the two in bits.
     pub distance: u32,
+}
+
+/// Which picture of a tenant stands for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TenantAssignment {
+    /// Whose pictures they are.
+    pub tenant: TenantNumber,
+    /// Which stands for which.
+    pub assignment: DuplicateAssignment,
 }

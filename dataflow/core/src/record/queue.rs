@@ -1,21 +1,53 @@
-//! The queues of the crawl: work waits in the ledger in one queue for each host, so that no host delays another.
+//! The queues of the crawl: work waits in the ledger in one queue for each host of each job, so that no tenant, job or host delays
+//! another.
 
+use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::job::{JobId, TenantNumber};
 use super::key::number;
 
-/// The queue that work waits in: one for each host of the web, so that none stands in another's way. Equal in every process
-/// and for ever, since ledgers hold it.
-pub type QueueId = u64;
+/// The queue that work waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QueueId {
+    /// Whose work waits there.
+    pub job: JobId,
+    /// Which host is asked for it, as [`queue_of`] says; [`DETECTION_QUEUE`] for pictures.
+    pub host: u64,
+}
 
-/// The queue of pictures whose detection is to be repeated.
-pub const DETECTION_QUEUE: QueueId = 0;
+/// The queue of pictures whose detection is to be repeated. Pictures are a tenant's, whatever jobs found them, so it is one of
+/// the job that every tenant has.
+pub const DETECTION_QUEUE: u64 = 0;
+
+impl QueueId {
+    /// The queue of a page or image of `job`.
+    pub fn of(job: JobId, url: &Url) -> Self {
+        Self { job, host: queue_of(url) }
+    }
+
+    /// The queue of a tenant's pictures whose detection is to be repeated.
+    pub fn detection(tenant: TenantNumber) -> Self {
+        Self { job: JobId::default_of(tenant), host: DETECTION_QUEUE }
+    }
+
+    /// The queue of a job's records at a stage that asks no host.
+    pub fn local(job: JobId) -> Self {
+        Self { job, host: 0 }
+    }
+
+    /// Whether pictures wait there.
+    pub fn is_detection(self) -> bool {
+        self.host == DETECTION_QUEUE
+    }
+}
 
 /// Queues of what no host has to be asked for.
 const LOCAL_QUEUES: u64 = 64;
 
-/// The queue of a page or image: its host's, and for files and `data:` URIs one of a few.
-pub fn queue_of(url: &Url) -> QueueId {
+/// The host of a page or image as the number of a queue, and for files and `data:` URIs one of a few numbers. Equal in every
+/// process and for ever, since ledgers hold it.
+pub fn queue_of(url: &Url) -> u64 {
     match url.host_str().filter(|host| !host.is_empty()) {
         // A ledger keeps it as a signed number, and 0 is taken.
         Some(host) => (number(&format!("{host}:{}", url.port_or_known_default().unwrap_or(0))) >> 1) | (1 << 32),

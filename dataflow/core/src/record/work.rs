@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::image::Image;
+use super::job::JobId;
 use super::key::Key;
 use super::page::Page;
 use super::picture::Frame;
@@ -27,6 +28,15 @@ impl Work {
             Self::Page(page) => page.key(),
             Self::Image(image) => image.key(),
             Self::Frame(frame) => frame.key(),
+        }
+    }
+
+    /// Whose it is.
+    pub fn job(&self) -> JobId {
+        match self {
+            Self::Page(page) => page.job,
+            Self::Image(image) => image.job,
+            Self::Frame(frame) => frame.job,
         }
     }
 

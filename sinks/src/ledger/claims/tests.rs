@@ -2,7 +2,7 @@
 
 use faceflow_core::fact::Fact;
 use faceflow_core::ledger::Ledger;
-use faceflow_core::record::{Discovery, PageVersion, Work, queue_of};
+use faceflow_core::record::{DETECTION_QUEUE, Discovery, PageVersion, Work, queue_of};
 use futures::future::join_all;
 
 use super::*;
@@ -23,17 +23,18 @@ const PER_HOST: u64 = 100;
 fn crawled() -> Rig {
     let rig = Rig::new();
     for host in 0..HOSTS {
-        let start = Page::start(url(&format!("http://{host}.example/")));
+        let start = Page::start(JobId::FIRST, url(&format!("http://{host}.example/")));
         let at = |name: &str, n: u64| start.url.join(&format!("{name}{n}")).expect("a URL");
-        let pages: Vec<Page> =
-            (0..PER_HOST).map(|n| Page { site: start.url.clone(), depth: 1, ..Page::start(at("p", n)) }).collect();
+        let pages: Vec<Page> = (0..PER_HOST)
+            .map(|n| Page { site: start.url.clone(), depth: 1, ..Page::start(JobId::FIRST, at("p", n)) })
+            .collect();
         let of_host = |n| Image { url: at("i", n), site: start.url.clone(), page: start.url.clone(), ..image("/") };
         let images: Vec<Image> = (0..PER_HOST).map(of_host).collect();
         let mut facts = vec![admitted(vec![start.clone()]), read(start, pages.clone(), images.clone())];
         facts.extend((0..).zip(pages).map(|(n, page)| {
             let reading = PageVersion { url: None, etag: None, last_modified: None, digest: n, interval_ms: 1 };
             let (visit, again) = (Some(visit(page, vec![])), Some((reading, n)));
-            Fact::Discovered(Discovery { visit, again, ..Discovery::nothing(BOUNDS) })
+            Fact::Discovered(Discovery { visit, again, ..Discovery::nothing(JobId::FIRST, BOUNDS) })
         }));
         for (n, image) in (0..).zip(images) {
             let name = format!("{host} {n}");
@@ -54,8 +55,8 @@ fn crawled() -> Rig {
 }
 
 /// How a statement is carried out; on a server, for these values or for any.
-fn plan(reader: &Reader, sql: &str, values: [i64; 4], generic: bool) -> String {
-    let values = &values[..if sql.contains("?4") { 4 } else { 3 }];
+fn plan(reader: &Reader, sql: &str, values: [i64; 5], generic: bool) -> String {
+    let values = &values[..if sql.contains("?5") { 5 } else { 4 }];
     let lines = reader.read(|tx| match tx {
         DbTransaction::Sqlite(_) => {
             let values: Vec<_> = values.iter().map(|value| Value::from(*value)).collect();
@@ -101,7 +102,7 @@ fn claims_follow_their_indexes_and_never_sort() {
             };
             for sql in rig.reader().read(statements).expect("names them") {
                 for generic in [false, true] {
-                    let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), lane, 50, 8], generic);
+                    let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), lane, 50, 0, 8], generic);
                     let sorts = ["Sort", "TEMP B-TREE"].iter().any(|word| plan.contains(word));
                     assert!(plan.contains(index) && !sorts, "{sql}\n{plan}");
                 }

@@ -18,7 +18,7 @@ const STEPS: [&str; 6] = [
     include_str!("../schema/postgres/003_chances.sql"),
     include_str!("../schema/postgres/004_lists.sql"),
     include_str!("../schema/postgres/005_commits.sql"),
-    include_str!("../schema/postgres/006_hashes.sql"),
+    include_str!("../schema/postgres/006_tenants.sql"),
 ];
 
 /// The formats that this faceflow can use.

@@ -1,6 +1,6 @@
 //! Random facts, legal and illegal, in a small world: whatever is told, everything adds up, and what is refused leaves no trace.
 
-use faceflow_core::record::{DETECTION_QUEUE, QueueId, queue_of};
+use faceflow_core::record::QueueId;
 
 use super::*;
 use crate::ledger::Selection;
@@ -67,9 +67,9 @@ impl Dice {
 
 fn lane_of(work: &Work) -> QueueId {
     match work {
-        Work::Page(page) => queue_of(&page.url),
-        Work::Image(image) => queue_of(&image.url),
-        Work::Frame(_) => DETECTION_QUEUE,
+        Work::Page(page) => queue_at(&page.url),
+        Work::Image(image) => queue_at(&image.url),
+        Work::Frame(_) => pictures_queue(),
     }
 }
 

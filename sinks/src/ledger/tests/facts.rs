@@ -1,7 +1,7 @@
 //! Every fact, every status, and what is refused.
 
 use faceflow_core::ledger::KnownPicture;
-use faceflow_core::record::{Bounds, DETECTION_QUEUE, Key, PageVersion, queue_of};
+use faceflow_core::record::{Bounds, Key, PageVersion};
 use faceflow_core::transition::State;
 
 use super::*;
@@ -145,7 +145,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
     assert_eq!((&line["reason"], &line["faces"], &line["detector"]), (&"http_503".into(), &Value::Null, &Value::Null));
     assert_eq!(rig.owed(), [(60_000, content("one").id.to_string())], "only frames with a scheduled retry");
     let mut pictures = Vec::new();
-    rig.ledger().known_pictures(&mut |picture| pictures.push(picture)).expect("reads");
+    rig.ledger().known_pictures(JobId::FIRST.tenant, &mut |picture| pictures.push(picture)).expect("reads");
     let known = |name, retrying| KnownPicture {
         content: content(name),
         state: State::Open,
@@ -171,7 +171,7 @@ fn a_detection_that_fails_waits_dies_and_is_driven_again() {
 fn rejections_use_up_no_tries() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
-    let ask = [DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true }];
+    let ask = [DispatchRequest { queue: QueueId::of(JobId::FIRST, &url("/")), max: 9, held: vec![], again: true }];
     let mut works = vec![Work::Page(page("/gone", 1)), Work::Image(image("/a"))];
     for times in 1..=3 {
         for work in works {
@@ -214,7 +214,9 @@ fn a_degraded_answer_is_kept_and_the_full_one_still_owed() {
     let rig = Rig::showing(vec![image("/a")]);
     rig.tell_all([kept(image("/a"), "one"), delivered_at(0.5, "one", 2)]);
     let mut pictures = Vec::new();
-    rig.ledger().known_pictures(&mut |picture| pictures.push((picture.state, picture.has_degraded))).expect("reads");
+    rig.ledger()
+        .known_pictures(JobId::FIRST.tenant, &mut |picture| pictures.push((picture.state, picture.has_degraded)))
+        .expect("reads");
     assert_eq!(pictures, [(State::Open, true)], "a run that begins now looks again");
     let line = rig.line("/a");
     assert_eq!((&line["status"], line["faces"].as_array().map(Vec::len)), (&"open".into(), Some(2)));
@@ -278,7 +280,7 @@ fn the_records_of_open_work_come_back_whole() {
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
     let news = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
     let mut lanes =
-        [queue_of(&inline.url), queue_of(&url("/b"))].map(|queue| QueueUpdate { queue, due: 0, again: false });
+        [queue_at(&inline.url), queue_at(&url("/b"))].map(|queue| QueueUpdate { queue, due: 0, again: false });
     lanes.sort_by_key(|opened| opened.queue);
     assert_eq!(news, lanes, "a data: URI has no host");
     // The other addresses of a picture wait in the ledger.
@@ -286,14 +288,14 @@ fn the_records_of_open_work_come_back_whole() {
     // The bytes of a data: URI wait with its retry, and go once they are kept.
     assert_eq!(
         rig.tell(retry(inline.clone(), 4)),
-        [QueueUpdate { queue: queue_of(&inline.url), due: 4, again: false }]
+        [QueueUpdate { queue: queue_at(&inline.url), due: 4, again: false }]
     );
     let again = Image { attempts: 1, ..inline };
     assert_eq!(owed(rig.ledger())[1], (4, Work::Image(again.clone())));
     rig.tell(kept(again, "one"));
     assert_eq!(
         rig.tell(retry(Work::Frame(frame("one")), 8)),
-        [QueueUpdate { queue: DETECTION_QUEUE, due: 8, again: false }]
+        [QueueUpdate { queue: pictures_queue(), due: 8, again: false }]
     );
     let waiting = Frame { attempts: 1, pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
     assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
@@ -302,11 +304,11 @@ fn the_records_of_open_work_come_back_whole() {
 fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
     let rig = Rig::showing((0..9).map(|n| image(&format!("/{n}"))).collect());
     rig.tell_all([retry(image("/7"), 30), retry(image("/2"), 50), retry(image("/5"), 40)]);
-    let lane = queue_of(&url("/"));
+    let lane = QueueId::of(JobId::FIRST, &url("/"));
     let claim = |now, max, held: &[Key]| {
         let asks = [
             DispatchRequest { queue: lane, max, held: held.to_vec(), again: false },
-            DispatchRequest { queue: 77, max, held: vec![], again: true },
+            DispatchRequest { queue: QueueId { job: JobId::FIRST, host: 77 }, max, held: vec![], again: true },
         ];
         let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
         assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
@@ -392,10 +394,15 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     let read = |page: Page, status, pages: Vec<Page>, due| {
         let visit = Visit { http_status: status, ..visit(page, vec![]) };
         let again = Some((reading(due), due));
-        rig.tell(Fact::Discovered(Discovery { visit: Some(visit), pages, again, ..Discovery::nothing(BOUNDS) }))
+        rig.tell(Fact::Discovered(Discovery {
+            visit: Some(visit),
+            pages,
+            again,
+            ..Discovery::nothing(JobId::FIRST, BOUNDS)
+        }))
     };
     let claim = |now| {
-        let ask = DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true };
+        let ask = DispatchRequest { queue: QueueId::of(JobId::FIRST, &url("/")), max: 9, held: vec![], again: true };
         let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
@@ -417,21 +424,21 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     let site = Key::page(&url("/"));
     rig.tell(Fact::Discovered(Discovery {
         removed: vec![site, Key::page(&url("/new"))],
-        ..Discovery::nothing(BOUNDS)
+        ..Discovery::nothing(JobId::FIRST, BOUNDS)
     }));
     assert_eq!(claim(u64::MAX), (vec![], None));
     read(again, 200, vec![page("/more", 1)], 500);
     assert_eq!(claim(u64::MAX), (vec![], None), "a visit that was under way leads to nothing");
-    let pictures = QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: true };
+    let pictures = QueueUpdate { queue: pictures_queue(), due: 0, again: true };
     assert_eq!(rig.tell(start()), [pictures, look_again(0)], "it is on the list again");
     assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
     let reopened = rig.reopened();
     let mut lanes = vec![];
-    reopened.ledger().queues(false, &mut |opened| lanes.push(opened)).expect("reads");
+    reopened.ledger().queues(JobId::FIRST, false, &mut |opened| lanes.push(opened)).expect("reads");
     assert_eq!(lanes, []);
-    reopened.ledger().queues(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.queue != DETECTION_QUEUE);
+    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.queue != pictures_queue());
     assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
 }
 
@@ -439,7 +446,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     let rig = Rig::showing(vec![image("/a"), image("/b"), image("/no")]);
     rig.tell(admitted(vec![page("/gone", 1)]));
     let look_again = |queue, due| QueueUpdate { queue, due, again: true };
-    let web = queue_of(&url("/"));
+    let web = QueueId::of(JobId::FIRST, &url("/"));
     assert_eq!(rig.tell(with_a_chance(dead(image("/a")), 100)), [look_again(web, 100)]);
     rig.tell(with_a_chance(rejected(page("/gone", 1)), 110));
     rig.tell(rejected(image("/no")));
@@ -450,14 +457,14 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
         (work, next)
     };
     assert_eq!(
-        (claim(web, 999, false), claim(DETECTION_QUEUE, 999, false)),
+        (claim(web, 999, false), claim(pictures_queue(), 999, false)),
         ((vec![], None), (vec![], None)),
         "a batch does not"
     );
-    assert_eq!((claim(web, 99, true), claim(DETECTION_QUEUE, 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
+    assert_eq!((claim(web, 99, true), claim(pictures_queue(), 99, true)), ((vec![], Some(100)), (vec![], Some(120))));
     let (a, gone) = (Image { attempts: 1, ..image("/a") }, Page { attempts: 1, uncounted: 1, ..page("/gone", 1) });
     assert_eq!(claim(web, 110, true), (vec![Work::Image(a.clone()), Work::Page(gone.clone())], None));
-    let (frames, _) = claim(DETECTION_QUEUE, 120, true);
+    let (frames, _) = claim(pictures_queue(), 120, true);
     let [Work::Frame(one)] = &frames[..] else { panic!("{frames:?}") };
     assert_eq!((one.content.id, one.attempts), (content("one").id, 1));
     assert_eq!(rig.statuses(), ["dead", "dead", "rejected"], "that it is tried changes nothing");
@@ -470,8 +477,8 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     assert_eq!(rig.statuses(), ["dead", "done", "open", "rejected"]);
     let reopened = rig.reopened();
     let mut lanes = vec![];
-    reopened.ledger().queues(true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.queue != DETECTION_QUEUE);
+    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
+    lanes.retain(|opened| opened.queue != pictures_queue());
     assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
     let lucky = Image { attempts: 2, ..a };
     reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
@@ -487,11 +494,11 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         let rig = Rig::showing(vec![image("/a")]);
         rig.tell(admitted(vec![page("/gone", 1)]));
         rig.tell_all([with_a_chance(dead(page("/gone", 1)), 5), with_a_chance(dead(image("/a")), 5)]);
-        let ask = [DispatchRequest { queue: queue_of(&url("/")), max: 9, held: vec![], again: true }];
+        let ask = [DispatchRequest { queue: QueueId::of(JobId::FIRST, &url("/")), max: 9, held: vec![], again: true }];
         let claim = || rig.ledger().claim(5, &ask).expect("reads").remove(0).work.len();
         assert_eq!(claim(), 2);
         let site = Key::page(&url("/"));
-        rig.tell(Fact::Discovered(Discovery { removed: vec![site], ..Discovery::nothing(BOUNDS) }));
+        rig.tell(Fact::Discovered(Discovery { removed: vec![site], ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
         assert_eq!(claim(), 0, "nothing of a removed site is tried");
         rig.tell(end);
         rig.tell(kept(Image { attempts: 1, ..image("/a") }, "one"));
@@ -503,9 +510,9 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
 fn a_list_is_remembered_with_the_sites_it_names() {
     let rig = Rig::new();
     let name = |list: Option<&str>, paths: &[&str]| {
-        let pages = paths.iter().map(|path| Page::start(url(path))).collect();
+        let pages = paths.iter().map(|path| Page::start(JobId::FIRST, url(path))).collect();
         let list = list.map(str::to_owned);
-        rig.tell(Fact::Discovered(Discovery { pages, list, ..Discovery::nothing(BOUNDS) }));
+        rig.tell(Fact::Discovered(Discovery { pages, list, ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
     };
     let listed = |list| {
         let mut found: Vec<_> = rig.reader().listed(list).expect("reads").into_iter().collect();
@@ -524,7 +531,7 @@ fn a_list_is_remembered_with_the_sites_it_names() {
     name(Some("two"), &["/a"]);
     assert_eq!((listed("one"), listed("two")), (keys(&["/b", "/c"]), keys(&["/a"])), "whoever named it last");
     let removed = vec![Key::page(&url("/b"))];
-    rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
     assert_eq!(listed("one"), keys(&["/c"]));
     name(None, &["/b"]);
     assert_eq!(listed("one"), keys(&["/c"]), "who wants it now is another");
@@ -544,10 +551,14 @@ fn a_degraded_answer_brings_a_dead_picture_back() {
 fn a_file_that_is_replaced_is_a_picture_of_its_own() {
     let rig = Rig::new();
     let file = |version: &str| Image { version: Some(version.to_owned()), ..image("/a.jpg") };
-    let offer =
-        |version| rig.tell(Fact::Discovered(Discovery { images: vec![file(version)], ..Discovery::nothing(BOUNDS) }));
+    let offer = |version| {
+        rig.tell(Fact::Discovered(Discovery {
+            images: vec![file(version)],
+            ..Discovery::nothing(JobId::FIRST, BOUNDS)
+        }))
+    };
     let urls = || rig.lines(Kind::Images).iter().map(|line| line["url"].clone()).collect::<Vec<Value>>();
-    rig.tell(Fact::Discovered(Discovery { images: vec![image("/a.jpg")], ..Discovery::nothing(BOUNDS) }));
+    rig.tell(Fact::Discovered(Discovery { images: vec![image("/a.jpg")], ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
     offer("1-10");
     offer("1-10");
     assert_eq!(urls(), [url("/a.jpg").as_str()]);

@@ -267,8 +267,8 @@ fn facts_per_second(home: Home) {
     let started = Instant::now();
     let mut count = 0;
     let ledger = home.open();
-    ledger.queues(true, &mut |_| count += 1).expect("reads");
-    ledger.known_pictures(&mut |_| count += 1).expect("reads");
+    ledger.queues(JobId::FIRST, true, &mut |_| count += 1).expect("reads");
+    ledger.known_pictures(JobId::FIRST.tenant, &mut |_| count += 1).expect("reads");
     println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 
-use faceflow_core::record::{DETECTION_QUEUE, Key};
+use faceflow_core::record::Key;
 
 use super::place::Home;
 use super::postgres::Server;
@@ -119,7 +119,10 @@ fn an_expired_lease_is_taken_over_and_the_late_run_is_refused() {
     assert_eq!(taken(&newer).len(), 3, "nobody living has it");
     let late = storage(wait(old.append(kept(image("/0"), "one"))));
     assert!(late.contains("lost its lease") && late.contains("postgres://"), "{late}");
-    assert!(old.known_pictures(&mut |_| ()).is_err() && wait(old.redrive(Selection::default())).is_err());
+    assert!(
+        old.known_pictures(JobId::FIRST.tenant, &mut |_| ()).is_err()
+            && wait(old.redrive(Selection::default())).is_err()
+    );
     home.sql("BEGIN; SELECT id FROM tenants FOR NO KEY UPDATE NOWAIT; COMMIT"); // What was refused keeps nobody waiting.
     // Nor does one speak again from which nothing was taken.
     let late = storage(wait(new.append(start())));
@@ -157,7 +160,7 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
         assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
     }
     let ask = |queue| DispatchRequest { queue, max: 9, held: vec![], again: false };
-    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(DETECTION_QUEUE)]).expect("reads").remove(0).work;
+    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(pictures_queue())]).expect("reads").remove(0).work;
     assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
     wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
@@ -175,7 +178,7 @@ fn runs_that_left_nothing_do_not_add_up() {
         SELECT 1000, clock_timestamp(), (SELECT id FROM tenants) FROM generate_series(1, 1000)",
     );
     let heir = home.open();
-    heir.known_pictures(&mut |_| {}).expect("reads");
+    heir.known_pictures(JobId::FIRST.tenant, &mut |_| {}).expect("reads");
     let left = "SELECT count(*) FROM runs WHERE heir IS NOT NULL";
     let left = heir.reader().read(|tx| tx.one(left, &[], |row| row.get::<i64>(0)));
     assert_eq!(left, Ok(Some(1)), "the one that left work");
@@ -191,7 +194,7 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
     let owner = home.open();
     let pictures = |ledger: &StateLedger| {
         let mut pictures = Vec::new();
-        ledger.known_pictures(&mut |picture| pictures.push(picture.content)).expect("reads");
+        ledger.known_pictures(JobId::FIRST.tenant, &mut |picture| pictures.push(picture.content)).expect("reads");
         pictures
     };
     assert_eq!(taken(&owner).len(), 3);
@@ -220,18 +223,18 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
 fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let Some(home) = home() else { return };
     showing(&home, 1);
-    let web = queue_of(&url("/"));
+    let web = QueueId::of(JobId::FIRST, &url("/"));
     let ask = |queue| [DispatchRequest { queue, max: 9, held: vec![], again: true }];
     let given = |ledger: &StateLedger, lane| ledger.claim(5, &ask(lane)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
         let mut lanes = vec![];
-        stream.queues(true, &mut |opened| lanes.push(opened)).expect("reads");
-        assert!(lanes.contains(&QueueUpdate { queue: DETECTION_QUEUE, due: 0, again: true }), "{lanes:?}");
+        stream.queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
+        assert!(lanes.contains(&QueueUpdate { queue: pictures_queue(), due: 0, again: true }), "{lanes:?}");
     }
     let [first, second] = streams;
-    assert_eq!((given(&first, DETECTION_QUEUE).next, given(&second, web).next), (None, None), "there is nothing yet");
-    assert!(given(&second, DETECTION_QUEUE).next > Some(5), "it asks again later, to see who looks");
+    assert_eq!((given(&first, pictures_queue()).next, given(&second, web).next), (None, None), "there is nothing yet");
+    assert!(given(&second, pictures_queue()).next > Some(5), "it asks again later, to see who looks");
     assert_eq!(taken(&first).len(), 2);
     wait(first.append(read(page("/p", 1), vec![], vec![]))).expect("it has the page");
     wait(first.append(with_a_chance(dead(image("/0")), 5))).expect("it has the image");
@@ -247,10 +250,10 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     wait(first.append(read(q, vec![page("/r", 1)], vec![image("/2")]))).expect("it has the page");
     wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
-    let claimed = second.claim(5, &ask(DETECTION_QUEUE)).expect("reads");
+    let claimed = second.claim(5, &ask(pictures_queue())).expect("reads");
     let said = |claimed: &[DispatchReply], lane| claimed[1..].iter().any(|claimed| (claimed.queue) == lane);
     assert!(said(&claimed, web), "{claimed:?}");
-    assert_eq!((given(&second, web).work.len(), given(&second, DETECTION_QUEUE).work.len()), (2, 1));
+    assert_eq!((given(&second, web).work.len(), given(&second, pictures_queue()).work.len()), (2, 1));
     wait(second.append(delivered("two", 1))).expect("it has the picture");
 
     // News of another run reach it once in a lease.
@@ -258,12 +261,12 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let batch = home.open();
     wait(batch.append(admitted(vec![page(other, 0)]))).expect("new");
     wait(batch.append(with_a_chance(rejected(page(other, 0)), 5))).expect("it has the page");
-    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(DETECTION_QUEUE)).expect("reads");
-    assert!(!said(&later(&second, 6), queue_of(&url(other))));
+    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(pictures_queue())).expect("reads");
+    assert!(!said(&later(&second, 6), queue_at(&url(other))));
     let lease_ms = LedgerSettings::default().lease_ms;
-    assert!(said(&later(&second, 5 + lease_ms), queue_of(&url(other))));
+    assert!(said(&later(&second, 5 + lease_ms), queue_at(&url(other))));
     expire(&home);
-    let lost = second.claim(9, &ask(DETECTION_QUEUE)).expect_err("its lease is over").to_string();
+    let lost = second.claim(9, &ask(pictures_queue())).expect_err("its lease is over").to_string();
     assert!(lost.contains("lost its lease"), "{lost}");
 }
 

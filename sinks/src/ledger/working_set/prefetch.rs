@@ -51,7 +51,10 @@ impl Wanted {
             Fact::Detected(delivered) => {
                 self.contents.insert(delivered.detection.picture());
             }
-            Fact::Assigned(ruling) => self.contents.extend([ruling.picture, ruling.representative]),
+            Fact::Assigned(assigned) => {
+                let ruling = &assigned.assignment;
+                self.contents.extend([ruling.picture, ruling.representative]);
+            }
         }
     }
 

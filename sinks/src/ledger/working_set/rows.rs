@@ -45,6 +45,8 @@ pub(in crate::ledger) struct EntryRow {
     pub rank: Option<i64>,
     pub site: i64,
     pub url: Rc<str>,
+    /// The number of the job that discovered it first.
+    pub job: u32,
     pub queue: i64,
     pub sequence: Option<i64>,
     pub version: Option<Rc<str>>,
@@ -71,11 +73,11 @@ pub(in crate::ledger) struct EntryPatch {
 
 /// What is read of an entry, in the order of [`EntryRow::read`]; `run` on a server.
 pub(super) const ENTRY_COLUMNS: &str = "id, key, kind, state, depth, attempts, spared, due_ms, picture, primary_entry, rank, site, url, \
-     lane, turn, version, again_ms, revive_ms";
+     lane, turn, version, again_ms, revive_ms, job";
 
 impl EntryRow {
     /// One that nothing happened to yet.
-    pub fn new(id: i64, kind: EntryKind, (key, url): (Key, &str), (site, queue): (i64, i64)) -> Self {
+    pub fn new(id: i64, kind: EntryKind, (key, url): (Key, &str), (site, job, queue): (i64, u32, i64)) -> Self {
         Self {
             id,
             key,
@@ -90,6 +92,7 @@ impl EntryRow {
             rank: None,
             site,
             url: url.into(),
+            job,
             queue,
             sequence: None,
             version: None,
@@ -121,7 +124,8 @@ impl EntryRow {
             version: rc(row.get(15)?),
             recrawl_ms: row.get(16)?,
             retry_settled_ms: row.get(17)?,
-            run: if has_run { row.get(18)? } else { None },
+            job: row.get(18)?,
+            run: if has_run { row.get(19)? } else { None },
             patch: EntryPatch::default(),
         })
     }
@@ -142,6 +146,7 @@ impl Stored<i64> for EntryRow {
             ("key", Blob, Fixed),
             ("kind", Text, Fixed),
             ("url", Text, Fixed),
+            ("job", Int, Fixed),
             ("lane", Int, Fixed),
             ("state", Text, Always),
             ("depth", Int, Always),
@@ -181,6 +186,7 @@ impl Stored<i64> for EntryRow {
             self.key.into(),
             self.kind.into(),
             self.url.as_ref().into(),
+            self.job.into(),
             self.queue.into(),
             StateText(self.state).into(),
             self.depth.into(),
