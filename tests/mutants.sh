@@ -39,6 +39,15 @@ equivalent=(
     'replace == with != in NearDuplicates::evaluate_all'
     # It takes 2^32 pictures to see this.
     'replace < with <= in NearDuplicates::enter'
+    # Which of two clusters takes in the other only costs time.
+    'replace < with == in NearDuplicates::unite'
+    'replace < with > in NearDuplicates::unite'
+    'replace < with <= in NearDuplicates::unite'
+    # No two pictures have the same rank, and a picture that takes its own place changes nothing.
+    'replace < with <= in NearDuplicates::before'
+    # The bits of both sides are apart, so that "or" and "exclusive or" are the same.
+    'replace | with ^ in HammingIndex::insert'
+    'replace | with ^ in bucket'
 )
 
 clone="$target/mutants"

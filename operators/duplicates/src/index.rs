@@ -167,6 +167,20 @@ mod tests {
         }
     }
 
+    /// Whatever these gave, answers would be right, but hashes would not be spread.
+    #[test]
+    fn a_hash_has_four_words_each_in_a_bucket_of_its_own() {
+        let hash = 0x4444_3333_2222_8111;
+        assert_eq!([0, 1, 2, 3].map(|word| word_of(hash, word)), [0x8111, 0x2222, 0x3333, 0x4444]);
+        let beside = [0x3333_2222, 0x4444_3333, 0x8111_4444, 0x2222_8111];
+        assert_eq!([0, 1, 2, 3].map(|word| following(hash, word)), beside);
+        assert_eq!((bucket(0, 0x8111), bucket(3, 0x4444)), (0x0_8111, 0x3_4444));
+        let mut index = HammingIndex::new(4);
+        assert!(index.is_empty());
+        index.insert(1, hash);
+        assert!(!index.is_empty());
+    }
+
     #[test]
     fn words_within_reach_are_each_visited_once() {
         for (reach, count) in [(0, 1), (1, 17), (2, 137), (4, 2517)] {

@@ -274,6 +274,16 @@ fn the_best_picture_has_the_most_pixels() {
 }
 
 #[test]
+fn a_cluster_has_two_members_or_more() {
+    let [big, middle, _] = three();
+    let mut pictures = clusters();
+    pictures.add(&big);
+    assert!(pictures.clusters.is_empty(), "a picture is no relative of itself");
+    pictures.add(&middle);
+    assert_eq!(pictures.clusters.iter().map(|cluster| cluster.members.len()).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn pictures_that_say_nothing_stay_alone() {
     let mut clusters = clusters();
     for name in 0..3 {
