@@ -88,7 +88,7 @@ EOF
 }
 
 low=() exclude=()
-for mutant in "${equivalent[@]}"; do exclude+=(--exclude-re "$(sed 's/[][.*^$+?(){}|\\]/\\&/g' <<<"$mutant")"); done
+for mutant in "${equivalent[@]}"; do exclude+=(--exclude-re "$(sed 's/[].*^$+?(){}|\\[]/\\&/g' <<<"$mutant")"); done
 for line in "${files[@]}"; do
     read -r where file tests <<<"$line"
     [ $# -eq 0 ] || [[ " $* " == *" $file "* ]] || continue
