@@ -257,8 +257,10 @@ impl Crawl {
     /// Goes on to the end, which is that of a crawl that nothing disturbed.
     fn goes_on(&self, undisturbed: &TempDir) {
         let (handle, jobs) = self.begin();
-        let counted = jobs.map(|job| settled(&handle, job));
-        assert_eq!(counted[0], counted[1]);
+        // Which picture stands for which may still be decided after the last of them is settled.
+        for job in jobs {
+            settled(&handle, job);
+        }
         ended(handle);
         for kind in [Kind::Pages, Kind::Images, Kind::Faces] {
             let expected = without_attempts(lines(&state_in(undisturbed), "one", kind));

@@ -7,14 +7,14 @@ use crate::ledger::sql::Sql;
 /// Numbers that can be named at once. Every statement has room for as many, so that it stays one prepared statement.
 pub const THESE_MAX: usize = 32;
 
-/// The next entries of a kind by URL: from after ?3, ?4 of them. No index is named, since a state of an older format has none for
+/// The next entries of a kind by URL: from after ?3. No index is named, since a state of an older format has none for
 /// this and can be read nevertheless, if slowly. A server has them in order by the first 500 characters only, since what an index
 /// holds is limited there, and sorts those that share them.
 const NEXT: Sql = Sql {
     sqlite: "(SELECT * FROM entries WHERE tenant = ?1 AND kind = ?2 AND url > ?3
-        ORDER BY url LIMIT ?4) e",
+        ORDER BY url LIMIT ",
     postgres: "(SELECT * FROM entries WHERE tenant = ?1 AND kind = ?2 AND left(url, 500) >= left(?3, 500) AND url > ?3
-        ORDER BY left(url, 500), url LIMIT ?4) e",
+        ORDER BY left(url, 500), url LIMIT ",
 };
 
 /// Entries of one tenant.
@@ -29,7 +29,8 @@ impl EntrySelection<'_> {
     /// What to select from, as `e`.
     pub fn from(&self, tx: &DbTransaction<'_>) -> String {
         match self {
-            Self::Next { .. } => NEXT.of(tx).to_owned(),
+            // How many is said in words, so that a server plans for as many.
+            Self::Next { max, .. } => format!("{}{max}) e", NEXT.of(tx)),
             Self::These(_) => format!("(SELECT * FROM entries WHERE id IN ({})) e", numbers()),
         }
     }
@@ -37,9 +38,7 @@ impl EntrySelection<'_> {
     /// What the places in that stand for.
     pub fn values(&self, tenant: i64) -> Vec<Value<'_>> {
         match self {
-            Self::Next { kind, after, max } => {
-                vec![tenant.into(), (*kind).into(), (*after).into(), (*max as i64).into()]
-            }
+            Self::Next { kind, after, .. } => vec![tenant.into(), (*kind).into(), (*after).into()],
             Self::These(ids) => these(ids),
         }
     }

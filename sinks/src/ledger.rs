@@ -17,6 +17,7 @@ mod known;
 mod location;
 mod lock;
 mod log;
+mod new_rows;
 mod postgres;
 mod reader;
 mod rebuild;

@@ -46,6 +46,7 @@ pub fn image_lines(
     tx: &DbTransaction<'_>,
     chosen: &EntrySelection<'_>,
 ) -> Result<Vec<Described>, TransactionError> {
+    tx.look_up_by_keys()?;
     let sql = image_columns(tx, &chosen.from(tx));
     let mut lines = tx.list(&sql, &chosen.values(reader.tenant_id()), |row| described(reader.tenant(), row))?;
     lines.sort_unstable_by(|one, other| one.line.url.cmp(&other.line.url));
@@ -216,6 +217,7 @@ pub fn page_lines(
     tx: &DbTransaction<'_>,
     chosen: &EntrySelection<'_>,
 ) -> Result<Vec<PageLine>, TransactionError> {
+    tx.look_up_by_keys()?;
     let sql = format!(
         "SELECT e.url, e.final_url, s.url, e.state, e.reason, e.http_status, e.depth, e.attempts, e.links, e.images
         FROM {} LEFT JOIN sites s ON s.id = e.site",

@@ -5,6 +5,8 @@
 //! every URL that is known from the beginning to the end has exactly one; one that comes meanwhile may have one or none.
 
 use std::io::{self, Write};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use faceflow_core::ledger::LedgerError;
 use serde::Serialize;
@@ -80,20 +82,41 @@ fn images(
     |tx, chosen| Ok(image_lines(reader, tx, chosen)?.into_iter().map(|described| described.line).collect())
 }
 
-/// Gives every line of a kind to `write`, page by page.
+/// Gives every line of a kind to `write`, page by page; the next page is read while one is written.
 fn in_pages<L: Line>(
     reader: &Reader,
     kind: EntryKind,
-    read: impl Fn(&DbTransaction<'_>, &EntrySelection<'_>) -> Result<Vec<L>, TransactionError>,
+    read: impl Fn(&DbTransaction<'_>, &EntrySelection<'_>) -> Result<Vec<L>, TransactionError> + Send,
     mut write: impl FnMut(&L) -> io::Result<()>,
 ) -> Result<(), ResultsError> {
+    std::thread::scope(|threads| {
+        // One page waits, one is being read, one is being written.
+        let (pages, written) = sync_channel::<Vec<L>>(1);
+        let reading = threads.spawn(move || read_pages(reader, kind, &read, &pages));
+        // Whoever reads ends when nobody takes its pages any more.
+        let wrote = written.into_iter().flatten().try_for_each(|line| write(&line));
+        let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+        wrote?;
+        Ok(read?)
+    })
+}
+
+/// Reads every line of a kind, page by page, until there are no more or nobody takes them.
+fn read_pages<L: Line>(
+    reader: &Reader,
+    kind: EntryKind,
+    read: &impl Fn(&DbTransaction<'_>, &EntrySelection<'_>) -> Result<Vec<L>, TransactionError>,
+    pages: &SyncSender<Vec<L>>,
+) -> Result<(), LedgerError> {
     let mut after = String::new();
     loop {
         let lines = reader.read(|tx| read(tx, &EntrySelection::Next { kind, after: &after, max: PAGE }))?;
-        lines.iter().try_for_each(&mut write)?;
-        match lines.last() {
-            Some(last) if lines.len() == PAGE => last.url().clone_into(&mut after),
-            _ => return Ok(()),
+        let more = lines.len() == PAGE;
+        if let Some(last) = lines.last() {
+            last.url().clone_into(&mut after);
+        }
+        if pages.send(lines).is_err() || !more {
+            return Ok(());
         }
     }
 }
@@ -139,7 +162,7 @@ impl<'o> Lines<'o> {
 }
 
 /// A line of its own in the ledger.
-trait Line {
+trait Line: Send {
     /// What it is about.
     fn url(&self) -> &str;
 }

@@ -13,6 +13,13 @@ use super::error::TransactionError;
 use super::postgres::client::{Client, Pipeline};
 pub(crate) use super::value::{Row, Value, values};
 
+/// Planned once, whatever the values, and for looking up by keys. What an index has in order is not sorted again as a whole.
+const BY_KEYS: &str =
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+    set_config('enable_sort', 'off', true)";
+
 /// A connection of either kind.
 pub(super) enum Connection {
     Sqlite(rusqlite::Connection),
@@ -151,6 +158,15 @@ impl DbTransaction<'_> {
         match self {
             Self::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
             Self::Postgres(pipeline) => pipeline.batch(sql),
+        }
+    }
+
+    /// From here to the end of the transaction, rows that others name are looked up by their keys, as a file does anyway: a server
+    /// would rather read a whole table to find the few hundred rows of it that a page of lines names.
+    pub fn look_up_by_keys(&self) -> Result<(), TransactionError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(pipeline) => pipeline.run(BY_KEYS, &[]),
         }
     }
 

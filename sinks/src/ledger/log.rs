@@ -2,6 +2,7 @@
 
 use super::database::DbTransaction;
 use super::error::TransactionError;
+use super::new_rows::{NewRows, Places, places};
 use super::postgres::array::{Array, Parameter};
 use super::value::values;
 
@@ -38,17 +39,22 @@ impl Log {
     /// Writes them in order. On a server their numbers are taken from a sequence in that order.
     pub fn write(&self, tx: &DbTransaction<'_>, tenant: i64, at_ms: i64) -> Result<(), TransactionError> {
         match tx {
-            DbTransaction::Sqlite(_) => {
-                let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+            DbTransaction::Sqlite(connection) => {
+                let sql = |rows| {
+                    let places = places(7, rows);
+                    format!("INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body) VALUES {places}")
+                };
+                let mut rows = NewRows::new(connection, &sql, 7, Places::Together);
                 for LogRow { kind, entry, picture, other, body } in &self.0 {
-                    tx.run(sql, values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()])?;
+                    let row = values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()];
+                    rows.add(row.iter().copied())?;
                 }
-                Ok(())
+                rows.finish()
             }
             DbTransaction::Postgres(window) => {
                 let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
-                    SELECT $1::bigint, $2::bigint, u.* FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[]) AS u";
+                    SELECT $1::bigint, $2::bigint, unnest($3::text[]), unnest($4::bigint[]), unnest($5::bigint[]),
+                        unnest($6::bigint[]), unnest($7::text[])";
                 let mut arrays: [Array; 5] = Default::default();
                 for LogRow { kind, entry, picture, other, body } in &self.0 {
                     let row = values![*kind, *entry, *picture, *other, body.as_deref()];

@@ -198,8 +198,8 @@ impl Folder {
 /// An empty state of our format in memory.
 pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
-    STEPS.iter().try_for_each(|step| connection.execute_batch(step))?;
     connection.pragma_update(None, "foreign_keys", false)?;
+    STEPS.iter().try_for_each(|step| connection.execute_batch(step))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }

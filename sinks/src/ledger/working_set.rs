@@ -15,7 +15,7 @@ mod shape;
 mod table;
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use faceflow_core::record::{Content, ContentId, Key};
@@ -70,10 +70,10 @@ pub(super) struct WorkingSet<'m, 'c> {
     offered_by: HashMap<i64, BTreeSet<i64>>,
     offering: HashMap<i64, BTreeSet<i64>>,
     behind: HashMap<i64, BTreeSet<i64>>,
-    /// Of which entries all of these are known.
-    offered_by_known: BTreeSet<i64>,
-    offering_known: BTreeSet<i64>,
-    behind_known: BTreeSet<i64>,
+    /// Of which entries all of these are known. Nothing in the database can name a new entry, so of those they are known too.
+    offered_by_known: HashSet<i64>,
+    offering_known: HashSet<i64>,
+    behind_known: HashSet<i64>,
     /// Of pages that were not tried yet, and of those that wait for their turn.
     sequences: RefCell<Sequences>,
     waiting: RefCell<Sequences>,
@@ -104,9 +104,9 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
             offered_by: HashMap::new(),
             offering: HashMap::new(),
             behind: HashMap::new(),
-            offered_by_known: BTreeSet::new(),
-            offering_known: BTreeSet::new(),
-            behind_known: BTreeSet::new(),
+            offered_by_known: HashSet::new(),
+            offering_known: HashSet::new(),
+            behind_known: HashSet::new(),
             sequences: RefCell::default(),
             waiting: RefCell::default(),
             first_sequences: HashMap::new(),
@@ -193,10 +193,6 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         let id = self.next_id(Numbered::Entries)?;
         self.entry_keys.put(key, id);
         self.entries.put(id, EntryRow::new(id, kind, (key, url), owner));
-        // Nothing in the database can name it.
-        self.offered_by_known.insert(id);
-        self.offering_known.insert(id);
-        self.behind_known.insert(id);
         self.entries.change(id).ok_or_else(|| missing("entry", id))
     }
 

@@ -10,6 +10,7 @@ use super::shape::{Dialect, Shape, Statement};
 use super::table::{Table, Write};
 use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
+use crate::ledger::new_rows::NewRows;
 use crate::ledger::postgres::array::{Array, Parameter};
 use crate::ledger::postgres::client::Pipeline;
 use crate::ledger::value::Value;
@@ -84,12 +85,11 @@ impl RowKey for HashId {
     }
 }
 
-/// All values of a row and its mask, of which a statement takes some.
-fn row_values<'t, K, V: Stored<K>>(key: &'t K, value: &'t V, tenant: i64) -> Vec<Value<'t>> {
-    let mut values = Vec::with_capacity(V::SHAPE.width());
-    value.values(key, tenant, &mut values);
+/// All values of a row and its mask, of which a statement takes some; `values` is emptied first.
+fn row_values<'t, K, V: Stored<K>>(key: &'t K, value: &'t V, tenant: i64, values: &mut Vec<Value<'t>>) {
+    values.clear();
+    value.values(key, tenant, values);
     values.push(Value::Int(value.mask()));
-    values
 }
 
 /// A statement on a file, prepared when it is needed.
@@ -122,16 +122,25 @@ fn write_rows<K: RowKey, V: Stored<K> + Clone>(
     tenant: i64,
     table: &Table<K, V>,
 ) -> Result<(), TransactionError> {
-    let [mut insert, mut update, mut delete] =
-        [Shape::insert, Shape::update, Shape::delete].map(|make| Prepared::new(connection, make));
+    let [mut update, mut delete] = [Shape::update, Shape::delete].map(|make| Prepared::new(connection, make));
+    let takes = V::SHAPE.insert(Dialect::Sqlite, 1).takes;
+    let insert = |rows| V::SHAPE.insert(Dialect::Sqlite, rows).sql;
+    let mut inserts = NewRows::new(connection, &insert, takes.len(), V::SHAPE.places);
+    let mut values = Vec::with_capacity(V::SHAPE.width());
     for change in table.writes() {
         match change {
-            Write::Insert(key, value) => insert.run(&V::SHAPE, &row_values(key, value, tenant))?,
-            Write::Update(key, value) => update.run(&V::SHAPE, &row_values(key, value, tenant))?,
+            Write::Insert(key, value) => {
+                row_values(key, value, tenant, &mut values);
+                inserts.add(takes.iter().map(|n| values[*n]))?;
+            }
+            Write::Update(key, value) => {
+                row_values(key, value, tenant, &mut values);
+                update.run(&V::SHAPE, &values)?;
+            }
             Write::Delete(key) => delete.run(&V::SHAPE, &key.values())?,
         }
     }
-    Ok(())
+    inserts.finish()
 }
 
 /// Rows that one statement is to write, column by column.
@@ -168,13 +177,21 @@ fn write_arrays<K: RowKey, V: Stored<K> + Clone>(
     tenant: i64,
     table: &Table<K, V>,
 ) -> Result<(), TransactionError> {
-    let statements = [Shape::insert, Shape::update, Shape::delete].map(|make| make(&V::SHAPE, Dialect::Postgres));
+    let insert = V::SHAPE.insert(Dialect::Postgres, 1);
+    let statements = [insert, V::SHAPE.update(Dialect::Postgres), V::SHAPE.delete(Dialect::Postgres)];
     let mut batches = statements.map(Batch::new);
     let [insert, update, delete] = &mut batches;
+    let mut values = Vec::with_capacity(V::SHAPE.width());
     for change in table.writes() {
         match change {
-            Write::Insert(key, value) => insert.add(pipeline, &row_values(key, value, tenant))?,
-            Write::Update(key, value) => update.add(pipeline, &row_values(key, value, tenant))?,
+            Write::Insert(key, value) => {
+                row_values(key, value, tenant, &mut values);
+                insert.add(pipeline, &values)?;
+            }
+            Write::Update(key, value) => {
+                row_values(key, value, tenant, &mut values);
+                update.add(pipeline, &values)?;
+            }
             Write::Delete(key) => delete.add(pipeline, &key.values())?,
         }
     }

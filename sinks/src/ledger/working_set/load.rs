@@ -1,5 +1,6 @@
 //! Reading rows into the working set: one by one from a file, many at a time from a server.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use faceflow_core::record::{ContentId, Key};
@@ -316,10 +317,29 @@ impl WorkingSet<'_, '_> {
         Ok(())
     }
 
+    /// Of these images, those of which it is to be read what they offer.
+    pub(super) fn unknown_offers_of(&self, images: &[i64]) -> Vec<i64> {
+        self.old_and_not_in(&self.offered_by_known, images)
+    }
+
+    /// Of these alternates, those of which it is to be read what offers them.
+    pub(super) fn unknown_offers_to(&self, alternates: &[i64]) -> Vec<i64> {
+        self.old_and_not_in(&self.offering_known, alternates)
+    }
+
+    /// Of these entries, those of which it is to be read what stands behind them.
+    pub(super) fn unknown_behind(&self, fronts: &[i64]) -> Vec<i64> {
+        self.old_and_not_in(&self.behind_known, fronts)
+    }
+
+    fn old_and_not_in(&self, known: &HashSet<i64>, ids: &[i64]) -> Vec<i64> {
+        ids.iter().copied().filter(|id| !known.contains(id) && self.is_old(*id)).collect()
+    }
+
     /// Everything that these images offer, and everything that offers these alternates.
     pub(super) fn need_offers(&mut self, of: &[i64], to: &[i64]) -> Result<(), TransactionError> {
-        let of: Vec<i64> = of.iter().copied().filter(|id| !self.offered_by_known.contains(id)).collect();
-        let to: Vec<i64> = to.iter().copied().filter(|id| !self.offering_known.contains(id)).collect();
+        let of = self.unknown_offers_of(of);
+        let to = self.unknown_offers_to(to);
         if of.is_empty() && to.is_empty() {
             return Ok(());
         }
@@ -331,7 +351,7 @@ impl WorkingSet<'_, '_> {
 
     /// Everything that stands behind these entries.
     pub(super) fn need_behind(&mut self, fronts: &[i64]) -> Result<(), TransactionError> {
-        let unknown: Vec<i64> = fronts.iter().copied().filter(|id| !self.behind_known.contains(id)).collect();
+        let unknown = self.unknown_behind(fronts);
         if unknown.is_empty() {
             return Ok(());
         }

@@ -25,8 +25,9 @@ pub(in crate::ledger) struct Wanted {
     offered: Vec<Key>,
     /// Images that end: others that offer the same picture are concerned.
     ended: Vec<Key>,
-    /// Images whose bytes are stored: those that stand behind them are concerned.
+    /// Images whose bytes are stored: those that stand behind them are concerned, and the main image of their picture.
     stored: Vec<Key>,
+    kept: BTreeSet<ContentId>,
     /// Pages that give up their place in the order of their site.
     tried: Vec<Key>,
 }
@@ -47,6 +48,7 @@ impl Wanted {
                 self.entries.insert(key);
                 self.stored.push(key);
                 self.contents.insert(kept.frame.content.id);
+                self.kept.insert(kept.frame.content.id);
             }
             Fact::Detected(delivered) => {
                 self.contents.insert(delivered.detection.picture());
@@ -150,14 +152,12 @@ impl WorkingSet<'_, '_> {
         of.extend(&behind);
         to.extend(&behind);
         behind.extend(self.ids(&wanted.stored));
-        of.retain(|id| !self.offered_by_known.contains(id));
-        to.retain(|id| !self.offering_known.contains(id));
-        behind.retain(|id| !self.behind_known.contains(id));
+        let (of, to, behind) = (self.unknown_offers_of(&of), self.unknown_offers_to(&to), self.unknown_behind(&behind));
         let sites: BTreeSet<i64> = self.ids(&wanted.tried).into_iter().filter_map(site_of).collect();
         let unread = |id: &&i64| !self.sequences.borrow().knows(**id) && !self.waiting.borrow().knows(**id);
         let ordered: Vec<i64> = sites.iter().filter(unread).copied().collect();
         let sites: Vec<i64> = sites.into_iter().filter(|id| !self.sites.knows(*id)).collect();
-        let (entries, pictures) = self.named_by(&wanted.entries, &wanted.contents);
+        let (entries, pictures) = self.named_by(&wanted.entries, &wanted.kept);
         self.read(&[
             Keys::pairs(Lookup::Sightings, sightings.iter().copied()),
             Keys::pairs(Lookup::Shown, shown.iter().copied()),
@@ -185,14 +185,14 @@ impl WorkingSet<'_, '_> {
     }
 
     /// Entries and pictures that known rows name and that are not known.
-    fn named_by(&self, entries: &BTreeSet<Key>, contents: &BTreeSet<ContentId>) -> (Vec<i64>, Vec<i64>) {
+    fn named_by(&self, entries: &BTreeSet<Key>, kept: &BTreeSet<ContentId>) -> (Vec<i64>, Vec<i64>) {
         let rows = entries.iter().filter_map(|key| self.entries.get(*self.entry_keys.get(*key)?));
         let (mut ids, mut pictures) = (BTreeSet::new(), BTreeSet::new());
         for row in rows {
             ids.extend(row.primary);
             pictures.extend(row.picture);
         }
-        let rows = contents.iter().filter_map(|id| self.pictures.get(*self.contents.get(*id)?));
+        let rows = kept.iter().filter_map(|id| self.pictures.get(*self.contents.get(*id)?));
         ids.extend(rows.filter_map(|row| row.main));
         ids.retain(|id| !self.entries.knows(*id));
         pictures.retain(|id| !self.pictures.knows(*id));

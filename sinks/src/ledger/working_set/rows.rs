@@ -10,6 +10,7 @@ use super::shape::Kind::{Blob, Bool, Int, Text};
 use super::shape::Role::{Always, Fixed, Key as Identity, Patch, Server};
 use super::shape::Shape;
 use crate::ledger::error::TransactionError;
+use crate::ledger::new_rows::Places;
 use crate::ledger::rows::{EntryKind, StateText};
 use crate::ledger::value::{Row, Value};
 
@@ -174,6 +175,7 @@ impl Stored<i64> for EntryRow {
             ("reading", Text, Patch(9)),
         ],
         replaces: false,
+        places: Places::Apart,
     };
 
     fn values<'v>(&'v self, _: &'v i64, tenant: i64, out: &mut Vec<Value<'v>>) {
@@ -353,6 +355,7 @@ impl Stored<i64> for PictureRow {
             ("detail", Text, Patch(1)),
         ],
         replaces: false,
+        places: Places::Apart,
     };
 
     fn values<'v>(&'v self, _: &'v i64, tenant: i64, out: &mut Vec<Value<'v>>) {
@@ -436,6 +439,7 @@ impl Stored<i64> for SiteRow {
             ("list", Text, Always),
         ],
         replaces: false,
+        places: Places::Together,
     };
 
     fn values<'v>(&'v self, id: &'v i64, tenant: i64, out: &mut Vec<Value<'v>>) {
@@ -457,8 +461,12 @@ impl Stored<i64> for SiteRow {
 pub(in crate::ledger) struct Sighting;
 
 impl Stored<(i64, i64)> for Sighting {
-    const SHAPE: Shape =
-        Shape { table: "sightings", columns: &[("image", Int, Identity), ("page", Int, Identity)], replaces: false };
+    const SHAPE: Shape = Shape {
+        table: "sightings",
+        columns: &[("image", Int, Identity), ("page", Int, Identity)],
+        replaces: false,
+        places: Places::Together,
+    };
 
     fn values<'v>(&'v self, (image, page): &'v (i64, i64), _: i64, out: &mut Vec<Value<'v>>) {
         out.extend_from_slice(&[(*image).into(), (*page).into()]);
@@ -470,8 +478,12 @@ impl Stored<(i64, i64)> for Sighting {
 pub(in crate::ledger) struct Shown;
 
 impl Stored<(i64, i64)> for Shown {
-    const SHAPE: Shape =
-        Shape { table: "shown", columns: &[("site", Int, Identity), ("image", Int, Identity)], replaces: false };
+    const SHAPE: Shape = Shape {
+        table: "shown",
+        columns: &[("site", Int, Identity), ("image", Int, Identity)],
+        replaces: false,
+        places: Places::Together,
+    };
 
     fn values<'v>(&'v self, (site, image): &'v (i64, i64), _: i64, out: &mut Vec<Value<'v>>) {
         out.extend_from_slice(&[(*site).into(), (*image).into()]);
@@ -489,6 +501,7 @@ impl Stored<(i64, i64)> for Offer {
         table: "offers",
         columns: &[("image", Int, Identity), ("alternate", Int, Identity), ("rank", Int, Always)],
         replaces: false,
+        places: Places::Together,
     };
 
     fn values<'v>(&'v self, (image, alternate): &'v (i64, i64), _: i64, out: &mut Vec<Value<'v>>) {
@@ -508,6 +521,7 @@ impl Stored<(i64, i64)> for Buffered {
         table: "early",
         columns: &[("site", Int, Identity), ("turn", Int, Identity), ("page", Int, Fixed), ("body", Text, Fixed)],
         replaces: false,
+        places: Places::Together,
     };
 
     fn values<'v>(&'v self, (site, sequence): &'v (i64, i64), _: i64, out: &mut Vec<Value<'v>>) {
@@ -535,6 +549,7 @@ impl Stored<HashId> for HashRow {
             ("distinctive", Bool, Fixed),
         ],
         replaces: false,
+        places: Places::Together,
     };
 
     fn values<'v>(&'v self, (picture, kind, version): &'v HashId, _: i64, out: &mut Vec<Value<'v>>) {
@@ -560,6 +575,7 @@ impl Stored<i64> for DetectionRow {
         table: "detections",
         columns: &[("picture", Int, Identity), ("faces", Int, Always), ("body", Text, Always)],
         replaces: true,
+        places: Places::Together,
     };
 
     fn values<'v>(&'v self, picture: &'v i64, _: i64, out: &mut Vec<Value<'v>>) {
