@@ -91,7 +91,8 @@ struct Known {
 
 /// What the rows say of an entry.
 fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Known>, TransactionError> {
-    let sql = "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.again_ms, e.revive_ms, p.revive_ms)
+    let sql =
+        "SELECT e.id, e.kind, e.picture, s.removed, coalesce(e.recrawl_ms, e.terminal_retry_ms, p.terminal_retry_ms)
         FROM entries e JOIN sites s ON s.id = e.site LEFT JOIN pictures p ON p.id = e.picture
         WHERE e.tenant = ?1 AND e.key = ?2";
     let found = tx.one(sql, values![reader.tenant_id(), key], |row| {
@@ -115,7 +116,7 @@ fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Kno
 
 fn pages(tx: &DbTransaction<'_>, image: i64) -> Result<Vec<String>, TransactionError> {
     let sql =
-        "SELECT p.url FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1 ORDER BY p.url LIMIT ?2";
+        "SELECT p.url FROM page_images s JOIN entries p ON p.id = s.page WHERE s.image = ?1 ORDER BY p.url LIMIT ?2";
     tx.list(sql, values![image, PAGES_MAX], |row| row.get(0))
 }
 
@@ -126,13 +127,13 @@ fn follow(
     after: i64,
     known: &mut [Known],
 ) -> Result<Option<i64>, TransactionError> {
-    let end = "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 ORDER BY seq LIMIT ?2) w";
+    let end = "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2) w";
     let upto = tx.one(end, values![after, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
     let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content
-        FROM facts f
-        LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'ruled'
-        LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'ruled'
+        FROM events f
+        LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'assigned'
+        LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'assigned'
         WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND (f.entry = ?4 OR (f.entry IS NULL AND f.picture = ?5))
         ORDER BY f.seq";
     for Known { entry, picture, history } in known {
@@ -185,8 +186,8 @@ fn what(kind: &str, body: &Value, other: Option<&str>) -> String {
         ("opened", Some(failed)) => format!("to be tried, because {failed} failed"),
         ("sighted", Some(page)) => format!("also shown by {page}"),
         ("visited", _) => "read; everything it leads to is known".to_owned(),
-        ("kept", _) => "downloaded, decoded and kept".to_owned(),
-        ("delivered", _) => "looked at; its faces are stored".to_owned(),
+        ("stored", _) => "downloaded, decoded and kept".to_owned(),
+        ("detected", _) => "looked at; its faces are stored".to_owned(),
         ("retry", _) => format!("failed, {}", fault()),
         ("rejected", _) => format!("rejected, {}", fault()),
         ("dead", _) => format!("failed for the last time, {}", fault()),

@@ -30,7 +30,7 @@ fn image_columns(tx: &DbTransaction<'_>, from: &str) -> String {
             {content}
         FROM {from}
         LEFT JOIN sites s ON s.id = e.site
-        LEFT JOIN entries g ON g.id = (SELECT i.page FROM sightings i JOIN entries q ON q.id = i.page
+        LEFT JOIN entries g ON g.id = (SELECT i.page FROM page_images i JOIN entries q ON q.id = i.page
             WHERE i.image = e.id ORDER BY q.url LIMIT 1)
         LEFT JOIN sites t ON t.id = g.site
         LEFT JOIN entries f ON f.id = e.primary_entry AND e.state = 'alternate'

@@ -70,7 +70,7 @@ pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<u
 
 /// Where the next part of the log ends, from after ?1.
 pub(crate) const END: &str =
-    "SELECT max(seq) FROM (SELECT seq FROM facts WHERE seq > ?1 AND tenant = ?2 ORDER BY seq LIMIT ?3) w";
+    "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 AND tenant = ?2 ORDER BY seq LIMIT ?3) w";
 
 /// A part of the log that was not followed yet.
 struct Changed {
@@ -94,9 +94,9 @@ fn changed(reader: &Reader, tx: &DbTransaction<'_>, again: Option<i64>) -> Resul
     let upto = tx.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
     // A picture's faces are also those of the pictures that it stands for.
-    let sql = "SELECT picture FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL
-        UNION SELECT q.id FROM facts f JOIN pictures q ON q.representative = f.picture AND q.representative <> q.id
-            WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND f.kind = 'delivered'";
+    let sql = "SELECT picture FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL
+        UNION SELECT q.id FROM events f JOIN pictures q ON q.representative = f.picture AND q.representative <> q.id
+            WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND f.kind = 'detected'";
     let mut pictures = Vec::new();
     tx.each(sql, values![from, upto, tenant], |row| {
         pictures.push(row.get(0)?);
@@ -142,7 +142,7 @@ fn build(reader: &Reader, tx: &DbTransaction<'_>, pictures: &[i64]) -> Result<Bu
 
 /// Pictures with the pages that show them, each once.
 const PAGES: &str = "SELECT DISTINCT e.picture, p.url
-    FROM entries e JOIN sightings s ON s.image = e.id JOIN entries p ON p.id = s.page";
+    FROM entries e JOIN page_images s ON s.image = e.id JOIN entries p ON p.id = s.page";
 /// Pictures with the URLs that lead to them.
 const URLS: &str = "SELECT e.picture, e.url FROM entries e";
 

@@ -166,6 +166,6 @@ impl LedgerTransaction<'_, '_> {
 
 /// The smallest URL of the pages that show an image.
 pub(super) fn first_page(tx: &DbTransaction<'_>, image: i64) -> Result<Option<String>, TransactionError> {
-    let sql = "SELECT min(p.url) FROM sightings s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
+    let sql = "SELECT min(p.url) FROM page_images s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
     Ok(tx.one(sql, values![image], |row| row.get(0))?.flatten())
 }

@@ -76,19 +76,19 @@ const INVARIANTS: [Invariant; 12] = [
                 WHERE o.image = e.id AND a.state IN ('open', 'settled'))",
     },
     Invariant {
-        says: "what is open waits in a lane that is given out",
+        says: "what is open waits in a queue that is given out",
         // QueueId 0 is that of pictures.
-        violations: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.lane = 0",
+        violations: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.queue = 0",
     },
     Invariant {
         says: "what a page leads to waits for an earlier turn of its site, or is taken up",
-        violations: "SELECT p.url, NULL FROM early y JOIN entries p ON p.id = y.page
-            WHERE p.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries t WHERE t.site = y.site AND t.turn < y.turn)",
+        violations: "SELECT p.url, NULL FROM reorder_buffer y JOIN entries p ON p.id = y.page
+            WHERE p.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries t WHERE t.site = y.site AND t.sequence < y.sequence)",
     },
     Invariant {
         says: "a site counts the images that it shows",
         violations: "SELECT s.url, NULL FROM sites s
-            WHERE s.tenant = ?1 AND s.images <> (SELECT count(*) FROM shown i WHERE i.site = s.id)",
+            WHERE s.tenant = ?1 AND s.images <> (SELECT count(*) FROM site_images i WHERE i.site = s.id)",
     },
 ];
 

@@ -12,7 +12,7 @@ use super::rows::{TransactionError, content_at, content_columns, parse_url, spli
 use super::sql::Sql;
 
 impl Reader {
-    /// What lanes have to give that is due by `now`; of `ours`, only what that run has. Where another run looks again,
+    /// What queues have to give that is due by `now`; of `ours`, only what that run has. Where another run looks again,
     /// that is asked about after `patience_ms`.
     pub fn claim(
         &self,
@@ -51,14 +51,16 @@ fn follow_indexes(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
     }
 }
 
-/// A condition that is true of what this run has, and of what those have whose heir it is; of everything where there are no runs.
+/// A condition that is true of what this run has, and of what those have whose successor it is; of everything where there are no runs.
 /// Its text does not change with those, for every text is a statement that stays prepared.
 pub(super) fn having(alias: &str, run: Option<i64>) -> String {
     let Some(run) = run else { return "TRUE".to_owned() };
-    format!("{alias}.run = ANY (ARRAY(SELECT CAST({run} AS BIGINT) UNION ALL SELECT id FROM runs WHERE heir = {run}))")
+    format!(
+        "{alias}.run = ANY (ARRAY(SELECT CAST({run} AS BIGINT) UNION ALL SELECT id FROM runs WHERE successor = {run}))"
+    )
 }
 
-/// How to ask for the work of a lane that waits in one way.
+/// How to ask for the work of a queue that waits in one way.
 struct Queue {
     /// What waits, as `e`, and what its columns need besides.
     from: Sql,
@@ -74,12 +76,12 @@ struct Queue {
 }
 
 const ENTRY_COLUMNS: &str = "e.id, e.url, s.url, e.attempts, e.depth, e.skip, e.inline,
-    CASE e.state WHEN 'settled' THEN coalesce(e.reading, '{}') END, e.spared, e.tenant, e.job";
+    CASE e.state WHEN 'settled' THEN coalesce(e.page_version, '{}') END, e.uncounted, e.tenant, e.job";
 
 /// Of what was rejected a try counts as failed, so that the next one comes later, but towards no limit.
 const ENTRY_AGAIN: &str =
     "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
-    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.spared + 1 ELSE e.spared END, e.tenant, e.job";
+    e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.uncounted + 1 ELSE e.uncounted END, e.tenant, e.job";
 
 impl Queue {
     fn entries(ours: Option<i64>) -> Self {
@@ -87,7 +89,7 @@ impl Queue {
             from: Sql::hinted("FROM entries e INDEXED BY entries_open", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
             which: format!(
-                "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.state = 'open' AND {}",
+                "WHERE e.tenant = ?1 AND e.job = ?4 AND e.queue = ?2 AND e.state = 'open' AND {}",
                 having("e", ours)
             ),
             ties: ", e.id",
@@ -100,11 +102,11 @@ impl Queue {
     /// Settled pages that are looked at again.
     fn again() -> Self {
         Self {
-            from: Sql::hinted("FROM entries e INDEXED BY entries_again", "FROM entries e"),
+            from: Sql::hinted("FROM entries e INDEXED BY entries_recrawl", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
-            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.again_ms IS NOT NULL".to_owned(),
+            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.queue = ?2 AND e.recrawl_ms IS NOT NULL".to_owned(),
             ties: ", e.id",
-            columns: format!("e.key, e.again_ms, {ENTRY_COLUMNS}"),
+            columns: format!("e.key, e.recrawl_ms, {ENTRY_COLUMNS}"),
             work: entry_work,
             key: |row| row.get(0),
         }
@@ -113,13 +115,13 @@ impl Queue {
     /// What came to a bad end and is tried nevertheless.
     fn revived() -> Self {
         Self {
-            from: Sql::hinted("FROM entries e INDEXED BY entries_revive", "FROM entries e"),
+            from: Sql::hinted("FROM entries e INDEXED BY entries_terminal_retry", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
-            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.lane = ?2 AND e.revive_ms IS NOT NULL
+            which: "WHERE e.tenant = ?1 AND e.job = ?4 AND e.queue = ?2 AND e.terminal_retry_ms IS NOT NULL
                 AND NOT (SELECT removed FROM sites WHERE id = e.site)"
                 .to_owned(),
             ties: ", e.id",
-            columns: format!("e.key, e.revive_ms, {ENTRY_AGAIN}"),
+            columns: format!("e.key, e.terminal_retry_ms, {ENTRY_AGAIN}"),
             work: entry_work,
             key: |row| row.get(0),
         }
@@ -133,10 +135,10 @@ impl Queue {
 
     /// Dead pictures that are tried nevertheless, unless another stands for them by now or all their sites were removed.
     fn revived_frames(tx: &DbTransaction<'_>) -> Self {
-        let which = "e.revive_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)
+        let which = "e.terminal_retry_ms IS NOT NULL AND (e.representative IS NULL OR e.representative = e.id)
             AND EXISTS (SELECT 1 FROM entries i JOIN sites s ON s.id = i.site WHERE i.picture = e.id AND NOT s.removed)";
-        let from = Sql::hinted("FROM pictures e INDEXED BY pictures_revive", "FROM pictures e");
-        Self::pictures(tx, "revive_ms", from, which)
+        let from = Sql::hinted("FROM pictures e INDEXED BY pictures_terminal_retry", "FROM pictures e");
+        Self::pictures(tx, "terminal_retry_ms", from, which)
     }
 
     fn pictures(tx: &DbTransaction<'_>, due: &str, from: Sql, which: &str) -> Self {
@@ -147,7 +149,7 @@ impl Queue {
             join: "",
             which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND CAST(?4 AS BIGINT) = 0 AND {which}"),
             ties: "",
-            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.spared, e.tenant"),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.uncounted, e.tenant"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
@@ -172,7 +174,7 @@ impl Queue {
     }
 }
 
-/// What is being taken out of a lane.
+/// What is being taken out of a queue.
 struct Claim<'a, 'm> {
     tx: &'a DbTransaction<'m>,
     tenant: i64,
@@ -186,13 +188,13 @@ impl Claim<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), TransactionError> {
         if self.ask.queue.is_detection() {
-            return self.from(&Queue::revived_frames(self.tx), &["revive_ms"]);
+            return self.from(&Queue::revived_frames(self.tx), &["terminal_retry_ms"]);
         }
-        self.from(&Queue::again(), &["again_ms"])?;
-        self.from(&Queue::revived(), &["revive_ms"])
+        self.from(&Queue::again(), &["recrawl_ms"])?;
+        self.from(&Queue::revived(), &["terminal_retry_ms"])
     }
 
-    /// Another run does that. It may be over when this is asked again, which it is for the lane of pictures in any case, so that
+    /// Another run does that. It may be over when this is asked again, which it is for the queue of pictures in any case, so that
     /// somebody notices.
     fn leave_to_another(&mut self, patience_ms: i64) -> Result<(), TransactionError> {
         let until = self.now.saturating_add(patience_ms);
@@ -200,7 +202,7 @@ impl Claim<'_, '_> {
             self.wait_until(Some(until));
             return Ok(());
         }
-        for (queue, due) in [(Queue::again(), "again_ms"), (Queue::revived(), "revive_ms")] {
+        for (queue, due) in [(Queue::again(), "recrawl_ms"), (Queue::revived(), "terminal_retry_ms")] {
             // Whatever is not due yet is more than no time at all.
             let first = self.tx.one(&queue.later(self.tx, due), &self.values(-1), |row| row.get::<i64>(0))?;
             self.wait_until(first.map(|first| first.max(until)));
@@ -240,7 +242,7 @@ impl Claim<'_, '_> {
         Ok(())
     }
 
-    /// Which lane it is, and what is due in it by `now`.
+    /// Which queue it is, and what is due in it by `now`.
     fn values(&self, now: i64) -> [Value<'static>; 4] {
         let queue = self.ask.queue;
         [self.tenant.into(), (queue.host as i64).into(), now.into(), queue.job.number.into()]

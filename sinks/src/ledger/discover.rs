@@ -162,7 +162,7 @@ impl LedgerTransaction<'_, '_> {
         self.rows.give_up_sequence(entry.id)?;
         let row = self.rows.change_entry(entry.id)?;
         row.set_state(State::Settled, None);
-        (row.attempts, row.due_ms, row.retry_settled_ms) = (page.attempts, None, None);
+        (row.attempts, row.due_ms, row.terminal_retry_ms) = (page.attempts, None, None);
         (row.patch.reason, row.patch.detail) = (Some(None), Some(None));
         self.note_visit(&entry, visit, found)?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
@@ -237,7 +237,7 @@ impl LedgerTransaction<'_, '_> {
             Some(entry) => {
                 self.freed.extend(self.rows.give_up_sequence(entry.id)?);
                 let row = self.rows.change_entry(entry.id)?;
-                (row.site, row.due_ms, row.recrawl_ms, row.retry_settled_ms) = (site, None, None, None);
+                (row.site, row.due_ms, row.recrawl_ms, row.terminal_retry_ms) = (site, None, None, None);
                 row.uncounted = 0;
                 let patch = &mut row.patch;
                 (patch.reason, patch.detail, patch.final_url) = (Some(None), Some(None), Some(None));

@@ -62,40 +62,41 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every lane of a job that has open work, and if `again`, with those of settled pages to be looked at again;
-    /// and with the lane of the tenant's pictures.
+    /// Calls `each` with every queue of a job that has open work, and if `again`, with those of settled pages to be looked at again;
+    /// and with the queue of the tenant's pictures.
     pub fn queues(&self, number: u32, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError> {
         let job = JobId { tenant: self.tenant_number(), number };
         let open = ("state = 'open'", "CAST(0 AS BIGINT)");
         let of = "FROM entries WHERE tenant = ?1 AND job = ?2";
-        let later = format!("(SELECT min(again_ms) {of} AND again_ms IS NOT NULL AND lane = l.lane)");
-        let revived = format!("(SELECT min(revive_ms) {of} AND revive_ms IS NOT NULL AND lane = l.lane)");
-        let looks_again = [("again_ms IS NOT NULL", &later[..]), ("revive_ms IS NOT NULL", &revived)];
+        let later = format!("(SELECT min(recrawl_ms) {of} AND recrawl_ms IS NOT NULL AND queue = l.queue)");
+        let revived =
+            format!("(SELECT min(terminal_retry_ms) {of} AND terminal_retry_ms IS NOT NULL AND queue = l.queue)");
+        let looks_again = [("recrawl_ms IS NOT NULL", &later[..]), ("terminal_retry_ms IS NOT NULL", &revived)];
         for (waiting, due) in std::iter::once(open).chain(looks_again.into_iter().filter(|_| again)) {
-            // One look into the index for each lane, however much waits in it.
+            // One look into the index for each queue, however much waits in it.
             let sql = format!(
-                "WITH RECURSIVE l (lane) AS (
-                    SELECT min(lane) {of} AND {waiting}
+                "WITH RECURSIVE l (queue) AS (
+                    SELECT min(queue) {of} AND {waiting}
                     UNION ALL
-                    SELECT (SELECT min(lane) {of} AND {waiting} AND lane > l.lane) FROM l
-                    WHERE l.lane IS NOT NULL
-                ) SELECT lane, {due} FROM l WHERE lane IS NOT NULL"
+                    SELECT (SELECT min(queue) {of} AND {waiting} AND queue > l.queue) FROM l
+                    WHERE l.queue IS NOT NULL
+                ) SELECT queue, {due} FROM l WHERE queue IS NOT NULL"
             );
             let again = waiting != open.0;
-            let mut lane = |row: &Row<'_>| {
+            let mut queue = |row: &Row<'_>| {
                 let due = row.get::<Option<i64>>(1)?.unwrap_or(0) as Time;
                 each(QueueUpdate { queue: QueueId { job, host: row.get::<i64>(0)? as u64 }, due, again });
                 Ok(())
             };
-            self.read(|tx| tx.each(&sql, values![self.tenant_id(), number], &mut lane))?;
+            self.read(|tx| tx.each(&sql, values![self.tenant_id(), number], &mut queue))?;
         }
         let pictures = QueueId::detection(job.tenant);
         self.for_each("SELECT 1 FROM pictures WHERE tenant = ?1 AND due_ms IS NOT NULL LIMIT 1", |_| {
             each(QueueUpdate { queue: pictures, due: 0, again: false });
             Ok(())
         })?;
-        let sql = "SELECT min(revive_ms) FROM pictures
-            WHERE tenant = ?1 AND revive_ms IS NOT NULL AND (representative IS NULL OR representative = id)";
+        let sql = "SELECT min(terminal_retry_ms) FROM pictures
+            WHERE tenant = ?1 AND terminal_retry_ms IS NOT NULL AND (representative IS NULL OR representative = id)";
         if !again {
             return Ok(());
         }

@@ -42,7 +42,7 @@ impl Log {
             DbTransaction::Sqlite(connection) => {
                 let sql = |rows| {
                     let places = places(7, rows);
-                    format!("INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body) VALUES {places}")
+                    format!("INSERT INTO events (tenant, at_ms, kind, entry, picture, other, body) VALUES {places}")
                 };
                 let mut rows = NewRows::new(connection, &sql, 7, Places::Together);
                 for LogRow { kind, entry, picture, other, body } in &self.0 {
@@ -52,7 +52,7 @@ impl Log {
                 rows.finish()
             }
             DbTransaction::Postgres(window) => {
-                let sql = "INSERT INTO facts (tenant, at_ms, kind, entry, picture, other, body)
+                let sql = "INSERT INTO events (tenant, at_ms, kind, entry, picture, other, body)
                     SELECT $1::bigint, $2::bigint, unnest($3::text[]), unnest($4::bigint[]), unnest($5::bigint[]),
                         unnest($6::bigint[]), unnest($7::text[])";
                 let mut arrays: [Array; 5] = Default::default();

@@ -30,22 +30,22 @@ const OF_IMAGE: &str = "image IN (SELECT id FROM entries WHERE tenant = ?1)";
 const COMPARED: [Compared; 12] = [
     Compared {
         table: "sites",
-        columns: "id, url, pages, images, turns, removed, list",
+        columns: "id, url, pages, images, sequences, removed, list",
         which: "tenant = ?1",
         order: "id",
     },
     Compared {
         table: "entries",
-        columns: "id, key, kind, state, depth, attempts, spared, due_ms, picture, primary_entry, rank, site, url, final_url, \
-            http_status, links, images, reason, detail, headers, skip, inline, job, lane, turn, reading, again_ms, revive_ms, \
+        columns: "id, key, kind, state, depth, attempts, uncounted, due_ms, picture, primary_entry, rank, site, url, final_url, \
+            http_status, links, images, reason, detail, headers, skip, inline, job, queue, sequence, page_version, recrawl_ms, terminal_retry_ms, \
             version",
         which: "tenant = ?1",
         order: "id",
     },
     Compared {
         table: "pictures",
-        columns: "id, content, state, bytes, format, width, height, attempts, spared, due_ms, reason, detail, \
-            representative, distance, main, urls, behind, revive_ms, scale_ppm",
+        columns: "id, content, state, bytes, format, width, height, attempts, uncounted, due_ms, reason, detail, \
+            representative, distance, main, urls, behind, terminal_retry_ms, scale_ppm",
         which: "tenant = ?1",
         order: "id",
     },
@@ -62,9 +62,14 @@ const COMPARED: [Compared; 12] = [
         order: "picture, kind, version",
     },
     Compared { table: "offers", columns: "image, alternate, rank", which: OF_IMAGE, order: "image, alternate" },
-    Compared { table: "sightings", columns: "image, page", which: OF_IMAGE, order: "image, page" },
-    Compared { table: "shown", columns: "site, image", which: OF_SITE, order: "site, image" },
-    Compared { table: "early", columns: "site, turn, page, body", which: OF_SITE, order: "site, turn" },
+    Compared { table: "page_images", columns: "image, page", which: OF_IMAGE, order: "image, page" },
+    Compared { table: "site_images", columns: "site, image", which: OF_SITE, order: "site, image" },
+    Compared {
+        table: "reorder_buffer",
+        columns: "site, sequence, page, body",
+        which: OF_SITE,
+        order: "site, sequence",
+    },
     Compared {
         table: "tallies",
         columns: "kind, discovered, done, duplicate, rejected, dead, open",
@@ -73,7 +78,7 @@ const COMPARED: [Compared; 12] = [
     },
     Compared { table: "jobs", columns: "number, name, priority", which: "tenant = ?1", order: "number" },
     Compared {
-        table: "facts",
+        table: "events",
         columns: "at_ms, kind, entry, picture, other, body",
         which: "tenant = ?1",
         order: "seq",

@@ -111,7 +111,7 @@ impl LedgerTransaction<'_, '_> {
         // Runs note times by their own clocks.
         let soon = self.context.now_ms + 60_000;
         let free = " AND (run IS NULL OR run <> ALL (CAST(CAST(?6 AS TEXT) AS BIGINT[])))
-            AND (NOT ?7 OR revive_ms IS NULL OR revive_ms > ?8)";
+            AND (NOT ?7 OR terminal_retry_ms IS NULL OR terminal_retry_ms > ?8)";
         select(free, values![&others, tried, soon])
     }
 
@@ -127,7 +127,7 @@ impl LedgerTransaction<'_, '_> {
         let next = step(Some(entry.state), Event::Redrive, format!("entry {id}"))?;
         let row = self.rows.change_entry(id)?;
         row.set_state(State::Open, run);
-        (row.attempts, row.uncounted, row.due_ms, row.retry_settled_ms) = (0, 0, None, None);
+        (row.attempts, row.uncounted, row.due_ms, row.terminal_retry_ms) = (0, 0, None, None);
         (row.patch.reason, row.patch.detail) = (Some(None), Some(None));
         if let Some(next) = next {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };
@@ -143,7 +143,7 @@ impl LedgerTransaction<'_, '_> {
         self.change_picture(id, |row| {
             row.set_state(next, run);
             // Due at once, and still a scheduled retry: it goes straight to the detector.
-            (row.attempts, row.uncounted, row.due_ms, row.retry_settled_ms) = (0, 0, Some(0), None);
+            (row.attempts, row.uncounted, row.due_ms, row.terminal_retry_ms) = (0, 0, Some(0), None);
             (row.reason, row.detail) = (Some(None), Some(None));
         })?;
         self.note(LogRow { kind: "redriven", picture: Some(id), ..LogRow::default() });

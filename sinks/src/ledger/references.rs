@@ -21,12 +21,12 @@ const REFERENCES: [Reference; 15] = [
     ("detections", "picture", "pictures"),
     ("offers", "image", "entries"),
     ("offers", "alternate", "entries"),
-    ("sightings", "image", "entries"),
-    ("sightings", "page", "entries"),
-    ("shown", "site", "sites"),
-    ("shown", "image", "entries"),
-    ("early", "site", "sites"),
-    ("early", "page", "entries"),
+    ("page_images", "image", "entries"),
+    ("page_images", "page", "entries"),
+    ("site_images", "site", "sites"),
+    ("site_images", "image", "entries"),
+    ("reorder_buffer", "site", "sites"),
+    ("reorder_buffer", "page", "entries"),
     ("sites", "tenant", "tenants"),
 ];
 

@@ -89,7 +89,7 @@ impl LedgerTransaction<'_, '_> {
         // What ended badly may be under way; claims pass over it.
         self.bulk = true;
         self.rows.flush_and_forget_entries()?;
-        let sql = "UPDATE entries SET again_ms = NULL WHERE site = ?1 AND kind = 'page' AND again_ms IS NOT NULL";
+        let sql = "UPDATE entries SET recrawl_ms = NULL WHERE site = ?1 AND kind = 'page' AND recrawl_ms IS NOT NULL";
         self.tx.run(sql, values![site])
     }
 
@@ -102,15 +102,15 @@ impl LedgerTransaction<'_, '_> {
         self.bulk = true;
         self.rows.flush_and_forget_entries()?;
         let queues =
-            "SELECT job, lane FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
-            UNION SELECT job, lane FROM entries WHERE site = ?1 AND revive_ms IS NOT NULL";
+            "SELECT job, queue FROM entries WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')
+            UNION SELECT job, queue FROM entries WHERE site = ?1 AND terminal_retry_ms IS NOT NULL";
         self.open(PICTURES, 0, true);
         let queue = |row: &Row<'_>| Ok((row.get::<u32>(0)?, row.get::<i64>(1)? as u64));
         for queue in self.tx.list(queues, values![site], queue)? {
             self.open(queue, 0, true);
         }
-        let sql = "UPDATE entries SET again_ms = CASE state WHEN 'settled' THEN 0 END,
-            revive_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END
+        let sql = "UPDATE entries SET recrawl_ms = CASE state WHEN 'settled' THEN 0 END,
+            terminal_retry_ms = CASE state WHEN 'settled' THEN NULL ELSE 0 END
             WHERE site = ?1 AND kind = 'page' AND state IN ('settled', 'rejected', 'dead')";
         self.tx.run(sql, values![site])
     }
@@ -119,8 +119,8 @@ impl LedgerTransaction<'_, '_> {
 /// Sites of a tenant at which pages wait whose turn has come: a process ended before it had taken them all up.
 pub(super) fn unfinished(tx: &DbTransaction<'_>, tenant: i64) -> Result<Vec<i64>, TransactionError> {
     let sql =
-        "SELECT w.site FROM (SELECT site, min(turn) AS turn FROM early GROUP BY site) w JOIN sites s ON s.id = w.site
-        WHERE s.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.site = w.site AND e.turn < w.turn)";
+        "SELECT w.site FROM (SELECT site, min(sequence) AS sequence FROM reorder_buffer GROUP BY site) w JOIN sites s ON s.id = w.site
+        WHERE s.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.site = w.site AND e.sequence < w.sequence)";
     tx.list(sql, values![tenant], |row| row.get(0))
 }
 

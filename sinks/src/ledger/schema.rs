@@ -252,9 +252,9 @@ mod tests {
         let place = Folder::new(dir.path(), &LedgerSettings::default());
         let lock = StateLock::take(dir.path()).expect("locks");
         let writer = place.connect_writer(&lock).expect("opens");
-        let fact = "INSERT INTO tenants (id, name) VALUES (1, 'x'); INSERT INTO facts VALUES (1, 1, 0, 'kept', 1, 1, NULL, NULL);";
+        let fact = "INSERT INTO tenants (id, name) VALUES (1, 'x'); INSERT INTO events VALUES (1, 1, 0, 'stored', 1, 1, NULL, NULL);";
         writer.execute_batch(fact).expect("inserts");
-        for statement in ["UPDATE facts SET at_ms = 1", "DELETE FROM facts"] {
+        for statement in ["UPDATE events SET at_ms = 1", "DELETE FROM events"] {
             let refused = writer.execute(statement, []).expect_err("is refused");
             assert!(refused.to_string().contains("never"), "{refused}");
         }

@@ -35,7 +35,7 @@ impl<'a> End<'a> {
                 Self { event: Event::Die, kind: "dead", fault, due: None, again: *again }
             }
             Disposition::DegradedAccepted { fault, .. } => {
-                Self { event: Event::Settle, kind: "delivered", fault, due: None, again: None }
+                Self { event: Event::Settle, kind: "detected", fault, due: None, again: None }
             }
         }
     }
@@ -83,7 +83,7 @@ impl LedgerTransaction<'_, '_> {
         let row = self.rows.change_entry(entry.id)?;
         row.set_state(next, run);
         (row.attempts, row.uncounted) = (attempts, attempts - work.attempts_counted());
-        (row.due_ms, row.retry_settled_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
+        (row.due_ms, row.terminal_retry_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
         row.patch.reason = Some(Some(end.fault.reason.as_str().into()));
         row.patch.detail = Some(Some(brief(&end.fault.detail).into()));
         if next == State::Rejected {
@@ -135,7 +135,7 @@ impl LedgerTransaction<'_, '_> {
         self.change_picture(picture.id, |row| {
             row.set_state(next, run);
             (row.attempts, row.uncounted) = (frame.attempts, frame.uncounted);
-            (row.due_ms, row.retry_settled_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
+            (row.due_ms, row.terminal_retry_ms) = (end.due.map(|due| due as i64), end.again.map(|again| again as i64));
             row.reason = Some(Some(end.fault.reason.as_str().into()));
             row.detail = Some(Some(brief(&end.fault.detail).into()));
             let scale_ppm = frame.scale.map(|scale| (f64::from(scale) * 1e6).round() as i64);
@@ -167,7 +167,7 @@ impl LedgerTransaction<'_, '_> {
         let headers = (!headers.is_empty()).then(|| json!(headers).to_string().into());
         let row = self.rows.change_entry(entry.id)?;
         row.set_state(State::Settled, None);
-        (row.attempts, row.due_ms, row.picture, row.retry_settled_ms) = (attempts, None, Some(picture), None);
+        (row.attempts, row.due_ms, row.picture, row.terminal_retry_ms) = (attempts, None, Some(picture), None);
         let patch = &mut row.patch;
         (patch.reason, patch.detail, patch.inline) = (Some(None), Some(None), Some(None));
         patch.final_url = Some((final_url != url).then(|| final_url.as_str().into()));
@@ -183,7 +183,7 @@ impl LedgerTransaction<'_, '_> {
             row.behind += behind;
             row.main = main.or(row.main);
         })?;
-        self.note(LogRow { kind: "kept", entry: Some(entry.id), picture: Some(picture), ..LogRow::default() });
+        self.note(LogRow { kind: "stored", entry: Some(entry.id), picture: Some(picture), ..LogRow::default() });
         Ok(())
     }
 
@@ -201,17 +201,17 @@ impl LedgerTransaction<'_, '_> {
             self.change_picture(picture.id, |row| {
                 row.set_state(State::Settled, None);
                 row.attempts = row.attempts.max(attempts);
-                (row.due_ms, row.retry_settled_ms) = (None, None);
+                (row.due_ms, row.terminal_retry_ms) = (None, None);
                 (row.reason, row.detail) = (Some(None), Some(None));
             })?;
         } else if picture.retried {
             // It has an answer now, and is owed a full one like any other.
             self.change_picture(picture.id, |row| {
                 row.set_state(State::Open, run);
-                (row.due_ms, row.retry_settled_ms) = (Some(0), None);
+                (row.due_ms, row.terminal_retry_ms) = (Some(0), None);
             })?;
         }
-        self.note(LogRow { kind: "delivered", picture: Some(picture.id), ..LogRow::default() });
+        self.note(LogRow { kind: "detected", picture: Some(picture.id), ..LogRow::default() });
         Ok(())
     }
 
@@ -230,7 +230,7 @@ impl LedgerTransaction<'_, '_> {
         })?;
         let (picture, other) = (Some(picture.id), Some(representative.id));
         let body = Some(json!({"distance": ruling.distance}).to_string());
-        self.note(LogRow { kind: "ruled", picture, other, body, ..LogRow::default() });
+        self.note(LogRow { kind: "assigned", picture, other, body, ..LogRow::default() });
         Ok(())
     }
 

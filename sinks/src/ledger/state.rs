@@ -25,10 +25,10 @@ pub struct StateLedger {
     reader: Reader,
     /// The number of this run, where the state is shared.
     run: Option<i64>,
-    /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what lanes
+    /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what queues
     /// have that this one has not heard of.
     look_around_at: AtomicU64,
-    /// Jobs whose lanes were asked for: those that this process does.
+    /// Jobs whose queues were asked for: those that this process does.
     own_jobs: Mutex<BTreeSet<u32>>,
     place: String,
     jobs: Option<mpsc::Sender<Vec<Job>>>,
@@ -131,7 +131,7 @@ impl StateLedger {
         })
     }
 
-    /// The lane of pictures.
+    /// The queue of pictures.
     fn pictures(&self) -> QueueId {
         QueueId::detection(self.reader.tenant_number())
     }
@@ -145,7 +145,7 @@ impl StateLedger {
         Ok(())
     }
 
-    /// Takes over what others have left while this run looks again, and tells every lane that has something, for the news of
+    /// Takes over what others have left while this run looks again, and tells every queue that has something, for the news of
     /// other runs do not reach it. Does so once in a lease.
     fn look_around(&self, now: Time, claimed: &mut Vec<DispatchReply>) -> Result<(), LedgerError> {
         if now < self.look_around_at.load(Relaxed) {
@@ -231,14 +231,14 @@ impl Ledger for StateLedger {
         self.own_jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.number);
         if again && self.run.is_some() {
             block_on(self.ask(Task::LookAgain))?;
-            // With the lane of pictures it is asked what the other runs do.
+            // With the queue of pictures it is asked what the other runs do.
             each(QueueUpdate { queue: self.pictures(), due: 0, again });
         }
         self.reader.queues(job.number, again, each)
     }
 
     /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
-    /// over what ended runs have left; the lane of pictures is asked for that, once in a lease.
+    /// over what ended runs have left; the queue of pictures is asked for that, once in a lease.
     fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);

@@ -118,17 +118,17 @@ pub fn visit(page: Page, links: Vec<Url>) -> Visit {
     }
 }
 
-/// The lane of a page or image.
+/// The queue of a page or image.
 pub fn queue_at(url: &Url) -> QueueId {
     QueueId::of(JobId::FIRST, url)
 }
 
-/// The lane of pictures.
+/// The queue of pictures.
 pub fn pictures_queue() -> QueueId {
     QueueId::detection(JobId::FIRST.tenant)
 }
 
-/// Something is open in the lane of `path`.
+/// Something is open in the queue of `path`.
 pub fn opened(path: &str, due: u64) -> QueueUpdate {
     QueueUpdate { queue: QueueId::of(JobId::FIRST, &url(path)), due, again: false }
 }
@@ -314,14 +314,14 @@ impl Rig {
 
 /// Everything that a ledger gives out, with when it is due. Time passes as it must; a few are taken at once.
 pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
-    let (mut lanes, mut owed) = (Vec::new(), Vec::new());
+    let (mut queues, mut owed) = (Vec::new(), Vec::new());
     ledger.known_pictures(JobId::FIRST.tenant, &mut |_| ()).expect("takes over what others have left");
-    ledger.queues(JobId::FIRST, false, &mut |opened| lanes.push(opened.queue)).expect("reads");
-    for lane in lanes {
+    ledger.queues(JobId::FIRST, false, &mut |opened| queues.push(opened.queue)).expect("reads");
+    for queue in queues {
         let (mut now, mut held, mut due) = (0, Vec::new(), Some(0));
         while let Some(next) = due {
             now = next.max(now);
-            let ask = DispatchRequest { queue: lane, max: 7, held: held.clone(), again: false };
+            let ask = DispatchRequest { queue, max: 7, held: held.clone(), again: false };
             let DispatchReply { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
             held.extend(work.iter().map(Work::key));
             owed.extend(work.into_iter().map(|work| (now, work)));

@@ -101,7 +101,7 @@ impl From<&EntryRow> for Entry {
             site: row.site,
             queue: (row.job, row.queue as u64),
             sequence: row.sequence,
-            retried: row.retry_settled_ms.is_some(),
+            retried: row.terminal_retry_ms.is_some(),
         }
     }
 }
@@ -120,7 +120,7 @@ pub(super) struct Picture {
 
 impl From<&PictureRow> for Picture {
     fn from(row: &PictureRow) -> Self {
-        let retried = row.retry_settled_ms.is_some();
+        let retried = row.terminal_retry_ms.is_some();
         Self { id: row.id, state: row.state, run: row.run, main: row.main, retried }
     }
 }

@@ -98,7 +98,7 @@ impl Counts {
 }
 
 /// The last fact of the tenant after a position, and when it was written.
-pub(crate) const LAST: &str = "SELECT seq, at_ms FROM facts WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT 1";
+pub(crate) const LAST: &str = "SELECT seq, at_ms FROM events WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT 1";
 
 fn last(reader: &Reader, tx: &DbTransaction<'_>, after: i64) -> Result<Option<(i64, i64)>, TransactionError> {
     tx.one(LAST, values![reader.tenant_id(), after], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -112,13 +112,13 @@ fn touched(
     (from, upto): (i64, i64),
 ) -> Result<[(Table, BTreeSet<i64>); 2], TransactionError> {
     const NAMED: &str = "WITH named AS (
-        SELECT entry AS id FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND entry IS NOT NULL
-        UNION SELECT other FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND other IS NOT NULL AND kind <> 'ruled')";
+        SELECT entry AS id FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND entry IS NOT NULL
+        UNION SELECT other FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND other IS NOT NULL AND kind <> 'assigned')";
     let entries = format!("{NAMED} SELECT DISTINCT id / {BLOCK} FROM named");
     let pictures = format!(
         "{NAMED} SELECT DISTINCT id / {BLOCK} FROM (
-            SELECT picture AS id FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3
-            UNION SELECT other FROM facts WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND kind = 'ruled'
+            SELECT picture AS id FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3
+            UNION SELECT other FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND kind = 'assigned'
             UNION SELECT e.picture FROM named n JOIN entries e ON e.id = n.id
             UNION SELECT f.picture FROM named n JOIN entries e ON e.id = n.id JOIN entries f ON f.id = e.primary_entry
             UNION SELECT f.picture FROM named n JOIN offers o ON o.image = n.id JOIN entries a ON a.id = o.alternate

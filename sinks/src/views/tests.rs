@@ -90,7 +90,7 @@ fn grown(ledger: &StateLedger, home: &Home) -> (i64, i64, Vec<u64>) {
             .to_vec(),
         Place::Server(_) => vec![],
     };
-    let seq = "SELECT max(seq) FROM facts WHERE tenant = ?1";
+    let seq = "SELECT max(seq) FROM events WHERE tenant = ?1";
     (number(seq), number("SELECT max(seq) FROM cursors WHERE tenant = ?1"), sizes)
 }
 
@@ -186,8 +186,8 @@ fn the_end_of_the_log_is_found_without_reading_it() {
             }
         });
         let plan = plan.expect("explains").join("\n");
-        let found = plan.contains("SEARCH facts USING INTEGER PRIMARY KEY (rowid>?)")
-            || plan.contains("facts_pkey on facts") && plan.contains("Index Cond: (seq >");
+        let found = plan.contains("SEARCH events USING INTEGER PRIMARY KEY (rowid>?)")
+            || plan.contains("events_pkey on events") && plan.contains("Index Cond: (seq >");
         assert!(found && !plan.contains("Sort") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
 }

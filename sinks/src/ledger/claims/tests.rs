@@ -89,12 +89,12 @@ fn claims_follow_their_indexes_and_never_sort() {
         type Ways<'q> = &'q dyn Fn(&DbTransaction<'_>) -> Queue;
         let queues: [(Ways<'_>, _, _, _); 5] = [
             (&|_| Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
-            (&|_| Queue::again(), "entries_again", host, &["again_ms"]),
-            (&|_| Queue::revived(), "entries_revive", host, &["revive_ms"]),
+            (&|_| Queue::again(), "entries_recrawl", host, &["recrawl_ms"]),
+            (&|_| Queue::revived(), "entries_terminal_retry", host, &["terminal_retry_ms"]),
             (&|tx| Queue::frames(tx, ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
-            (&Queue::revived_frames, "pictures_revive", DETECTION_QUEUE as i64, &["revive_ms"]),
+            (&Queue::revived_frames, "pictures_terminal_retry", DETECTION_QUEUE as i64, &["terminal_retry_ms"]),
         ];
-        for (queue, index, lane, dues) in queues {
+        for (queue, index, host, dues) in queues {
             let statements = |tx: &DbTransaction<'_>| {
                 let queue = queue(tx);
                 let later = dues.iter().filter(|due| !due.is_empty()).map(|due| queue.later(tx, due));
@@ -102,7 +102,7 @@ fn claims_follow_their_indexes_and_never_sort() {
             };
             for sql in rig.reader().read(statements).expect("names them") {
                 for generic in [false, true] {
-                    let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), lane, 50, 0, 8], generic);
+                    let plan = plan(rig.reader(), &sql, [rig.reader().tenant_id(), host, 50, 0, 8], generic);
                     let sorts = ["Sort", "TEMP B-TREE"].iter().any(|word| plan.contains(word));
                     assert!(plan.contains(index) && !sorts, "{sql}\n{plan}");
                 }

@@ -101,7 +101,7 @@ impl Lease {
         if living.is_empty() {
             return Ok(living);
         }
-        let sql = "SELECT l.id FROM runs l JOIN runs h ON h.id = l.heir WHERE h.ended_at IS NULL AND h.id <> ?1";
+        let sql = "SELECT l.id FROM runs l JOIN runs h ON h.id = l.successor WHERE h.ended_at IS NULL AND h.id <> ?1";
         living.extend(tx.list(sql, values![self.id], |row| row.get::<i64>(0))?);
         Ok(living)
     }
@@ -114,7 +114,10 @@ impl Lease {
 
     /// Notes that this run looks again at what is settled, and tries what ended badly.
     pub fn look_again(&self, tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
-        tx.run("UPDATE runs SET again_at = clock_timestamp() WHERE id = ?1 AND again_at IS NULL", values![self.id])
+        tx.run(
+            "UPDATE runs SET recrawls_since = clock_timestamp() WHERE id = ?1 AND recrawls_since IS NULL",
+            values![self.id],
+        )
     }
 
     /// Says whose work the run does.
@@ -126,8 +129,9 @@ impl Lease {
     /// pictures that they stored and did not look at are due at once: those are returned. At the start, it is told of them.
     pub fn take_over(&self, tx: &DbTransaction<'_>, tenant: i64, running: bool) -> Result<Vec<i64>, TransactionError> {
         self.expire(tx)?;
-        let sql = "UPDATE runs SET heir = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.heir
-            WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.heir IS NULL OR h.ended_at IS NOT NULL)
+        let sql =
+            "UPDATE runs SET successor = ?1 WHERE id IN (SELECT r.id FROM runs r LEFT JOIN runs h ON h.id = r.successor
+            WHERE r.tenant = ?2 AND r.ended_at IS NOT NULL AND (r.successor IS NULL OR h.ended_at IS NOT NULL)
             FOR UPDATE OF r SKIP LOCKED) RETURNING id";
         let inherited = tx.list(sql, values![self.id, tenant], |row| row.get::<i64>(0))?;
         if !inherited.is_empty() {
@@ -148,19 +152,19 @@ impl Lease {
 
     /// How many runs have left it something.
     fn left_to_it(&self, tx: &DbTransaction<'_>) -> Result<i64, TransactionError> {
-        let sql = "SELECT count(*) FROM runs WHERE heir = ?1";
+        let sql = "SELECT count(*) FROM runs WHERE successor = ?1";
         Ok(tx.one(sql, values![self.id], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// Forgets runs that have nothing any more, so that they do not add up over the life of a state. Reads all open work.
     fn forget_empty(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
-        let sql = "UPDATE runs SET tenant = NULL, heir = NULL WHERE heir = ?1 AND id NOT IN (
+        let sql = "UPDATE runs SET tenant = NULL, successor = NULL WHERE successor = ?1 AND id NOT IN (
             SELECT run FROM entries WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL
             UNION SELECT run FROM pictures WHERE tenant = ?2 AND state = 'open' AND run IS NOT NULL)";
         tx.run(sql, values![self.id, tenant])?;
         // Nor do their rows: what is over, has nothing and was nobody's successor says nothing any more.
-        let sql = "DELETE FROM runs WHERE ended_at IS NOT NULL AND tenant IS NULL AND heir IS NULL
-            AND id NOT IN (SELECT heir FROM runs WHERE heir IS NOT NULL)";
+        let sql = "DELETE FROM runs WHERE ended_at IS NOT NULL AND tenant IS NULL AND successor IS NULL
+            AND id NOT IN (SELECT successor FROM runs WHERE successor IS NOT NULL)";
         tx.run(sql, &[])
     }
 
@@ -200,7 +204,7 @@ pub(in crate::ledger) fn lives(tx: &DbTransaction<'_>, run: i64) -> Result<bool,
 /// two do the same.
 pub(in crate::ledger) fn who_looks_again(tx: &DbTransaction<'_>, tenant: i64) -> Result<Option<i64>, TransactionError> {
     let sql = format!(
-        "SELECT id FROM runs WHERE again_at IS NOT NULL AND tenant = ?1 AND {LIVING} ORDER BY again_at, id LIMIT 1"
+        "SELECT id FROM runs WHERE recrawls_since IS NOT NULL AND tenant = ?1 AND {LIVING} ORDER BY recrawls_since, id LIMIT 1"
     );
     tx.one(&sql, values![tenant], |row| row.get(0))
 }

@@ -67,7 +67,7 @@ fn renew_once(
                 Some(client) => client,
                 None => open(&route).await?,
             };
-            let sql = format!("UPDATE runs SET beat_at = clock_timestamp() WHERE id = $1 AND {LIVING}");
+            let sql = format!("UPDATE runs SET heartbeat_at = clock_timestamp() WHERE id = $1 AND {LIVING}");
             let rows = client.execute(&sql, &[&id]).await?;
             Ok::<_, TransactionError>((rows == 1, client))
         };

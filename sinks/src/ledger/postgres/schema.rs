@@ -27,6 +27,9 @@ const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.l
 /// Formats from which on the table `migrations` notes who can use them.
 const NOTED_FROM: i64 = 5;
 
+/// Before this format, the column `heartbeat_at` was called `beat_at`.
+const RENAMED_IN: i64 = 6;
+
 /// Held while formats are looked at and changed; any number will do, if it is always the same.
 const LOCK: i64 = 0x6661_6365_666c_6f77;
 
@@ -70,7 +73,12 @@ impl Server {
                 Err(refused) => return Ok(Err(refused)),
             };
             if from > 0 {
-                let sql = format!("SELECT count(*) FROM runs WHERE {LIVING}");
+                let living = if found.format < RENAMED_IN {
+                    LIVING.replace("heartbeat_at", "beat_at")
+                } else {
+                    LIVING.to_owned()
+                };
+                let sql = format!("SELECT count(*) FROM runs WHERE {living}");
                 let runs = tx.one(&sql, &[], |row| row.get::<i64>(0))?.unwrap_or(0);
                 if runs > 0 {
                     return Ok(Err(OpenError::InOlderUse { place, found: found.format, runs }));

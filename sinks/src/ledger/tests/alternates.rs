@@ -90,7 +90,7 @@ fn an_alternate_of_several_images_is_tried_when_the_turn_of_any_comes_whatever_h
         }
         rig.tell(rejected(image("/y")));
         rig.tell_all([kept(image("/x"), "two"), delivered("one", 0), delivered("two", 1)]);
-        let sql = "SELECT e.url FROM facts f JOIN entries e ON e.id = f.entry WHERE f.kind = 'opened' ORDER BY e.url";
+        let sql = "SELECT e.url FROM events f JOIN entries e ON e.id = f.entry WHERE f.kind = 'opened' ORDER BY e.url";
         let opened = rig.reader().read(|tx| tx.list(sql, &[], |row| row.get::<String>(0))).expect("reads");
         let lines =
             rig.lines(Kind::Images).into_iter().map(|line| (line["status"].clone(), line["duplicate_of"].clone()));

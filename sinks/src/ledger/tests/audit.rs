@@ -82,8 +82,8 @@ fn damage_is_named_by_its_law_and_its_key() {
             vec![("an alternate is offered by an image", Some(url("/e2").to_string()))],
         ),
         (
-            format!("UPDATE entries SET lane = 0 WHERE id = {}", entry("/d")),
-            vec![("what is open waits in a lane that is given out", Some(url("/d").to_string()))],
+            format!("UPDATE entries SET queue = 0 WHERE id = {}", entry("/d")),
+            vec![("what is open waits in a queue that is given out", Some(url("/d").to_string()))],
         ),
         (
             format!("UPDATE entries SET site = 999 WHERE id = {}", entry("/d")),
@@ -142,7 +142,7 @@ fn what_a_page_leads_to_is_not_forgotten() {
     rig.tell(start());
     rig.tell(read(page("/", 0), vec![page("/a", 1), page("/b", 1)], vec![]));
     rig.tell(read(page("/b", 1), vec![page("/b1", 2)], vec![]));
-    damage(&rig, &format!("UPDATE entries SET turn = NULL WHERE url = '{}'", url("/a")));
+    damage(&rig, &format!("UPDATE entries SET sequence = NULL WHERE url = '{}'", url("/a")));
     let law = "what a page leads to waits for an earlier turn of its site, or is taken up";
     assert_eq!(broken(&rig), [(law, vec![url("/b").to_string()])]);
     // Whoever opens the state next goes on with it.

@@ -279,10 +279,10 @@ fn the_records_of_open_work_come_back_whole() {
     let data = Url::parse("data:sha256,00ff").expect("a URL");
     let inline = Image { url: data, inline: Some(bytes::Bytes::from_static(b"\x00\xff")), ..image("/") };
     let news = rig.tell(read(start, vec![], vec![inline.clone(), image_with("/b", &["/b-small", "/b-tiny"])]));
-    let mut lanes =
+    let mut queues =
         [queue_at(&inline.url), queue_at(&url("/b"))].map(|queue| QueueUpdate { queue, due: 0, again: false });
-    lanes.sort_by_key(|opened| opened.queue);
-    assert_eq!(news, lanes, "a data: URI has no host");
+    queues.sort_by_key(|opened| opened.queue);
+    assert_eq!(news, queues, "a data: URI has no host");
     // The other addresses of a picture wait in the ledger.
     assert_eq!(owed(rig.ledger()), [Work::Image(inline.clone()), Work::Image(image("/b"))].map(|work| (0, work)));
     // The bytes of a data: URI wait with its retry, and go once they are kept.
@@ -304,14 +304,14 @@ fn the_records_of_open_work_come_back_whole() {
 fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
     let rig = Rig::showing((0..9).map(|n| image(&format!("/{n}"))).collect());
     rig.tell_all([retry(image("/7"), 30), retry(image("/2"), 50), retry(image("/5"), 40)]);
-    let lane = QueueId::of(JobId::FIRST, &url("/"));
+    let queue = QueueId::of(JobId::FIRST, &url("/"));
     let claim = |now, max, held: &[Key]| {
         let asks = [
-            DispatchRequest { queue: lane, max, held: held.to_vec(), again: false },
+            DispatchRequest { queue, max, held: held.to_vec(), again: false },
             DispatchRequest { queue: QueueId { job: JobId::FIRST, host: 77 }, max, held: vec![], again: true },
         ];
         let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
-        assert_eq!((none.work.len(), none.next), (0, None), "a lane with nothing");
+        assert_eq!((none.work.len(), none.next), (0, None), "a queue with nothing");
         let paths = claimed.work.iter().map(|work| match work {
             Work::Image(image) => image.url.path().to_owned(),
             other => panic!("{other:?}"),
@@ -434,12 +434,12 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     assert_eq!(claim(0).0.len(), 2, "the page that was rejected too");
     assert_eq!(rig.tell(start()), []);
     let reopened = rig.reopened();
-    let mut lanes = vec![];
-    reopened.ledger().queues(JobId::FIRST, false, &mut |opened| lanes.push(opened)).expect("reads");
-    assert_eq!(lanes, []);
-    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.queue != pictures_queue());
-    assert_eq!(lanes, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
+    let mut queues = vec![];
+    reopened.ledger().queues(JobId::FIRST, false, &mut |opened| queues.push(opened)).expect("reads");
+    assert_eq!(queues, []);
+    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| queues.push(opened)).expect("reads");
+    queues.retain(|opened| opened.queue != pictures_queue());
+    assert_eq!(queues, [look_again(0), look_again(0)], "a page that was read, and one that was not there");
 }
 
 fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
@@ -451,8 +451,8 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     rig.tell(with_a_chance(rejected(page("/gone", 1)), 110));
     rig.tell(rejected(image("/no")));
     rig.tell_all([kept(image("/b"), "one"), with_a_chance(dead(Work::Frame(frame("one"))), 120)]);
-    let claim = |lane, now, again| {
-        let ask = DispatchRequest { queue: lane, max: 9, held: vec![], again };
+    let claim = |queue, now, again| {
+        let ask = DispatchRequest { queue, max: 9, held: vec![], again };
         let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
@@ -476,10 +476,10 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     rig.tell(delivered("one", 2));
     assert_eq!(rig.statuses(), ["dead", "done", "open", "rejected"]);
     let reopened = rig.reopened();
-    let mut lanes = vec![];
-    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
-    lanes.retain(|opened| opened.queue != pictures_queue());
-    assert_eq!(lanes, [opened("/", 0), look_again(web, 200)]);
+    let mut queues = vec![];
+    reopened.ledger().queues(JobId::FIRST, true, &mut |opened| queues.push(opened)).expect("reads");
+    queues.retain(|opened| opened.queue != pictures_queue());
+    assert_eq!(queues, [opened("/", 0), look_again(web, 200)]);
     let lucky = Image { attempts: 2, ..a };
     reopened.tell_all([kept(lucky, "two"), delivered("two", 0)]);
     assert_eq!(reopened.statuses(), ["done", "done", "open", "rejected"]);

@@ -142,7 +142,7 @@ fn a_page_never_overtakes_earlier_ones_that_wait() {
     (1..=8).for_each(|n| drop(rig.tell(leads_on(n))));
     let group = vec![read(page("/p0", 1), vec![], vec![]), leads_on(9)];
     rig.ledger().append_group(group).into_iter().for_each(|answer| drop(wait(answer).expect("is legal")));
-    let sql = "SELECT url FROM entries WHERE turn IS NOT NULL ORDER BY turn";
+    let sql = "SELECT url FROM entries WHERE sequence IS NOT NULL ORDER BY sequence";
     let in_order = rig.home.reader().read(|tx| tx.list(sql, &[], |row| row.get::<String>(0))).expect("reads");
     assert_eq!(in_order, (1..=9).map(|n| url(&format!("/next/{n}")).to_string()).collect::<Vec<_>>());
     rig.check();

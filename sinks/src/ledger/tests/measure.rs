@@ -269,7 +269,7 @@ fn facts_per_second(home: Home) {
     let ledger = home.open();
     ledger.queues(JobId::FIRST, true, &mut |_| count += 1).expect("reads");
     ledger.known_pictures(JobId::FIRST.tenant, &mut |_| count += 1).expect("reads");
-    println!("open and know {count} lanes and pictures: {:.3} s", started.elapsed().as_secs_f64());
+    println!("open and know {count} queues and pictures: {:.3} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
     write_results(ledger.reader(), Kind::Images, Format::Jsonl, &mut std::io::sink()).expect("writes");
     println!("results of {} images: {:.2} s", pages() * IMAGES, started.elapsed().as_secs_f64());
@@ -305,7 +305,7 @@ fn sizes(home: &Home) {
     let size = std::fs::metadata(dir.join("ledger.sqlite")).expect("is there").len();
     let urls = (pages() * IMAGES + pages()) as f64;
     const LOG: &str =
-        "SELECT sum(pgsize) FILTER (WHERE name = 'facts'), sum(pgsize) FILTER (WHERE name = 'commits') FROM dbstat";
+        "SELECT sum(pgsize) FILTER (WHERE name = 'events'), sum(pgsize) FILTER (WHERE name = 'commits') FROM dbstat";
     let log = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
     let (rows, records) = home.reader().read(|tx| tx.one(LOG, &[], log)).expect("reads").expect("a row");
     let [all, rows, records] = [size as f64, rows as f64, records as f64].map(|bytes| bytes / urls);

@@ -42,7 +42,7 @@ fn key(work: &Work) -> Key {
 
 /// Lets the lease of every run expire: the server's clock is the one that counts, so its notes are changed.
 fn expire(home: &Home) {
-    home.sql("UPDATE runs SET beat_at = beat_at - interval '1 day'");
+    home.sql("UPDATE runs SET heartbeat_at = heartbeat_at - interval '1 day'");
 }
 
 fn storage(answer: Result<Vec<QueueUpdate>, LedgerError>) -> String {
@@ -177,14 +177,14 @@ fn runs_that_left_nothing_do_not_add_up() {
         "INSERT INTO runs (lease_ms, ended_at, tenant)
         SELECT 1000, clock_timestamp(), (SELECT id FROM tenants) FROM generate_series(1, 1000)",
     );
-    let heir = home.open();
-    heir.known_pictures(JobId::FIRST.tenant, &mut |_| {}).expect("reads");
-    let left = "SELECT count(*) FROM runs WHERE heir IS NOT NULL";
-    let left = heir.reader().read(|tx| tx.one(left, &[], |row| row.get::<i64>(0)));
+    let successor = home.open();
+    successor.known_pictures(JobId::FIRST.tenant, &mut |_| {}).expect("reads");
+    let left = "SELECT count(*) FROM runs WHERE successor IS NOT NULL";
+    let left = successor.reader().read(|tx| tx.one(left, &[], |row| row.get::<i64>(0)));
     assert_eq!(left, Ok(Some(1)), "the one that left work");
-    let rows = heir.reader().read(|tx| tx.one("SELECT count(*) FROM runs", &[], |row| row.get::<i64>(0)));
+    let rows = successor.reader().read(|tx| tx.one("SELECT count(*) FROM runs", &[], |row| row.get::<i64>(0)));
     assert_eq!(rows, Ok(Some(2)), "that one and this: the rows of the others are gone");
-    assert_eq!(taken(&heir).len(), 3);
+    assert_eq!(taken(&successor).len(), 3);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
         Ok(0),
         "and are the other's now"
     );
-    // Its heir's heir has them too.
+    // Its successor's successor has them too.
     drop(other);
     assert_eq!((pictures(&third), taken(&third).len()), (vec![content("one")], 2));
     wait(third.append(read(page("/p", 1), vec![], vec![]))).expect("it has the page");
@@ -225,12 +225,12 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     showing(&home, 1);
     let web = QueueId::of(JobId::FIRST, &url("/"));
     let ask = |queue| [DispatchRequest { queue, max: 9, held: vec![], again: true }];
-    let given = |ledger: &StateLedger, lane| ledger.claim(5, &ask(lane)).expect("reads").remove(0);
+    let given = |ledger: &StateLedger, queue| ledger.claim(5, &ask(queue)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
-        let mut lanes = vec![];
-        stream.queues(JobId::FIRST, true, &mut |opened| lanes.push(opened)).expect("reads");
-        assert!(lanes.contains(&QueueUpdate { queue: pictures_queue(), due: 0, again: true }), "{lanes:?}");
+        let mut queues = vec![];
+        stream.queues(JobId::FIRST, true, &mut |opened| queues.push(opened)).expect("reads");
+        assert!(queues.contains(&QueueUpdate { queue: pictures_queue(), due: 0, again: true }), "{queues:?}");
     }
     let [first, second] = streams;
     assert_eq!((given(&first, pictures_queue()).next, given(&second, web).next), (None, None), "there is nothing yet");
@@ -251,7 +251,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
     let claimed = second.claim(5, &ask(pictures_queue())).expect("reads");
-    let said = |claimed: &[DispatchReply], lane| claimed[1..].iter().any(|claimed| (claimed.queue) == lane);
+    let said = |claimed: &[DispatchReply], queue| claimed[1..].iter().any(|claimed| (claimed.queue) == queue);
     assert!(said(&claimed, web), "{claimed:?}");
     assert_eq!((given(&second, web).work.len(), given(&second, pictures_queue()).work.len()), (2, 1));
     wait(second.append(delivered("two", 1))).expect("it has the picture");
@@ -341,7 +341,7 @@ fn a_newer_format_a_missing_state_and_changed_facts_are_refused() {
     assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
     let ledger = home.open();
     wait(ledger.append(start())).expect("is legal");
-    for statement in ["UPDATE facts SET at_ms = 1", "DELETE FROM facts", "TRUNCATE facts"] {
+    for statement in ["UPDATE events SET at_ms = 1", "DELETE FROM events", "TRUNCATE events"] {
         assert!(home.try_sql(statement).expect_err("is refused").contains("never"), "{statement}");
     }
     home.sql("INSERT INTO migrations (format, reader_min, writer_min) VALUES (99, 99, 99)");
@@ -448,7 +448,7 @@ fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_al
         })
     };
     assert!(answered.iter().all(|n| matches!(line(*n), Ok(Some(Some(_))))));
-    let counts = "SELECT (SELECT count(*) FROM facts WHERE kind = 'kept'), (SELECT count(*) FROM entries WHERE picture IS NOT NULL),
+    let counts = "SELECT (SELECT count(*) FROM events WHERE kind = 'stored'), (SELECT count(*) FROM entries WHERE picture IS NOT NULL),
         (SELECT count(*) FROM pictures)";
     let counts = rig.reader().read(|tx| tx.one(counts, &[], |row| Ok([row.get::<i64>(0)?, row.get(1)?, row.get(2)?])));
     let [logged, settled, pictures] = counts.expect("reads").expect("a row");

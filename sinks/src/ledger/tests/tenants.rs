@@ -44,7 +44,7 @@ fn check(ledger: &StateLedger) {
     assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]), "the log says everything");
 }
 
-/// The open work of a job, by its lanes.
+/// The open work of a job, by its queues.
 fn owed_to(ledgers: &TenantLedgers, job: JobId) -> Vec<Work> {
     let mut queues = Vec::new();
     ledgers.queues(job, false, &mut |update| queues.push(update.queue)).expect("reads");

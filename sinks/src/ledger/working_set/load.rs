@@ -50,8 +50,8 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
     let text = |one: String, many: String| Text { one, many, tenant: false };
     let first = |table: &str, filter: &str| {
         format!(
-            "SELECT u.site, t.turn FROM unnest($1::bigint[]) AS u (site),
-            LATERAL (SELECT turn FROM {table} WHERE site = u.site {filter} ORDER BY turn LIMIT {WINDOW}) t"
+            "SELECT u.site, t.sequence FROM unnest($1::bigint[]) AS u (site),
+            LATERAL (SELECT sequence FROM {table} WHERE site = u.site {filter} ORDER BY sequence LIMIT {WINDOW}) t"
         )
     };
     let pairs = |table: &str, (a, b): (&str, &str)| {
@@ -94,8 +94,8 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
             each(site, "$2::bytea", "sites", "tenant = $1 AND site_key(url) = u.wanted"),
         ),
         text(format!("SELECT {site} FROM sites WHERE id = ?1"), each(site, "$1::bigint", "sites", "id = u.wanted")),
-        pairs("sightings", ("image", "page")),
-        pairs("shown", ("site", "image")),
+        pairs("page_images", ("image", "page")),
+        pairs("site_images", ("site", "image")),
         text(
             "SELECT image, alternate, rank FROM offers WHERE image = ?1".to_owned(),
             each("image, alternate, rank", "$1::bigint", "offers", "image = u.wanted"),
@@ -109,14 +109,14 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
             each(&with_run(entry), "$1::bigint", "entries", "primary_entry = u.wanted AND state = 'alternate'"),
         ),
         text(
-            format!("SELECT site, turn FROM entries WHERE site = ?1 AND turn IS NOT NULL ORDER BY turn LIMIT {WINDOW}"),
-            first("entries", "AND turn IS NOT NULL"),
+            format!("SELECT site, sequence FROM entries WHERE site = ?1 AND sequence IS NOT NULL ORDER BY sequence LIMIT {WINDOW}"),
+            first("entries", "AND sequence IS NOT NULL"),
         ),
-        text(format!("SELECT site, turn FROM early WHERE site = ?1 ORDER BY turn LIMIT {WINDOW}"), first("early", "")),
+        text(format!("SELECT site, sequence FROM reorder_buffer WHERE site = ?1 ORDER BY sequence LIMIT {WINDOW}"), first("reorder_buffer", "")),
         text(
-            "SELECT site, turn, page, body FROM early WHERE site = ?1 AND turn = ?2".to_owned(),
+            "SELECT site, sequence, page, body FROM reorder_buffer WHERE site = ?1 AND sequence = ?2".to_owned(),
             "SELECT t.* FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b),
-                LATERAL (SELECT site, turn, page, body FROM early WHERE site = u.a AND turn = u.b OFFSET 0) t"
+                LATERAL (SELECT site, sequence, page, body FROM reorder_buffer WHERE site = u.a AND sequence = u.b OFFSET 0) t"
                 .to_owned(),
         ),
     ]
@@ -369,13 +369,13 @@ impl WorkingSet<'_, '_> {
 
     /// Pages of a site that were not tried yet, after a place in its order.
     pub(super) fn read_sequences(&self, site: i64, after: i64) -> Result<Vec<i64>, TransactionError> {
-        let sql = "SELECT turn FROM entries WHERE site = ?1 AND turn IS NOT NULL AND turn > ?2 ORDER BY turn LIMIT ?3";
+        let sql = "SELECT sequence FROM entries WHERE site = ?1 AND sequence IS NOT NULL AND sequence > ?2 ORDER BY sequence LIMIT ?3";
         self.tx.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
     }
 
     /// Pages of a site that wait for their turn, after a place in its order.
     pub(super) fn read_buffered_sequences(&self, site: i64, after: i64) -> Result<Vec<i64>, TransactionError> {
-        let sql = "SELECT turn FROM early WHERE site = ?1 AND turn > ?2 ORDER BY turn LIMIT ?3";
+        let sql = "SELECT sequence FROM reorder_buffer WHERE site = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3";
         self.tx.list(sql, values![site, after, WINDOW as i64], |row| row.get(0))
     }
 

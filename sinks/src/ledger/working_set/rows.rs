@@ -52,7 +52,7 @@ pub(in crate::ledger) struct EntryRow {
     pub sequence: Option<i64>,
     pub version: Option<Rc<str>>,
     pub recrawl_ms: Option<i64>,
-    pub retry_settled_ms: Option<i64>,
+    pub terminal_retry_ms: Option<i64>,
     pub run: Option<i64>,
     pub patch: EntryPatch,
 }
@@ -73,8 +73,8 @@ pub(in crate::ledger) struct EntryPatch {
 }
 
 /// What is read of an entry, in the order of [`EntryRow::read`]; `run` on a server.
-pub(super) const ENTRY_COLUMNS: &str = "id, key, kind, state, depth, attempts, spared, due_ms, picture, primary_entry, rank, site, url, \
-     lane, turn, version, again_ms, revive_ms, job";
+pub(super) const ENTRY_COLUMNS: &str = "id, key, kind, state, depth, attempts, uncounted, due_ms, picture, primary_entry, rank, site, url, \
+     queue, sequence, version, recrawl_ms, terminal_retry_ms, job";
 
 impl EntryRow {
     /// One that nothing happened to yet.
@@ -98,7 +98,7 @@ impl EntryRow {
             sequence: None,
             version: None,
             recrawl_ms: None,
-            retry_settled_ms: None,
+            terminal_retry_ms: None,
             run: None,
             patch: EntryPatch::default(),
         }
@@ -124,7 +124,7 @@ impl EntryRow {
             sequence: row.get(14)?,
             version: rc(row.get(15)?),
             recrawl_ms: row.get(16)?,
-            retry_settled_ms: row.get(17)?,
+            terminal_retry_ms: row.get(17)?,
             job: row.get(18)?,
             run: if has_run { row.get(19)? } else { None },
             patch: EntryPatch::default(),
@@ -148,20 +148,20 @@ impl Stored<i64> for EntryRow {
             ("kind", Text, Fixed),
             ("url", Text, Fixed),
             ("job", Int, Fixed),
-            ("lane", Int, Fixed),
+            ("queue", Int, Fixed),
             ("state", Text, Always),
             ("depth", Int, Always),
             ("attempts", Int, Always),
-            ("spared", Int, Always),
+            ("uncounted", Int, Always),
             ("due_ms", Int, Always),
             ("picture", Int, Always),
             ("primary_entry", Int, Always),
             ("rank", Int, Always),
             ("site", Int, Always),
-            ("turn", Int, Always),
+            ("sequence", Int, Always),
             ("version", Text, Always),
-            ("again_ms", Int, Always),
-            ("revive_ms", Int, Always),
+            ("recrawl_ms", Int, Always),
+            ("terminal_retry_ms", Int, Always),
             ("run", Int, Server),
             ("final_url", Text, Patch(0)),
             ("http_status", Int, Patch(1)),
@@ -172,7 +172,7 @@ impl Stored<i64> for EntryRow {
             ("headers", Text, Patch(6)),
             ("skip", Blob, Patch(7)),
             ("inline", Blob, Patch(8)),
-            ("reading", Text, Patch(9)),
+            ("page_version", Text, Patch(9)),
         ],
         replaces: false,
         places: Places::Apart,
@@ -202,7 +202,7 @@ impl Stored<i64> for EntryRow {
             self.sequence.into(),
             self.version.as_deref().into(),
             self.recrawl_ms.into(),
-            self.retry_settled_ms.into(),
+            self.terminal_retry_ms.into(),
             self.run.into(),
             text(&patch.final_url),
             int(patch.http_status),
@@ -258,7 +258,7 @@ pub(in crate::ledger) struct PictureRow {
     pub main: Option<i64>,
     pub urls: i64,
     pub behind: i64,
-    pub retry_settled_ms: Option<i64>,
+    pub terminal_retry_ms: Option<i64>,
     pub scale_ppm: Option<i64>,
     pub run: Option<i64>,
     pub reason: Option<Option<Rc<str>>>,
@@ -268,8 +268,8 @@ pub(in crate::ledger) struct PictureRow {
 }
 
 /// What is read of a picture, in the order of [`PictureRow::read`]; `run` on a server.
-pub(super) const PICTURE_COLUMNS: &str = "id, content, state, attempts, spared, due_ms, representative, distance, main, urls, behind, \
-     revive_ms, scale_ppm";
+pub(super) const PICTURE_COLUMNS: &str = "id, content, state, attempts, uncounted, due_ms, representative, distance, main, urls, behind, \
+     terminal_retry_ms, scale_ppm";
 
 impl PictureRow {
     pub fn new(id: i64, content: &Content, run: Option<i64>) -> Self {
@@ -285,7 +285,7 @@ impl PictureRow {
             main: None,
             urls: 0,
             behind: 0,
-            retry_settled_ms: None,
+            terminal_retry_ms: None,
             scale_ppm: None,
             run,
             reason: None,
@@ -307,7 +307,7 @@ impl PictureRow {
             main: row.get(8)?,
             urls: row.get(9)?,
             behind: row.get(10)?,
-            retry_settled_ms: row.get(11)?,
+            terminal_retry_ms: row.get(11)?,
             scale_ppm: row.get(12)?,
             run: if has_run { row.get(13)? } else { None },
             reason: None,
@@ -341,14 +341,14 @@ impl Stored<i64> for PictureRow {
             ("height", Int, Fixed),
             ("state", Text, Always),
             ("attempts", Int, Always),
-            ("spared", Int, Always),
+            ("uncounted", Int, Always),
             ("due_ms", Int, Always),
             ("representative", Int, Always),
             ("distance", Int, Always),
             ("main", Int, Always),
             ("urls", Int, Always),
             ("behind", Int, Always),
-            ("revive_ms", Int, Always),
+            ("terminal_retry_ms", Int, Always),
             ("scale_ppm", Int, Always),
             ("run", Int, Server),
             ("reason", Text, Patch(0)),
@@ -380,7 +380,7 @@ impl Stored<i64> for PictureRow {
             self.main.into(),
             self.urls.into(),
             self.behind.into(),
-            self.retry_settled_ms.into(),
+            self.terminal_retry_ms.into(),
             self.scale_ppm.into(),
             self.run.into(),
             self.reason.as_ref().and_then(Option::as_deref).into(),
@@ -409,7 +409,7 @@ pub(in crate::ledger) struct SiteRow {
 }
 
 /// What is read of a site, in the order of [`SiteRow::read`].
-pub(super) const SITE_COLUMNS: &str = "id, url, pages, images, turns, removed, list";
+pub(super) const SITE_COLUMNS: &str = "id, url, pages, images, sequences, removed, list";
 
 impl SiteRow {
     pub(super) fn read(row: &Row<'_>) -> Result<(i64, Self), TransactionError> {
@@ -434,7 +434,7 @@ impl Stored<i64> for SiteRow {
             ("url", Text, Fixed),
             ("pages", Int, Always),
             ("images", Int, Always),
-            ("turns", Int, Always),
+            ("sequences", Int, Always),
             ("removed", Bool, Always),
             ("list", Text, Always),
         ],
@@ -462,7 +462,7 @@ pub(in crate::ledger) struct Sighting;
 
 impl Stored<(i64, i64)> for Sighting {
     const SHAPE: Shape = Shape {
-        table: "sightings",
+        table: "page_images",
         columns: &[("image", Int, Identity), ("page", Int, Identity)],
         replaces: false,
         places: Places::Together,
@@ -479,7 +479,7 @@ pub(in crate::ledger) struct Shown;
 
 impl Stored<(i64, i64)> for Shown {
     const SHAPE: Shape = Shape {
-        table: "shown",
+        table: "site_images",
         columns: &[("site", Int, Identity), ("image", Int, Identity)],
         replaces: false,
         places: Places::Together,
@@ -518,8 +518,8 @@ pub(in crate::ledger) struct Buffered {
 
 impl Stored<(i64, i64)> for Buffered {
     const SHAPE: Shape = Shape {
-        table: "early",
-        columns: &[("site", Int, Identity), ("turn", Int, Identity), ("page", Int, Fixed), ("body", Text, Fixed)],
+        table: "reorder_buffer",
+        columns: &[("site", Int, Identity), ("sequence", Int, Identity), ("page", Int, Fixed), ("body", Text, Fixed)],
         replaces: false,
         places: Places::Together,
     };
