@@ -8,6 +8,7 @@ use faceflow_core::transition::State;
 use crate::entry_selection::EntrySelection;
 use crate::ledger::database::{DbTransaction, Row};
 use crate::ledger::rows::{StateText, TransactionError, content_at, content_columns};
+use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
 use crate::lines::{Detector, FaceFields, ImageLine, PageLine, Picture};
 
@@ -20,23 +21,31 @@ pub struct Described {
     pub line: ImageLine,
 }
 
+/// The page with the smallest URL of those that show an image, as `g`.
+const PAGE: Sql = Sql {
+    sqlite: "entries g ON g.id = (SELECT i.page FROM page_images i JOIN entries q ON q.id = i.page
+            WHERE i.image = e.id ORDER BY q.url LIMIT 1)",
+    postgres: "LATERAL (SELECT q.url, q.site FROM page_images i JOIN entries q ON q.id = i.page
+            WHERE i.image = e.id ORDER BY q.url LIMIT 1) g ON TRUE",
+};
+
 /// The columns of an image, in the order that [`described`] reads them: the entry; the smallest URL that shows it, with its site;
-/// what an alternate stands behind; the picture of either; who stands for that, and its answer. Only the entry is certain.
+/// what an alternate stands behind; the picture of either; who stands for that, and its answer. Only the entry is certain. Nothing
+/// is looked up twice: most pictures stand for themselves.
 fn image_columns(tx: &DbTransaction<'_>, from: &str) -> String {
-    let content = content_columns(tx);
+    let (page, content) = (PAGE.of(tx), content_columns(tx));
     format!(
-        "SELECT e.id, e.url, e.final_url, e.state, e.attempts, e.due_ms, e.reason, g.url, coalesce(t.url, s.url),
-            f.id, f.state, p.id, p.main, p.state, p.attempts, p.due_ms, p.reason, p.distance, r.id = p.id, r.content, d.body,
+        "SELECT e.id, e.url, e.final_url, e.state, e.attempts, e.due_ms, e.reason, g.url, s.url,
+            f.id, f.state, p.id, p.main, p.state, p.attempts, p.due_ms, p.reason, p.distance,
+            coalesce(p.representative, p.id) = p.id, CASE WHEN p.representative <> p.id THEN r.content ELSE p.content END, d.body,
             {content}
         FROM {from}
-        LEFT JOIN sites s ON s.id = e.site
-        LEFT JOIN entries g ON g.id = (SELECT i.page FROM page_images i JOIN entries q ON q.id = i.page
-            WHERE i.image = e.id ORDER BY q.url LIMIT 1)
-        LEFT JOIN sites t ON t.id = g.site
+        LEFT JOIN {page}
+        LEFT JOIN sites s ON s.id = coalesce(g.site, e.site)
         LEFT JOIN entries f ON f.id = e.primary_entry AND e.state = 'alternate'
         LEFT JOIN pictures p ON p.id = coalesce(f.picture, e.picture)
-        LEFT JOIN pictures r ON r.id = coalesce(p.representative, p.id)
-        LEFT JOIN detections d ON d.picture = r.id AND f.id IS NULL"
+        LEFT JOIN pictures r ON r.id = CASE WHEN p.representative <> p.id THEN p.representative END
+        LEFT JOIN detections d ON d.picture = coalesce(p.representative, p.id) AND f.id IS NULL"
     )
 }
 
