@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use faceflow::core::detector::{Picture, detect};
 use faceflow::core::tally::Violation;
-use faceflow::sinks::ledger::{OpenError, Place, Reader};
+use faceflow::sinks::ledger::{OpenError, Reader, StateLocation};
 use faceflow::sinks::objects::Objects;
 
 use crate::cli::Common;
@@ -43,13 +43,13 @@ fn report(checks: &[(&str, Result<String, String>)]) -> Result<u8> {
 }
 
 fn state(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
-    let place = Place::new(&common.state);
+    let place = StateLocation::new(&common.state);
     let nothing = || Ok(format!("{place}: nothing there yet; faceflow run makes it"));
     if place.is_new() {
         return nothing();
     }
     let ledger = match (&place, Reader::open(place.clone(), &common.tenant, &settings.ledger)) {
-        (Place::Server(_), Err(OpenError::Missing { .. })) => return nothing(),
+        (StateLocation::Server(_), Err(OpenError::Missing { .. })) => return nothing(),
         (_, opened) => opened.map_err(|error| error.to_string())?,
     };
     ledger.check().map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use faceflow_core::Time;
 use faceflow_core::record::{Disposition, Work};
 use faceflow_operators::append_facts::AppendFacts;
 use faceflow_operators::branch::{Branch, Branched};
-use faceflow_operators::decide_retry::{DecideRetry, lost_work, owe_full};
+use faceflow_operators::decide_retry::{DecideRetry, degraded_as_failure, into_failed_work};
 use faceflow_operators::decode::Decode;
 use faceflow_operators::dedupe_exact::{DedupeExact, Seen};
 use faceflow_operators::dedupe_near::{DedupeAction, DedupeEvent, DedupeNear};
@@ -102,9 +102,9 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
 
     // Every loss gets a disposition, which is recorded: a retry waits in the ledger, the end of a picture goes to its group.
     let lost = scope.concatenate([
-        unreachable.concat(unreadable).map(lost_work),
-        missing.concat(undecodable).concat(unstored).map(lost_work),
-        unread.concat(undetected).concat(uncropped).concat(degraded.map(owe_full)).map(lost_work),
+        unreachable.concat(unreadable).map(into_failed_work),
+        missing.concat(undecodable).concat(unstored).map(into_failed_work),
+        unread.concat(undetected).concat(uncropped).concat(degraded.map(degraded_as_failure)).map(into_failed_work),
     ]);
     let dispositions = lost.decide_retry(jobs(), Arc::clone(&executor.clock));
     let (dispositions, failed) = dispositions.append_facts(Arc::clone(ledger), executor);

@@ -59,7 +59,7 @@ impl KnownContents {
         }
         let (share, mut known) = (self.share, TenantContents::default());
         ledger.known_pictures(tenant, &mut |picture| {
-            known.contents.extend(Some(picture.content.id).filter(|id| share.has(id.route())));
+            known.contents.extend(Some(picture.content.id).filter(|id| share.has(id.partition_hash())));
             // Near-duplicates are grouped on the first worker.
             known.pictures.extend(Some(picture).filter(|_| share.process == 0));
         })?;
@@ -69,7 +69,7 @@ impl KnownContents {
 
     /// The known contents of a tenant that route to worker `index` of `peers`.
     pub fn contents_of(&self, tenant: TenantNumber, (index, peers): (usize, usize)) -> HashSet<ContentId> {
-        self.take(tenant, |known| take(&mut known.contents, |id| id.route() % peers as u64 == index as u64))
+        self.take(tenant, |known| take(&mut known.contents, |id| id.partition_hash() % peers as u64 == index as u64))
     }
 
     /// The known pictures of a tenant, on the worker that groups near-duplicates.

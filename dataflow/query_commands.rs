@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use faceflow::detect_files::{Local, files};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{OpenError, Place, Reader, Selection, StateLedger};
+use faceflow::sinks::ledger::{OpenError, Reader, Selection, StateLedger, StateLocation};
 use faceflow::sinks::{explain, results};
 use url::Url;
 
@@ -30,7 +30,7 @@ pub fn detect(common: &Common, paths: &[PathBuf]) -> Result<u8> {
 /// The ledger of `--state` and `--tenant`, to read. It must exist.
 fn reader(common: &Common) -> Result<Reader> {
     let settings = settings(common, &[])?;
-    let opened = Reader::open(Place::new(&common.state), &common.tenant, &settings.ledger);
+    let opened = Reader::open(StateLocation::new(&common.state), &common.tenant, &settings.ledger);
     opened.map_err(|error| match error {
         OpenError::Missing { .. } => Usage(format!("--state: {error}")).into(),
         other => other.into(),
@@ -71,7 +71,7 @@ pub fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     // A mistyped state must not be made.
     reader(common)?;
     let settings = settings(common, &[])?;
-    let ledger = StateLedger::open(Place::new(&common.state), &common.tenant, &settings.ledger)?;
+    let ledger = StateLedger::open(StateLocation::new(&common.state), &common.tenant, &settings.ledger)?;
     let parsed: Result<Vec<Url>> = urls.iter().map(|url| parse_known(url)).collect();
     let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;
@@ -98,7 +98,8 @@ pub fn explain(common: &Common, url: &str) -> Result<u8> {
     if !histories.is_empty() {
         return Ok(DONE);
     }
-    Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", Place::new(&common.state))).into())
+    Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", StateLocation::new(&common.state)))
+        .into())
 }
 
 /// An address that results name: of the web, of a file, or that of a picture inside a page.

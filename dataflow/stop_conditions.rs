@@ -116,7 +116,7 @@ impl StopConditions {
         if metrics.in_flight() > 0 {
             drain.busy = now;
         }
-        let between_processes = self.peers.as_ref().map_or(0, |peers| IDLE_BEATS * peers.beat_ms());
+        let between_processes = self.peers.as_ref().map_or(0, |peers| IDLE_BEATS * peers.heartbeat_ms());
         let idle = now > drain.busy + IDLE_PARKS * PARK_MAX_MS + between_processes;
         self.idle.store(idle, Relaxed);
         let all_idle = idle && self.peers.as_ref().is_none_or(|peers| peers.others_are_idle());

@@ -1,4 +1,4 @@
-//! NearDuplicates: two and three processes on one machine do what one does, stop when one of them is killed or hangs, and refuse to
+//! Clusters: two and three processes on one machine do what one does, stop when one of them is killed or hangs, and refuse to
 //! start when they do not fit together.
 
 mod support;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use faceflow::core::record::Key;
 use faceflow::core::shutdown::Mode;
-use faceflow::core::source::{Poll, Source};
+use faceflow::core::source::{Source, SourceItem};
 use faceflow::core::{Clock, Time, clock::RuntimeClock};
 use faceflow::job::{Engine, Job, JobError, Summary};
 use faceflow::job_handle::{AddSourceError, JobHandle, JobProgress};
@@ -90,9 +90,9 @@ impl Feed {
 }
 
 impl Source for Feed {
-    fn poll(&mut self, _now: Time) -> Poll {
+    fn poll(&mut self, _now: Time) -> SourceItem {
         let next = self.sites.lock().expect("the sites").pop_front();
-        next.map_or(Poll::Later, |site| Poll::Site(parse_site(&site).expect("a site")))
+        next.map_or(SourceItem::Later, |site| SourceItem::Site(parse_site(&site).expect("a site")))
     }
 
     fn list(&self) -> Option<&str> {
@@ -300,8 +300,8 @@ fn an_endless_job_is_ended_by_its_handle_alone() {
 struct Restless(String);
 
 impl Source for Restless {
-    fn poll(&mut self, _now: Time) -> Poll {
-        Poll::Site(parse_site(&self.0).expect("a site"))
+    fn poll(&mut self, _now: Time) -> SourceItem {
+        SourceItem::Site(parse_site(&self.0).expect("a site"))
     }
 }
 

@@ -28,7 +28,7 @@ files=(
     "faceflow-web operators/web/src/guard.rs guard::"
     "faceflow-web operators/web/src/public_addresses.rs public_addresses::"
     "faceflow-engine operators/engine/src/postprocess.rs postprocess::"
-    "faceflow-sinks sinks/src/ledger/settle.rs ledger::"
+    "faceflow-sinks sinks/src/ledger/apply_outcomes.rs ledger::"
 )
 
 # Changes that change nothing that could be seen, each with its reason.

@@ -162,7 +162,7 @@ fn one_slow_host_delays_nobody_else() {
     slow.put("/", Answer::silent());
     quick.page("/", r#"<img src="/a.jpg">"#).image("/a.jpg", world::jpeg(&picture(5, 200, 150), 90));
     let folder = tempdir().expect("a folder");
-    let settings = ["fetch.total_timeout_ms=1500", "retry.web.attempts_max=1", "crawl.ahead_max=1000"];
+    let settings = ["fetch.total_timeout_ms=1500", "retry.web.attempts_max=1", "crawl.in_flight_max=1000"];
     let summary = finish(job(folder.path(), &[slow.url("/"), quick.url("/")], &settings));
     assert_eq!((summary.pages.dead, summary.images.done), (1, 1));
     let requests = web.log().requests();

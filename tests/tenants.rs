@@ -180,7 +180,7 @@ fn a_tenant_whose_work_hangs_in_all_of_the_window_holds_up_no_other() {
     let (silent, quick) = (silent_sites(&web, 40), web.site());
     quick.page("/", "<img src=/a.jpg>").image("/a.jpg", jpeg(&picture(1, 200, 150), 90));
     let folder = tempdir().expect("a folder");
-    let small = ["crawl.ahead_max=16", "fetch.concurrency=200"];
+    let small = ["crawl.in_flight_max=16", "fetch.concurrency=200"];
     let handle = graph(folder.path(), &small).start().expect("starts");
     let many = add(&handle, spec("many", "crawl", &silent, &small));
     until("the window is full of what hangs", || silent.iter().filter(|url| web.log().count(url) > 0).count() >= 14);
@@ -206,7 +206,7 @@ fn slow_site(web: &World, pages: u64, seed: u64) -> (String, Vec<String>) {
     (site.url("/"), urls.collect())
 }
 
-const SLOW: [&str; 4] = ["crawl.shape=all", "fetch.per_host=1", "fetch.per_ip=200", "crawl.ahead_per_host=2"];
+const SLOW: [&str; 4] = ["crawl.shape=all", "fetch.per_host=1", "fetch.per_ip=200", "crawl.in_flight_per_host=2"];
 
 #[test]
 fn a_job_that_is_removed_leaves_its_open_work_to_whoever_adds_it_again_and_the_others_end_as_ever() {
@@ -356,8 +356,10 @@ fn what_a_graph_cannot_serve_is_refused_with_the_reason() {
     let folder = tempdir().expect("a folder");
     let handle = graph(folder.path(), &[]).start().expect("starts");
     let refused = |spec| handle.add_job(spec).expect_err("is refused");
-    let process = refused(spec("a", "x", &[], &["crawl.ahead_max=7", "detect.batch_max=3"]));
-    assert!(matches!(&process, AddJobError::ProcessSettings(keys) if *keys == ["crawl.ahead_max", "detect.batch_max"]));
+    let process = refused(spec("a", "x", &[], &["crawl.in_flight_max=7", "detect.batch_max=3"]));
+    assert!(
+        matches!(&process, AddJobError::ProcessSettings(keys) if *keys == ["crawl.in_flight_max", "detect.batch_max"])
+    );
     assert!(matches!(refused(spec("a", "", &[], &[])), AddJobError::Name(_)));
     let first = add(&handle, spec("a", "x", &[], &["dedupe.radius_bits=3"]));
     assert!(

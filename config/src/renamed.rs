@@ -2,8 +2,14 @@
 //! silently without effect.
 
 /// Old keys, with the new ones.
-const RENAMED: [(&str, &str); 2] =
-    [("mine.listing_entries_max", "mine.feed_entries_max"), ("mine.listing_images_max", "mine.feed_images_max")];
+const RENAMED: [(&str, &str); 6] = [
+    ("cluster.beat_ms", "cluster.heartbeat_ms"),
+    ("crawl.ahead_max", "crawl.in_flight_max"),
+    ("crawl.ahead_per_host", "crawl.in_flight_per_host"),
+    ("fetch.listing_max_bytes", "fetch.feed_max_bytes"),
+    ("mine.listing_entries_max", "mine.feed_entries_max"),
+    ("mine.listing_images_max", "mine.feed_images_max"),
+];
 
 /// What a key is called now, if it was called this before.
 pub(crate) fn new_name(key: &str) -> Option<&'static str> {

@@ -1,6 +1,6 @@
 //! Which settings are about work, so that each job may have its own; all others are about the process.
 //!
-//! `crawl` (but for `ahead_max` and `ahead_per_host`), `recrawl`, `retry`, `mine` and `deliver` are a job's. `dedupe` and `report` are
+//! `crawl` (but for `in_flight_max` and `in_flight_per_host`), `recrawl`, `retry`, `mine` and `deliver` are a job's. `dedupe` and `report` are
 //! a tenant's, whose pictures are compared with each other whatever jobs found them: all its jobs have the same.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ const OF_JOB: [&str; 5] = ["crawl", "recrawl", "retry", "mine", "deliver"];
 /// Sections of settings that are a tenant's.
 const OF_TENANT: [&str; 2] = ["dedupe", "report"];
 /// Keys of the former that are about the process all the same.
-const OF_PROCESS: [&str; 2] = ["crawl.ahead_max", "crawl.ahead_per_host"];
+const OF_PROCESS: [&str; 2] = ["crawl.in_flight_max", "crawl.in_flight_per_host"];
 
 /// Whose a setting is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,12 @@ mod tests {
         };
         let (base, other) = (
             settings(&[]),
-            settings(&["crawl.max_pages=5", "crawl.ahead_max=9", "dedupe.radius_bits=3", "fetch.per_host=3"]),
+            settings(&["crawl.max_pages=5", "crawl.in_flight_max=9", "dedupe.radius_bits=3", "fetch.per_host=3"]),
         );
         let keys = |scope| base.differing_in(&other, &[scope]).into_keys().collect::<Vec<_>>();
         assert_eq!(keys(Scope::Job), ["crawl.max_pages"]);
         assert_eq!(keys(Scope::Tenant), ["dedupe.radius_bits"]);
-        assert_eq!(keys(Scope::Process), ["crawl.ahead_max", "fetch.per_host"]);
+        assert_eq!(keys(Scope::Process), ["crawl.in_flight_max", "fetch.per_host"]);
         let work = other.work(&ReloadableSettings::from(&other));
         assert_eq!((work.crawl.get().max_pages, work.dedupe.radius_bits), (5, 3));
     }

@@ -21,7 +21,7 @@ pub fn exchange_heartbeats(
     first_here: bool,
 ) {
     let (executor, noted) = (executor.clone(), Arc::clone(peers));
-    let (clock, every, own) = (Arc::clone(&executor.clock), peers.beat_ms(), Arc::clone(peers));
+    let (clock, every, own) = (Arc::clone(&executor.clock), peers.heartbeat_ms(), Arc::clone(peers));
     let beats = source(scope, "heartbeats", move |capability, info| {
         let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let (mut timer, mut due) = (Timer::new(&executor, operator), 0);

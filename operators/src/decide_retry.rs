@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use faceflow_core::record::{DetectedFrame, Disposition, Frame, Work};
-use faceflow_core::{Class, Clock, Fault, Flow, Lost, Time};
+use faceflow_core::{Class, Clock, FailedRecord, Fault, Flow, Time};
 use timely::dataflow::operators::vec::Map;
 
 use crate::jobs::Jobs;
@@ -18,7 +18,7 @@ pub trait DecideRetry<'s> {
     fn decide_retry(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Disposition>;
 }
 
-impl<'s> DecideRetry<'s> for Flow<'s, Lost<Work>> {
+impl<'s> DecideRetry<'s> for Flow<'s, FailedRecord<Work>> {
     fn decide_retry(self, jobs: Jobs, clock: Arc<dyn Clock>) -> Flow<'s, Disposition> {
         self.map(move |lost| {
             if lost.fault.class == Class::Store {
@@ -51,14 +51,14 @@ impl<'s> DecideRetry<'s> for Flow<'s, Lost<Work>> {
 }
 
 /// The same loss, of work in general.
-pub fn lost_work<R: Into<Work>>(lost: Lost<R>) -> Lost<Work> {
-    Lost { record: lost.record.into(), fault: lost.fault }
+pub fn into_failed_work<R: Into<Work>>(lost: FailedRecord<R>) -> FailedRecord<Work> {
+    FailedRecord { record: lost.record.into(), fault: lost.fault }
 }
 
 /// The loss that a degraded answer is: the full one is still owed.
-pub fn owe_full(delivered: DetectedFrame) -> Lost<Frame> {
+pub fn degraded_as_failure(delivered: DetectedFrame) -> FailedRecord<Frame> {
     let scale = delivered.detection.scale();
     let fault = Fault::transient(Class::Engine, "degraded", format!("a degraded answer, at scale {scale:.3}"));
     let generation = delivered.detection.generation() + 1;
-    Lost { record: Frame { has_degraded: true, generation, scale: Some(scale), ..delivered.frame }, fault }
+    FailedRecord { record: Frame { has_degraded: true, generation, scale: Some(scale), ..delivered.frame }, fault }
 }

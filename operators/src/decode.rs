@@ -12,7 +12,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::record::{Content, ContentId, Frame, Image, QueueId, StoredImage};
-use faceflow_core::{Fault, Flow, Lost};
+use faceflow_core::{FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -39,7 +39,7 @@ pub trait Decode<'s> {
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, DecodedImage>, Flow<'s, Lost<Image>>);
+    ) -> (Flow<'s, DecodedImage>, Flow<'s, FailedRecord<Image>>);
 }
 
 impl<'s> Decode<'s> for Flow<'s, Download> {
@@ -49,7 +49,7 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, DecodedImage>, Flow<'s, Lost<Image>>) {
+    ) -> (Flow<'s, DecodedImage>, Flow<'s, FailedRecord<Image>>) {
         let owner = self.scope().worker().index();
         let job = move |download: Download| {
             let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());
@@ -73,7 +73,7 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
         let (decoded, lost) = self
             .map_async(Pipeline, "decode", executor, (limits, |download| QueueId::local(download.image.job), job))
             .ok_err(|answer| answer);
-        (decoded, lost.map(|lost| Lost { record: lost.record.image, fault: lost.fault }))
+        (decoded, lost.map(|lost| FailedRecord { record: lost.record.image, fault: lost.fault }))
     }
 }
 

@@ -28,7 +28,7 @@ pub trait DedupeExact<'s> {
 
 impl<'s> DedupeExact<'s> for Flow<'s, Frame> {
     fn dedupe_exact(self, known: impl Fn(TenantNumber) -> HashSet<ContentId> + 'static) -> Flow<'s, Seen> {
-        let by_content = Exchange::new(|frame: &Frame| frame.content.id.route());
+        let by_content = Exchange::new(|frame: &Frame| frame.content.id.partition_hash());
         self.unary(by_content, "dedupe_exact", move |_, _| {
             let mut tenants = HashMap::<TenantNumber, HashSet<ContentId>>::new();
             move |input, output| {

@@ -20,7 +20,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use faceflow_duplicates::near::{NearDuplicates, Outcome, Verdict, compared};
+use faceflow_duplicates::near::{DedupeDecision, DetectionOutcome, NearDuplicates, compared};
 use faceflow_duplicates::settings::DedupeSettings;
 
 /// What happens to pictures.
@@ -131,18 +131,18 @@ struct Table {
     settle_ms: u64,
     /// Whether what earlier runs left open has gone on.
     resumed: bool,
-    clusters: NearDuplicates,
+    groups: NearDuplicates,
     /// Frames of pictures that may still be detected.
     frames: HashMap<ContentId, Frame>,
 }
 
 impl Table {
     fn new(tenant: TenantNumber, TenantPictures { settings, known }: TenantPictures) -> Self {
-        let (clusters, settle_ms) = (NearDuplicates::new(&settings), settings.settle_ms);
-        let mut table = Self { tenant, settle_ms, resumed: false, clusters, frames: HashMap::new() };
+        let (groups, settle_ms) = (NearDuplicates::new(&settings), settings.settle_ms);
+        let mut table = Self { tenant, settle_ms, resumed: false, groups, frames: HashMap::new() };
         for picture in known {
             if picture.state == State::Open {
-                let owner = picture.content.id.route() as usize;
+                let owner = picture.content.id.partition_hash() as usize;
                 let (content, has_degraded, generation) =
                     (picture.content.clone(), picture.has_degraded, picture.generation);
                 let frame = Frame {
@@ -158,7 +158,7 @@ impl Table {
                 };
                 table.frames.insert(picture.content.id, frame);
             }
-            table.clusters.learn(picture);
+            table.groups.load_known(picture);
         }
         table
     }
@@ -168,21 +168,21 @@ impl Table {
         if std::mem::replace(&mut self.resumed, true) {
             return vec![];
         }
-        let verdicts = self.clusters.evaluate_all();
-        let actions = self.carry_out(verdicts);
-        self.frames.retain(|id, _| !self.clusters.is_represented(*id));
+        let decisions = self.groups.decide_all();
+        let actions = self.carry_out(decisions);
+        self.frames.retain(|id, _| !self.groups.is_represented(*id));
         actions
     }
 
     fn add(&mut self, frame: Frame) {
-        self.clusters.add(&frame.content);
+        self.groups.add(&frame.content);
         self.frames.insert(frame.content.id, frame);
     }
 
     /// The window of a picture is over: it is chosen or evicted.
     fn settle(&mut self, id: ContentId) -> Vec<DedupeAction> {
-        let verdicts = self.clusters.settle(id);
-        let mut actions = self.carry_out(verdicts);
+        let decisions = self.groups.decide(id);
+        let mut actions = self.carry_out(decisions);
         if let Some(frame) = self.frames.get_mut(&id).filter(|frame| frame.pixels.is_some()) {
             actions.push(DedupeAction::Evict(frame.clone()));
             frame.pixels = None;
@@ -193,35 +193,36 @@ impl Table {
     fn hear(&mut self, outcome: DedupeEvent) -> Vec<DedupeAction> {
         let id = match outcome {
             DedupeEvent::Tenant(_) => return vec![],
-            DedupeEvent::Done(_, content) => self.end(&content, Outcome::Done),
-            DedupeEvent::Dead(_, content) => self.end(&content, Outcome::Dead),
+            DedupeEvent::Done(_, content) => self.end(&content, DetectionOutcome::Done),
+            DedupeEvent::Dead(_, content) => self.end(&content, DetectionOutcome::Dead),
             DedupeEvent::Frame(frame) => {
                 let id = frame.content.id;
                 self.add(frame);
                 id
             }
         };
-        let verdicts = self.clusters.settle(id);
-        self.carry_out(verdicts)
+        let decisions = self.groups.decide(id);
+        self.carry_out(decisions)
     }
 
-    fn end(&mut self, content: &Content, outcome: Outcome) -> ContentId {
-        self.clusters.outcome(content, outcome);
+    fn end(&mut self, content: &Content, outcome: DetectionOutcome) -> ContentId {
+        self.groups.outcome(content, outcome);
         self.frames.remove(&content.id);
         content.id
     }
 
-    fn carry_out(&mut self, verdicts: Vec<Verdict>) -> Vec<DedupeAction> {
-        let mut actions = Vec::with_capacity(verdicts.len());
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Assigned(ruling) => {
+    fn carry_out(&mut self, decisions: Vec<DedupeDecision>) -> Vec<DedupeAction> {
+        let mut actions = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            match decision {
+                DedupeDecision::Assigned(assignment) => {
                     // Whoever is represented by a detected picture is never detected itself.
-                    let frame = self.frames.remove(&ruling.picture);
+                    let frame = self.frames.remove(&assignment.picture);
                     actions.extend(frame.filter(|frame| frame.pixels.is_some()).map(DedupeAction::Evict));
-                    actions.push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment: ruling }));
+                    actions
+                        .push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment: assignment }));
                 }
-                Verdict::Detect(id) => {
+                DedupeDecision::Detect(id) => {
                     let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");
                     let chosen = frame.clone();
                     frame.pixels = None;

@@ -14,7 +14,7 @@ use faceflow_core::in_flight::InFlight;
 use faceflow_core::metrics::StageMetrics;
 use faceflow_core::record::{DetectedFrame, Frame};
 use faceflow_core::timer::Timer;
-use faceflow_core::{Class, Fault, Flow, Lost, Time};
+use faceflow_core::{Class, FailedRecord, Fault, Flow, Time};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::core::OkErr;
@@ -32,7 +32,7 @@ pub trait Detect<'s> {
         pool: DetectorPool,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>);
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, FailedRecord<Frame>>);
 }
 
 impl<'s> Detect<'s> for Flow<'s, Frame> {
@@ -41,54 +41,55 @@ impl<'s> Detect<'s> for Flow<'s, Frame> {
         pool: DetectorPool,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>) {
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, FailedRecord<Frame>>) {
         let (scope, executor) = (self.scope(), executor.clone());
-        let detected: Flow<'s, Result<DetectedFrame, Lost<Frame>>> = self.unary(Pipeline, "detect", move |_, info| {
-            let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
-            let mut in_flight = InFlight::<Vec<ViewId>, Answers>::new(&executor, "detect", Arc::clone(&operator));
-            let mut timer = Timer::new(&executor, operator);
-            let mut frames = FramesUnderWay::new(executor.metrics.stage("detect"));
-            let mut batcher = ViewBatcher::new(pool.detector.batch_max(), pool.linger_ms);
-            move |input, output| {
-                let now = executor.clock.now();
-                let mut answered = Vec::new();
-                input.for_each_time(|time, data| {
-                    for frame in data.flat_map(|batch| batch.drain(..)) {
-                        let picture = frame.pixels.and_then(|pixels| pixel_cache.get(pixels));
-                        let views = pool.detector.plan(frame.content.width, frame.content.height);
-                        let id = frames.begin(time.retain(output.output_index()), frame, views.clone());
-                        for (n, view) in views.into_iter().enumerate() {
-                            match picture.clone() {
-                                Some(picture) => {
-                                    batcher.put(view.shape, ((id, n), PictureView { picture, view }), now);
+        let detected: Flow<'s, Result<DetectedFrame, FailedRecord<Frame>>> =
+            self.unary(Pipeline, "detect", move |_, info| {
+                let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+                let mut in_flight = InFlight::<Vec<ViewId>, Answers>::new(&executor, "detect", Arc::clone(&operator));
+                let mut timer = Timer::new(&executor, operator);
+                let mut frames = FramesUnderWay::new(executor.metrics.stage("detect"));
+                let mut batcher = ViewBatcher::new(pool.detector.batch_max(), pool.linger_ms);
+                move |input, output| {
+                    let now = executor.clock.now();
+                    let mut answered = Vec::new();
+                    input.for_each_time(|time, data| {
+                        for frame in data.flat_map(|batch| batch.drain(..)) {
+                            let picture = frame.pixels.and_then(|pixels| pixel_cache.get(pixels));
+                            let views = pool.detector.plan(frame.content.width, frame.content.height);
+                            let id = frames.begin(time.retain(output.output_index()), frame, views.clone());
+                            for (n, view) in views.into_iter().enumerate() {
+                                match picture.clone() {
+                                    Some(picture) => {
+                                        batcher.put(view.shape, ((id, n), PictureView { picture, view }), now);
+                                    }
+                                    None => answered.push(((id, n), Err(pixels_missing()))),
                                 }
-                                None => answered.push(((id, n), Err(pixels_missing()))),
                             }
                         }
+                    });
+                    for batch in batcher.take_due(now) {
+                        let (ids, views): (Vec<ViewId>, Vec<PictureView>) = batch.into_iter().unzip();
+                        let look = pool.clone().look(views, executor.runtime.clone());
+                        // What is under way is counted by frames, not by views.
+                        in_flight.start(ids, 0, async move { Ok(look.await) });
                     }
-                });
-                for batch in batcher.take_due(now) {
-                    let (ids, views): (Vec<ViewId>, Vec<PictureView>) = batch.into_iter().unzip();
-                    let look = pool.clone().look(views, executor.runtime.clone());
-                    // What is under way is counted by frames, not by views.
-                    in_flight.start(ids, 0, async move { Ok(look.await) });
-                }
-                while let Some((ids, answers)) = in_flight.next_done() {
-                    let answers = answers.unwrap_or_else(|fault| vec![Err(fault); ids.len()]);
-                    answered.extend(ids.into_iter().zip(answers));
-                }
-                for (id, answer) in answered {
-                    if let Some(frame) = frames.put(id, answer) {
-                        let (capability, concluded) = frame.conclude(&pool, &pixel_cache);
-                        frames.count_end(&concluded);
-                        output.session(&capability).give(concluded);
+                    while let Some((ids, answers)) = in_flight.next_done() {
+                        let answers = answers.unwrap_or_else(|fault| vec![Err(fault); ids.len()]);
+                        answered.extend(ids.into_iter().zip(answers));
+                    }
+                    for (id, answer) in answered {
+                        if let Some(frame) = frames.put(id, answer) {
+                            let (capability, concluded) = frame.conclude(&pool, &pixel_cache);
+                            frames.count_end(&concluded);
+                            output.session(&capability).give(concluded);
+                        }
+                    }
+                    if let Some(until) = batcher.next_due() {
+                        timer.wake_at(until);
                     }
                 }
-                if let Some(until) = batcher.next_due() {
-                    timer.wake_at(until);
-                }
-            }
-        });
+            });
         detected.ok_err(|detected| detected)
     }
 }
@@ -138,7 +139,7 @@ impl FramesUnderWay {
         self.frames.remove(&id)
     }
 
-    fn count_end(&self, concluded: &Result<DetectedFrame, Lost<Frame>>) {
+    fn count_end(&self, concluded: &Result<DetectedFrame, FailedRecord<Frame>>) {
         self.stage.ended.fetch_add(1, Relaxed);
         self.stage.lost.fetch_add(usize::from(concluded.is_err()), Relaxed);
     }
@@ -157,7 +158,7 @@ impl FrameUnderWay {
         self,
         pool: &DetectorPool,
         pixel_cache: &PixelCache,
-    ) -> (Capability<Time>, Result<DetectedFrame, Lost<Frame>>) {
+    ) -> (Capability<Time>, Result<DetectedFrame, FailedRecord<Frame>>) {
         let Self { capability, mut frame, gathered } = self;
         let (size, scale) = ((frame.content.width, frame.content.height), scale_of(gathered.views()));
         let concluded = match gathered.all() {
@@ -168,7 +169,7 @@ impl FrameUnderWay {
             Err(fault) => {
                 pixel_cache.remove(frame.pixels.take());
                 frame.scale = scale;
-                Err(Lost { record: frame, fault })
+                Err(FailedRecord { record: frame, fault })
             }
         };
         (capability, concluded)

@@ -58,7 +58,7 @@ impl DetectorPool {
         let deadline = Duration::from_millis(self.timeout_ms);
         let Some(mut permit) = self.permits.take(deadline).await else {
             self.shutdown.fail(format!(
-                "the engine hangs: each of its {} actions has been running for more than {} ms (detect.timeout_ms); run the \
+                "the engine hangs: each of its {} calls has been running for more than {} ms (detect.timeout_ms); run the \
                  same command again to go on",
                 self.permits.count, self.timeout_ms
             ));

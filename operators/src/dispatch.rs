@@ -60,7 +60,7 @@ pub fn stage(metrics: &Metrics) -> Arc<StageMetrics> {
 pub struct Dispatcher {
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// How much is in flight at once (`ahead_max`), and of one queue (`ahead_per_host`).
+    /// How much is in flight at once (`in_flight_max`), and of one queue (`in_flight_per_host`).
     pub crawl: Reloadable<CrawlSettings>,
     /// Whether settled pages are visited again, and rejected and dead work is tried again, of jobs that want it.
     pub again: bool,

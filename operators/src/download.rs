@@ -11,7 +11,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::record::{Image, QueueId};
-use faceflow_core::{Flow, Lost};
+use faceflow_core::{FailedRecord, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use url::Url;
@@ -43,7 +43,7 @@ pub trait Downloads<'s> {
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>);
+    ) -> (Flow<'s, Download>, Flow<'s, FailedRecord<Image>>);
 }
 
 impl<'s> Downloads<'s> for Flow<'s, Image> {
@@ -53,7 +53,7 @@ impl<'s> Downloads<'s> for Flow<'s, Image> {
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Download>, Flow<'s, Lost<Image>>) {
+    ) -> (Flow<'s, Download>, Flow<'s, FailedRecord<Image>>) {
         let job = move |image: Image| {
             let (web, pixel_cache) = (Arc::clone(&web), Arc::clone(&pixel_cache));
             async move {

@@ -9,7 +9,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::record::{Page, QueueId};
-use faceflow_core::{Flow, Lost};
+use faceflow_core::{FailedRecord, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 
@@ -27,8 +27,12 @@ pub struct Fetched {
 /// Fetches pages.
 pub trait Fetch<'s> {
     /// Sends each page's request through `web`, at most `limits` at once.
-    fn fetch(self, web: Arc<dyn Web>, executor: &Executor, limits: Limits)
-    -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>);
+    fn fetch(
+        self,
+        web: Arc<dyn Web>,
+        executor: &Executor,
+        limits: Limits,
+    ) -> (Flow<'s, Fetched>, Flow<'s, FailedRecord<Page>>);
 }
 
 impl<'s> Fetch<'s> for Flow<'s, Page> {
@@ -37,7 +41,7 @@ impl<'s> Fetch<'s> for Flow<'s, Page> {
         web: Arc<dyn Web>,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Fetched>, Flow<'s, Lost<Page>>) {
+    ) -> (Flow<'s, Fetched>, Flow<'s, FailedRecord<Page>>) {
         let job = move |page: Page| {
             let web = Arc::clone(&web);
             async move {

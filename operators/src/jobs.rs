@@ -22,7 +22,7 @@ use crate::select_links::CrawlSettings;
 /// The settings that are about work, so that each job may have its own. All others are about the process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct WorkSettings {
-    /// How far sites are crawled. How much is in flight (`ahead_max`, `ahead_per_host`) is about the process.
+    /// How far sites are crawled. How much is in flight (`in_flight_max`, `in_flight_per_host`) is about the process.
     pub crawl: Reloadable<CrawlSettings>,
     /// When pages are looked at again.
     pub recrawl: Reloadable<RecrawlSettings>,

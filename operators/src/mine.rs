@@ -10,7 +10,7 @@ use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::planted_bugs::{LAST_IMAGE, planted};
 use faceflow_core::record::{Image, Page, PageKind, QueueId, Visit};
-use faceflow_core::{Fault, Flow, Lost};
+use faceflow_core::{FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -30,7 +30,7 @@ pub trait Mine<'s> {
         fetch: FetchSettings,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Visit>, Flow<'s, Lost<Page>>);
+    ) -> (Flow<'s, Visit>, Flow<'s, FailedRecord<Page>>);
 }
 
 impl<'s> Mine<'s> for Flow<'s, Fetched> {
@@ -40,7 +40,7 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
         fetch: FetchSettings,
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Visit>, Flow<'s, Lost<Page>>) {
+    ) -> (Flow<'s, Visit>, Flow<'s, FailedRecord<Page>>) {
         let opt_outs = Arc::new(OptOuts::new(&fetch));
         let job = move |fetched: Fetched| {
             let (settings, opt_outs) = (jobs.settings(fetched.page.job).mine, Arc::clone(&opt_outs));
@@ -49,7 +49,7 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
         let (visits, lost) = self
             .map_async(Pipeline, "mine", executor, (limits, |fetched| QueueId::local(fetched.page.job), job))
             .ok_err(|answer| answer);
-        (visits, lost.map(|lost| Lost { record: lost.record.page, fault: lost.fault }))
+        (visits, lost.map(|lost| FailedRecord { record: lost.record.page, fault: lost.fault }))
     }
 }
 
@@ -59,7 +59,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
     let content_type = response.header("content-type");
     let source = html::Source { url: &response.final_url, content_type, body: &response.body };
     let (kind, reading) = match feed::read(&source, settings) {
-        Some(reading) => (PageKind::Listing, reading),
+        Some(reading) => (PageKind::Feed, reading),
         None => (PageKind::Page, html::read(&source, settings)?),
     };
     for (name, content) in &reading.named_meta {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_visit_says_whether_it_is_a_listing() {
+    fn a_visit_says_whether_it_is_a_feed() {
         let sitemap = "<urlset><url><loc>a</loc><image:image><image:loc>a.jpg</image:loc></image:image></url></urlset>";
         for (content_type, body, kind) in [
             ("text/html", "<a href=a><img src=a.jpg></a>", PageKind::Page),
@@ -136,8 +136,8 @@ mod tests {
                 "<?xml version='1.0'?><html><a href='a'><img src='a.jpg'/></a></html>",
                 PageKind::Page,
             ),
-            ("text/html", sitemap, PageKind::Listing),
-            ("application/xml", sitemap, PageKind::Listing),
+            ("text/html", sitemap, PageKind::Feed),
+            ("application/xml", sitemap, PageKind::Feed),
         ] {
             let visit = visit(content_type, body).expect(body);
             assert_eq!(visit.kind, kind, "{body}");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_page_nor_listing_is_refused() {
+    fn what_is_neither_page_nor_feed_is_refused() {
         let fault = visit("application/xml", "<opml><outline xmlUrl='/feed'/></opml>").expect_err("no listing");
         assert_eq!((fault.class, fault.reason.as_str(), fault.permanent), (Class::Content, "not_html", true));
         let fault = visit("text/html", "<meta name=robots content=noai><rss>").expect_err("an opt-out");

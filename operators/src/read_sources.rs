@@ -14,7 +14,7 @@ use faceflow_core::executor::Executor;
 use faceflow_core::in_flight::InFlight;
 use faceflow_core::record::{Image, JobId, Key, TenantNumber};
 use faceflow_core::shutdown::Mode;
-use faceflow_core::source::{Poll, Source, SourceId};
+use faceflow_core::source::{Source, SourceId, SourceItem};
 use faceflow_core::timer::Timer;
 use faceflow_core::{Flow, Reloadable, Time};
 use timely::dataflow::Scope;
@@ -39,14 +39,14 @@ const IDLE_MS: u64 = 200;
 pub struct SourceReader {
     /// The sources.
     pub sources: SourceSet,
-    /// How many pages, images and retries are in memory at once (`ahead_max`).
+    /// How many pages, images and retries are in memory at once (`in_flight_max`).
     pub crawl: Reloadable<CrawlSettings>,
     /// The tenants, and how many of their queues wait.
     pub jobs: Jobs,
 }
 
 /// A source with its entries.
-type Chunk = (Box<dyn Source>, Vec<Poll>);
+type Chunk = (Box<dyn Source>, Vec<SourceItem>);
 
 /// The flows of what is new, and of jobs that come and go. `source_reader` is `None` on workers that read nothing.
 pub fn read_sources<'s>(
@@ -111,7 +111,7 @@ impl Reader {
         let (metrics, stage) = (&self.executor.metrics, dispatch::stage(&self.executor.metrics));
         let of_dispatcher = stage.dispatched.load(Relaxed) + stage.waiting.load(Relaxed);
         let waiting = self.jobs.tenant(tenant).waiting.load(Relaxed);
-        metrics.load().saturating_sub(of_dispatcher) + waiting >= self.crawl.get().ahead_max
+        metrics.load().saturating_sub(of_dispatcher) + waiting >= self.crawl.get().in_flight_max
     }
 
     /// Starts reading the next chunk if there is room; when to look again, in milliseconds from now.
@@ -151,21 +151,21 @@ impl Reader {
         entered
     }
 
-    fn take_in(&mut self, source: NumberedSource, polls: Vec<Poll>, arrivals: &mut Vec<Arrival>) {
+    fn take_in(&mut self, source: NumberedSource, polls: Vec<SourceItem>, arrivals: &mut Vec<Arrival>) {
         let (mut ended, mut paused) = (false, false);
         let (id, job, list) = (source.id, source.job, source.source.list().map(str::to_owned));
         for poll in polls {
             match poll {
-                Poll::Site(url) => arrivals.push(Arrival::Start(job, url, list.clone())),
-                Poll::Removed(site) => self.removed.push((job, site)),
-                Poll::Picture { url, version } => arrivals.push(Arrival::Picture(picture(job, url, version))),
-                Poll::Bad(why) => {
+                SourceItem::Site(url) => arrivals.push(Arrival::Start(job, url, list.clone())),
+                SourceItem::Removed(site) => self.removed.push((job, site)),
+                SourceItem::Picture { url, version } => arrivals.push(Arrival::Picture(picture(job, url, version))),
+                SourceItem::Bad(why) => {
                     tracing::error!("{why}");
                     self.executor.metrics.stage("bad input").lost.fetch_add(1, Relaxed);
                 }
-                Poll::Failed(why) => self.executor.shutdown.fail(why),
-                Poll::Later => paused = true,
-                Poll::End => ended = true,
+                SourceItem::Failed(why) => self.executor.shutdown.fail(why),
+                SourceItem::Later => paused = true,
+                SourceItem::End => ended = true,
             }
         }
         self.idle = if paused { self.idle + 1 } else { 0 };
@@ -231,7 +231,7 @@ fn read(mut source: Box<dyn Source>, now: Time) -> Chunk {
     let mut polls = Vec::new();
     while polls.len() < CHUNK {
         let poll = source.poll(now);
-        let pause = matches!(poll, Poll::Failed(_) | Poll::Later | Poll::End);
+        let pause = matches!(poll, SourceItem::Failed(_) | SourceItem::Later | SourceItem::End);
         polls.push(poll);
         if pause {
             break;

@@ -121,7 +121,7 @@ fn digest(visit: &Visit) -> u64 {
     let images = visit.images.iter().flat_map(|image| std::iter::once(&image.url).chain(&image.alternates));
     let addresses = visit.links.iter().map(|link| ("link ", link)).chain(images.map(|image| ("image ", image)));
     let text: String = addresses.flat_map(|(kind, url)| [kind, url.as_str(), "\n"]).collect();
-    ContentId::of(text.as_bytes()).route()
+    ContentId::of(text.as_bytes()).partition_hash()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::image_key;
 use faceflow_core::record::{Frame, QueueId};
-use faceflow_core::{Class, Fault, Flow, Lost};
+use faceflow_core::{Class, FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::core::OkErr;
@@ -33,7 +33,7 @@ pub trait Rehydrate<'s> {
         pixel_cache: Arc<PixelCache>,
         settings: ImageSettings,
         executor: &Executor,
-    ) -> (Flow<'s, Frame>, Flow<'s, Lost<Frame>>);
+    ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>);
 }
 
 impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
@@ -43,7 +43,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
         pixel_cache: Arc<PixelCache>,
         settings: ImageSettings,
         executor: &Executor,
-    ) -> (Flow<'s, Frame>, Flow<'s, Lost<Frame>>) {
+    ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>) {
         let room = Arc::clone(&pixel_cache);
         let hangs = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
         let (ready, gone) = self.ok_err(move |frame| if hangs(&frame) { Ok(frame) } else { Err(frame) });

@@ -62,15 +62,15 @@ pub struct CrawlSettings {
     pub max_images: u64,
     /// Pages, images and retries that are in memory at once; all others wait in the ledger. When so many hosts of a tenant wait for
     /// their turn, no further sites of that tenant are read. About the process, whatever a job says.
-    pub ahead_max: usize,
+    pub in_flight_max: usize,
     /// Those of one host and job, at most; fewer when many hosts share the room.
-    pub ahead_per_host: usize,
+    pub in_flight_per_host: usize,
 }
 
 impl Default for CrawlSettings {
     fn default() -> Self {
         let shape = Shape::Bounded { listings: 3, details: 3 };
-        Self { shape, max_pages: 10_000, max_images: 1_000_000, ahead_max: 8_192, ahead_per_host: 32 }
+        Self { shape, max_pages: 10_000, max_images: 1_000_000, in_flight_max: 8_192, in_flight_per_host: 32 }
     }
 }
 
@@ -79,8 +79,8 @@ impl CrawlSettings {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let at_least_one = |key, value: u64| if value == 0 { Err((key, "1 or more".to_owned())) } else { Ok(()) };
         at_least_one("max_pages", self.max_pages)?;
-        at_least_one("ahead_max", self.ahead_max as u64)?;
-        at_least_one("ahead_per_host", self.ahead_per_host as u64)
+        at_least_one("in_flight_max", self.in_flight_max as u64)?;
+        at_least_one("in_flight_per_host", self.in_flight_per_host as u64)
     }
 
     /// How much of what is found is taken up.
@@ -94,7 +94,7 @@ impl CrawlSettings {
     fn follow(&self, visit: &Visit) -> Vec<Page> {
         let page = &visit.page;
         // What the user listed may be a list itself; one that a page merely links to is a page like any other.
-        let entries = visit.kind == PageKind::Listing && page.depth == 0;
+        let entries = visit.kind == PageKind::Feed && page.depth == 0;
         let width = match (self.shape, page.depth) {
             _ if entries => usize::MAX,
             (Shape::All, _) => usize::MAX,
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(base.check(), Ok(()));
         for (settings, key) in [
             (CrawlSettings { max_pages: 0, ..base.clone() }, "max_pages"),
-            (CrawlSettings { ahead_max: 0, ..base.clone() }, "ahead_max"),
-            (CrawlSettings { ahead_per_host: 0, ..base }, "ahead_per_host"),
+            (CrawlSettings { in_flight_max: 0, ..base.clone() }, "in_flight_max"),
+            (CrawlSettings { in_flight_per_host: 0, ..base }, "in_flight_per_host"),
         ] {
             assert_eq!(settings.check(), Err((key, "1 or more".to_owned())));
         }
@@ -274,7 +274,7 @@ mod tests {
         let all = CrawlSettings { shape: Shape::All, ..settings.clone() };
         assert_eq!(visit(&start.pages[0], &["/l1"]).found(&all).pages[0].skip, []);
         let Arrival::Visit(sitemap) = visit(&start.pages[0], &["/l1"]) else { panic!("it is one") };
-        let entries = Arrival::Visit(Visit { kind: PageKind::Listing, ..sitemap }).found(&settings);
+        let entries = Arrival::Visit(Visit { kind: PageKind::Feed, ..sitemap }).found(&settings);
         assert_eq!((entries.pages[0].depth, &entries.pages[0].skip[..]), (0, &[][..]), "they are start pages");
     }
 
@@ -344,7 +344,7 @@ mod tests {
     fn entries_of_a_sitemap_are_start_pages_if_the_sitemap_is_one() {
         let settings = CrawlSettings { shape: Shape::Bounded { listings: 1, details: 1 }, ..CrawlSettings::default() };
         let listing = |page: &Page, links: &[&str]| match visit(page, links) {
-            Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Listing, ..visit }).found(&settings),
+            Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Feed, ..visit }).found(&settings),
             other => panic!("{other:?}"),
         };
         let index = Arrival::Start(JobId::FIRST, url("/sitemap.xml"), None).found(&settings).pages.remove(0);

@@ -201,15 +201,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use faceflow_core::Time;
-    use faceflow_core::source::Poll;
+    use faceflow_core::source::SourceItem;
 
     use super::*;
 
     struct Silent;
 
     impl Source for Silent {
-        fn poll(&mut self, _now: Time) -> Poll {
-            Poll::Later
+        fn poll(&mut self, _now: Time) -> SourceItem {
+            SourceItem::Later
         }
     }
 

@@ -12,7 +12,7 @@ use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::{crop_key, thumb_key};
 use faceflow_core::record::{DetectedFrame, Frame, QueueId};
-use faceflow_core::{Class, Fault, Flow, Lost};
+use faceflow_core::{Class, FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -29,7 +29,7 @@ pub trait StoreCrops<'s> {
         tenant_store: TenantStore,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>);
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, FailedRecord<Frame>>);
 }
 
 impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
@@ -38,7 +38,7 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
         tenant_store: TenantStore,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, DetectedFrame>, Flow<'s, Lost<Frame>>) {
+    ) -> (Flow<'s, DetectedFrame>, Flow<'s, FailedRecord<Frame>>) {
         let room = Arc::clone(&pixel_cache);
         let job = move |delivered: DetectedFrame| {
             let picture = delivered.frame.pixels.and_then(|pixels| room.get(pixels));
@@ -46,7 +46,7 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
             let settings = tenant_store.jobs.settings(job).deliver;
             async move {
                 let gone =
-                    || Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were taken down too early");
+                    || Fault::transient(Class::Panic, "pixels_missing", "the frame's pixels were removed too early");
                 let picture = picture.ok_or_else(gone)?;
                 let (delivered, outputs) = {
                     let tenant = tenant_store.folder(job);
@@ -70,7 +70,7 @@ impl<'s> StoreCrops<'s> for Flow<'s, DetectedFrame> {
         };
         let cleared = mapped.map(move |answer| match answer {
             Ok(DetectedFrame { frame, detection }) => Ok(DetectedFrame { frame: clear(frame), detection }),
-            Err(Lost { record, fault }) => Err(Lost { record: clear(record.frame), fault }),
+            Err(FailedRecord { record, fault }) => Err(FailedRecord { record: clear(record.frame), fault }),
         });
         cleared.ok_err(|answer| answer)
     }

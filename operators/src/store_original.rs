@@ -10,7 +10,7 @@ use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
 use faceflow_core::object_key::image_key;
 use faceflow_core::record::{Image, QueueId, StoredImage};
-use faceflow_core::{Flow, Lost};
+use faceflow_core::{FailedRecord, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
@@ -27,7 +27,7 @@ pub trait StoreOriginal<'s> {
         tenant_store: TenantStore,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, StoredImage>, Flow<'s, Lost<Image>>);
+    ) -> (Flow<'s, StoredImage>, Flow<'s, FailedRecord<Image>>);
 }
 
 impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
@@ -36,7 +36,7 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
         tenant_store: TenantStore,
         pixel_cache: Arc<PixelCache>,
         executor: &Executor,
-    ) -> (Flow<'s, StoredImage>, Flow<'s, Lost<Image>>) {
+    ) -> (Flow<'s, StoredImage>, Flow<'s, FailedRecord<Image>>) {
         let job = move |decoded: DecodedImage| {
             let folder = tenant_store.folder(decoded.kept.frame.job);
             let put = tenant_store.store.put(image_key(&folder, &decoded.kept.frame.content), decoded.body);
@@ -56,7 +56,7 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
             .ok_err(|answer| answer);
         let lost = lost.map(move |lost| {
             pixel_cache.remove(lost.record.kept.frame.pixels);
-            Lost { record: lost.record.kept.image, fault: lost.fault }
+            FailedRecord { record: lost.record.kept.image, fault: lost.fault }
         });
         (kept, lost)
     }

@@ -1,7 +1,7 @@
 //! Which entries lines are read of: the next ones in the order of their URLs, or those with certain numbers.
 
+use crate::ledger::column_codecs::EntryKind;
 use crate::ledger::database::{DbTransaction, Value};
-use crate::ledger::rows::EntryKind;
 use crate::ledger::sql::Sql;
 
 /// Numbers that can be named at once. Every statement has room for as many, so that it stays one prepared statement.
@@ -35,7 +35,7 @@ impl EntrySelection<'_> {
         }
     }
 
-    /// What the places in that stand for.
+    /// What the placeholders in it stand for.
     pub fn values(&self, tenant: i64) -> Vec<Value<'_>> {
         match self {
             Self::Next { kind, after, .. } => vec![tenant.into(), (*kind).into(), (*after).into()],

@@ -15,8 +15,8 @@ use url::Url;
 
 use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
+use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
-use crate::ledger::rows::{EntryKind, TransactionError};
 use crate::lines::{ImageLine, PageLine};
 use crate::read_lines::{image_lines, page_lines};
 

@@ -6,29 +6,29 @@
 //! as on any server, a power cut too; a fact that breaks a promise is refused and leaves no trace.
 
 mod alternates;
+mod apply_outcomes;
 mod audit;
-mod claims;
+pub(crate) mod column_codecs;
 pub(crate) mod database;
 mod discover;
+mod due_work;
 mod error;
+mod event_log;
 mod format;
 mod jobs;
-mod known;
 mod location;
 mod lock;
-mod log;
+mod log_record;
 mod new_rows;
 mod postgres;
 mod reader;
 mod rebuild;
-mod record;
 mod redrive;
 mod references;
 mod reorder_buffer;
-pub(crate) mod rows;
-mod schema;
-mod settle;
 pub(crate) mod sql;
+mod sqlite;
+mod startup_queries;
 mod state;
 mod status;
 mod tallies;
@@ -44,7 +44,6 @@ use serde::{Deserialize, Serialize};
 
 pub use location::StateLocation;
 /// The name of a location outside this crate.
-pub use location::StateLocation as Place;
 pub use postgres::address::Address;
 pub use reader::Reader;
 pub use redrive::Selection;

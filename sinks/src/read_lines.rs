@@ -6,8 +6,8 @@ use faceflow_core::record::{Content, ContentId, HashKind};
 use faceflow_core::transition::State;
 
 use crate::entry_selection::EntrySelection;
+use crate::ledger::column_codecs::{StateText, TransactionError, content_at, content_columns};
 use crate::ledger::database::{DbTransaction, Row};
-use crate::ledger::rows::{StateText, TransactionError, content_at, content_columns};
 use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
 use crate::lines::{Detector, FaceFields, ImageLine, PageLine, Picture};

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
+use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::DbTransaction;
-use crate::ledger::rows::{EntryKind, TransactionError};
 use crate::lines::{FaceLine, ImageLine, PageLine};
 use crate::read_lines::{image_lines, page_lines};
 

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::SinkError;
 use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
+use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
-use crate::ledger::rows::TransactionError;
 use crate::ledger::{Reader, StateLedger, Status};
 use crate::lines::ImageLine;
 use crate::read_lines::image_lines;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use faceflow_core::Time;
 use faceflow_core::record::Key;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Source, SourceItem};
 use url::Url;
 
 /// Endings of the names of pictures, in lower case.
@@ -147,12 +147,12 @@ fn changed_at(folder: &Path) -> Option<SystemTime> {
 }
 
 impl Source for Folder {
-    fn poll(&mut self, now: Time) -> Poll {
+    fn poll(&mut self, now: Time) -> SourceItem {
         if let Some((url, version)) = self.ready.pop_front() {
-            return Poll::Picture { url, version };
+            return SourceItem::Picture { url, version };
         }
         if let Some(why) = self.complaints.pop_front() {
-            return Poll::Bad(why);
+            return SourceItem::Bad(why);
         }
         if now >= self.next_look {
             // The pipeline's clock does not move inside a poll, so a look is timed by the machine's own.
@@ -161,7 +161,7 @@ impl Source for Folder {
             self.glance();
             self.next_look = now + LOOK_MS.max(10 * began.elapsed().as_millis() as Time);
         }
-        Poll::Later
+        SourceItem::Later
     }
 }
 
@@ -175,9 +175,11 @@ mod tests {
         folder.poll(now);
         loop {
             match folder.poll(now) {
-                Poll::Picture { url, .. } => said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned()),
-                Poll::Bad(why) => said.push(why),
-                Poll::Later => {
+                SourceItem::Picture { url, .. } => {
+                    said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned())
+                }
+                SourceItem::Bad(why) => said.push(why),
+                SourceItem::Later => {
                     said.sort();
                     return said;
                 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use faceflow_core::Time;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Source, SourceItem};
 use url::Url;
 
 /// A line of a site list is shorter; one that is not is reported and skipped.
@@ -97,16 +97,16 @@ impl Lines {
 }
 
 impl Source for Lines {
-    fn poll(&mut self, _now: Time) -> Poll {
+    fn poll(&mut self, _now: Time) -> SourceItem {
         loop {
             let at = format!("{} line {}", self.name, self.number + 1);
             let line = match self.line() {
-                Ok(None) => return Poll::End,
+                Ok(None) => return SourceItem::End,
                 Ok(Some(line)) => line,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Later,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SourceItem::Later,
                 Err(error) => {
                     self.reader = Box::new(io::empty());
-                    return Poll::Failed(format!("{at} could not be read: {error}"));
+                    return SourceItem::Failed(format!("{at} could not be read: {error}"));
                 }
             };
             self.number += 1;
@@ -116,7 +116,7 @@ impl Source for Lines {
                 true => Err(format!("{entry:?} is too long: a line has less than {LINE_MAX_BYTES} bytes")),
                 false => (self.parse)(entry),
             };
-            return site.map_or_else(|why| Poll::Bad(format!("{at}: {}", shortened(&why))), Poll::Site);
+            return site.map_or_else(|why| SourceItem::Bad(format!("{at}: {}", shortened(&why))), SourceItem::Site);
         }
     }
 }
@@ -192,9 +192,9 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             match lines.poll(0) {
-                Poll::Site(url) => seen.push(url.to_string()),
-                Poll::Bad(why) => seen.push(why),
-                Poll::End => return seen,
+                SourceItem::Site(url) => seen.push(url.to_string()),
+                SourceItem::Bad(why) => seen.push(why),
+                SourceItem::End => return seen,
                 other => panic!("{other:?}"),
             }
         }
@@ -237,7 +237,7 @@ mod tests {
         let file = File::open(&path).expect("opens");
         let mut lines = Lines::following("inbox.txt", Box::new(BufReader::new(file)), parse);
         let next = |lines: &mut Lines| match lines.poll(0) {
-            Poll::Site(url) => url.to_string(),
+            SourceItem::Site(url) => url.to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!([next(&mut lines), next(&mut lines), next(&mut lines)], ["http://a.example/", "Later", "Later"]);
@@ -258,12 +258,12 @@ mod tests {
         let listener = Listener { heard, rest: io::Cursor::default() };
         let mut lines = Lines::new("standard input", Box::new(BufReader::new(listener)), parse);
         tell.send(Ok(b"http://a.exam".to_vec())).expect("is heard");
-        assert!(matches!(lines.poll(0), Poll::Later));
+        assert!(matches!(lines.poll(0), SourceItem::Later));
         tell.send(Ok(b"ple/\nhttp://b.example/".to_vec())).expect("is heard");
-        assert!(matches!(lines.poll(0), Poll::Site(url) if url.as_str() == "http://a.example/"));
-        assert!(matches!(lines.poll(0), Poll::Later));
+        assert!(matches!(lines.poll(0), SourceItem::Site(url) if url.as_str() == "http://a.example/"));
+        assert!(matches!(lines.poll(0), SourceItem::Later));
         drop(tell);
-        assert!(matches!(lines.poll(0), Poll::Site(url) if url.as_str() == "http://b.example/"));
-        assert!(matches!(lines.poll(0), Poll::End));
+        assert!(matches!(lines.poll(0), SourceItem::Site(url) if url.as_str() == "http://b.example/"));
+        assert!(matches!(lines.poll(0), SourceItem::End));
     }
 }

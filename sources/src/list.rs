@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use faceflow_core::Time;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Source, SourceItem};
 use url::Url;
 
 /// A list of sites in memory.
@@ -17,7 +17,7 @@ impl List {
 }
 
 impl Source for List {
-    fn poll(&mut self, _now: Time) -> Poll {
-        self.0.pop_front().map_or(Poll::End, Poll::Site)
+    fn poll(&mut self, _now: Time) -> SourceItem {
+        self.0.pop_front().map_or(SourceItem::End, SourceItem::Site)
     }
 }

@@ -22,7 +22,7 @@ use axum::{Extension, Json, Router};
 use faceflow_core::Time;
 use faceflow_core::fsync::sync_entries;
 use faceflow_core::kill_point::kill_point;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Source, SourceItem};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -185,7 +185,7 @@ impl Submissions {
 }
 
 impl Source for Submissions {
-    fn poll(&mut self, now: Time) -> Poll {
+    fn poll(&mut self, now: Time) -> SourceItem {
         self.inbox.poll(now)
     }
 }
@@ -337,7 +337,7 @@ mod tests {
 
     fn next(submissions: &mut Submissions) -> String {
         match submissions.poll(0) {
-            Poll::Site(url) => url.to_string(),
+            SourceItem::Site(url) => url.to_string(),
             other => format!("{other:?}"),
         }
     }

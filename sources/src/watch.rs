@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use faceflow_core::Time;
 use faceflow_core::record::Key;
-use faceflow_core::source::{Poll, Source};
+use faceflow_core::source::{Source, SourceItem};
 
 use crate::lines::{Lines, ParseSite};
 
@@ -106,14 +106,14 @@ impl Watch {
     }
 
     /// Begins to read the file again if it has changed and rests.
-    fn look(&mut self, now: Time) -> Option<Poll> {
+    fn look(&mut self, now: Time) -> Option<SourceItem> {
         match self.file.has_changed(now) {
             Ok(changed) => changed.then(|| self.read()).flatten(),
             Err(error) => self.miss(&error),
         }
     }
 
-    fn read(&mut self) -> Option<Poll> {
+    fn read(&mut self) -> Option<SourceItem> {
         match Lines::open(&self.file.path, self.parse) {
             Ok(lines) => {
                 self.reading = Some(lines);
@@ -126,9 +126,9 @@ impl Watch {
         }
     }
 
-    fn miss(&mut self, error: &std::io::Error) -> Option<Poll> {
+    fn miss(&mut self, error: &std::io::Error) -> Option<SourceItem> {
         let why = format!("{error}; it is read again when it is back");
-        (!std::mem::replace(&mut self.missing, true)).then_some(Poll::Bad(why))
+        (!std::mem::replace(&mut self.missing, true)).then_some(SourceItem::Bad(why))
     }
 }
 
@@ -149,27 +149,27 @@ impl Source for Watch {
         self.read || self.missing
     }
 
-    fn poll(&mut self, now: Time) -> Poll {
+    fn poll(&mut self, now: Time) -> SourceItem {
         loop {
             let Some(lines) = &mut self.reading else {
                 if let Some(removed) = self.removed.pop() {
                     self.known.remove(&removed);
-                    return Poll::Removed(removed);
+                    return SourceItem::Removed(removed);
                 }
                 match self.look(now) {
                     Some(poll) => return poll,
                     None if self.reading.is_some() => continue,
-                    None => return Poll::Later,
+                    None => return SourceItem::Later,
                 }
             };
             match lines.poll(now) {
-                Poll::Site(url) => {
+                SourceItem::Site(url) => {
                     self.shown.insert(Key::page(&url));
                     if self.known.insert(Key::page(&url)) {
-                        return Poll::Site(url);
+                        return SourceItem::Site(url);
                     }
                 }
-                Poll::Failed(why) => {
+                SourceItem::Failed(why) => {
                     // From the beginning, after another rest: what came through already is known.
                     self.reading = None;
                     self.file.forget();
@@ -177,9 +177,9 @@ impl Source for Watch {
                     if let Some(poll) = self.miss(&std::io::Error::other(why)) {
                         return poll;
                     }
-                    return Poll::Later;
+                    return SourceItem::Later;
                 }
-                Poll::End | Poll::Later => {
+                SourceItem::End | SourceItem::Later => {
                     (self.reading, self.missing, self.read) = (None, false, true);
                     let shown = std::mem::take(&mut self.shown);
                     self.removed.extend(self.known.difference(&shown));
@@ -204,10 +204,10 @@ mod tests {
         let mut said = Vec::new();
         loop {
             match watch.poll(now) {
-                Poll::Site(url) => said.push(url.path().to_owned()),
-                Poll::Bad(why) => said.push(why),
-                Poll::Removed(key) => said.push(format!("-{key:?}")),
-                Poll::Later => return said,
+                SourceItem::Site(url) => said.push(url.path().to_owned()),
+                SourceItem::Bad(why) => said.push(why),
+                SourceItem::Removed(key) => said.push(format!("-{key:?}")),
+                SourceItem::Later => return said,
                 other => panic!("{other:?}"),
             }
         }

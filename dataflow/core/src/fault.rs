@@ -1,4 +1,4 @@
-//! Failure is data: a [`Fault`] says what went wrong, [`Lost`] keeps the record it went wrong with.
+//! Failure is data: a [`Fault`] says what went wrong, [`FailedRecord`] keeps the record it went wrong with.
 //!
 //! A fault never looks like an answer. Its [`Class`] decides which retry policy applies; whether it is permanent decides
 //! if it is retried at all.
@@ -72,9 +72,9 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// A record whose work failed, with the fault. Nothing is dropped: whoever produces a `Lost` sends it on.
+/// A record whose work failed, with the fault. Nothing is dropped: whoever produces a `FailedRecord` sends it on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lost<R> {
+pub struct FailedRecord<R> {
     /// The record, exactly as it was when its work began.
     pub record: R,
     /// What went wrong.

@@ -1,7 +1,7 @@
 //! `map_async`: sends the records of a flow through asynchronous jobs.
 //!
 //! One capability is kept for each record under way, and the answer leaves at its record's time, so the frontier knows that
-//! the record is still owed. A job that fails or panics gives its record back as [`Lost`]. Promise: every record comes out.
+//! the record is still owed. A job that fails or panics gives its record back as [`FailedRecord`]. Promise: every record comes out.
 //!
 //! Records wait in queues (one for each host of a job, say). A queue has a limit and so has the operator, and tenants and their
 //! queues take turns; the operator's limit has to leave room for queues that wait on purpose.
@@ -16,7 +16,7 @@ use crate::Flow;
 use crate::clock::Time;
 use crate::executor::Executor;
 use crate::fair_queue::{FairQueues, Limits};
-use crate::fault::{Fault, Lost};
+use crate::fault::{FailedRecord, Fault};
 use crate::in_flight::InFlight;
 use crate::record::QueueId;
 use crate::shutdown::Mode;
@@ -31,7 +31,7 @@ pub trait MapAsync<'s, R> {
         name: &'static str,
         executor: &Executor,
         how: (Limits, fn(&R) -> QueueId, J),
-    ) -> Flow<'s, Result<O, Lost<R>>>
+    ) -> Flow<'s, Result<O, FailedRecord<R>>>
     where
         P: ParallelizationContract<Time, Vec<R>>,
         O: Clone + Send + 'static,
@@ -46,7 +46,7 @@ impl<'s, R: Clone + 'static> MapAsync<'s, R> for Flow<'s, R> {
         name: &'static str,
         executor: &Executor,
         (limits, queue_of, job): (Limits, fn(&R) -> QueueId, J),
-    ) -> Flow<'s, Result<O, Lost<R>>>
+    ) -> Flow<'s, Result<O, FailedRecord<R>>>
     where
         P: ParallelizationContract<Time, Vec<R>>,
         O: Clone + Send + 'static,
@@ -67,7 +67,7 @@ impl<'s, R: Clone + 'static> MapAsync<'s, R> for Flow<'s, R> {
                 });
                 while let Some(((capability, (queue, record)), answer)) = in_flight.next_done() {
                     queues.finish(queue);
-                    let answer = answer.map_err(|fault| Lost { record, fault });
+                    let answer = answer.map_err(|fault| FailedRecord { record, fault });
                     output.session(&capability).give(answer);
                 }
                 let may_start = limits.while_draining || executor.shutdown.mode() == Mode::Running;

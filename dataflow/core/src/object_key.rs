@@ -7,7 +7,7 @@ pub const KINDS: [&str; 4] = ["images", "faces", "thumbs", "meta"];
 
 /// The original bytes of a picture.
 pub fn image_key(tenant: &str, content: &Content) -> String {
-    format!("{}.{}", place(tenant, "images", content.id), content.extension())
+    format!("{}.{}", key_prefix(tenant, "images", content.id), content.extension())
 }
 
 /// The crop of a picture's `n`-th face, from 0, by the answer of a generation. Answers never share a key, so that a later one
@@ -22,7 +22,7 @@ pub fn crop_key(tenant: &str, id: ContentId, generation: u32, n: usize) -> Strin
 
 /// The folder of all crops of a picture.
 pub fn crops_folder(tenant: &str, id: ContentId) -> String {
-    place(tenant, "faces", id)
+    key_prefix(tenant, "faces", id)
 }
 
 /// The generation of a crop by its key; `None` for a key that is none of [`crop_key`].
@@ -39,12 +39,12 @@ pub fn crop_generation(key: &str) -> Option<u32> {
 
 /// The thumbnail of a picture.
 pub fn thumb_key(tenant: &str, id: ContentId) -> String {
-    format!("{}.jpg", place(tenant, "thumbs", id))
+    format!("{}.jpg", key_prefix(tenant, "thumbs", id))
 }
 
 /// The sidecar of a picture.
 pub fn meta_key(tenant: &str, id: ContentId) -> String {
-    format!("{}.json", place(tenant, "meta", id))
+    format!("{}.json", key_prefix(tenant, "meta", id))
 }
 
 /// The id of a picture's `n`-th face.
@@ -52,7 +52,7 @@ pub fn face_id(id: ContentId, n: usize) -> String {
     format!("{id}/{n}")
 }
 
-fn place(tenant: &str, kind: &str, id: ContentId) -> String {
+fn key_prefix(tenant: &str, kind: &str, id: ContentId) -> String {
     let hex = id.to_string();
     format!("{tenant}/{kind}/{}/{hex}", &hex[..2])
 }

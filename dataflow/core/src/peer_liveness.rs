@@ -28,12 +28,12 @@ pub struct ClusterSettings {
     /// How long a process that has begun its work may say nothing before the others give the run up, in milliseconds.
     pub silence_ms: u64,
     /// How often each process sends a heartbeat, in milliseconds.
-    pub beat_ms: u64,
+    pub heartbeat_ms: u64,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { join_ms: 60_000, silence_ms: 10_000, beat_ms: 250 }
+        Self { join_ms: 60_000, silence_ms: 10_000, heartbeat_ms: 250 }
     }
 }
 
@@ -43,11 +43,11 @@ impl ClusterSettings {
         if self.join_ms == 0 {
             return Err(("join_ms", "1 or more".to_owned()));
         }
-        if self.beat_ms == 0 {
-            return Err(("beat_ms", "1 or more".to_owned()));
+        if self.heartbeat_ms == 0 {
+            return Err(("heartbeat_ms", "1 or more".to_owned()));
         }
-        if self.silence_ms < 4 * self.beat_ms {
-            return Err(("silence_ms", format!("at least four beats ({} ms)", 4 * self.beat_ms)));
+        if self.silence_ms < 4 * self.heartbeat_ms {
+            return Err(("silence_ms", format!("at least four beats ({} ms)", 4 * self.heartbeat_ms)));
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ struct Peer {
 }
 
 impl Peers {
-    /// The cluster of these addresses, of which `process` is this one, all of them heard_at of `now`.
+    /// The cluster of these addresses, of which `process` is this one, all of them heard of at `now`.
     pub fn new(process: usize, addresses: Vec<String>, settings: ClusterSettings, now: Time) -> Self {
         let peers = addresses
             .iter()
@@ -108,8 +108,8 @@ impl Peers {
     }
 
     /// How often to send a heartbeat, in milliseconds.
-    pub fn beat_ms(&self) -> u64 {
-        self.settings.beat_ms
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.settings.heartbeat_ms
     }
 
     /// Notes a heartbeat of a process.
@@ -144,7 +144,7 @@ impl Peers {
                 Some(gone_at) if now > gone_at + CLOSE_GRACE_MS => {
                     Some(format!("{name} is gone; its own log says why"))
                 }
-                _ if silent > limit => Some(format!("{name} was not heard_at of for {silent} ms ({which})")),
+                _ if silent > limit => Some(format!("{name} was not heard of for {silent} ms ({which})")),
                 _ => None,
             }
         });

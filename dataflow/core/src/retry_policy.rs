@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use crate::clock::Time;
-use crate::fault::{Class, Lost};
+use crate::fault::{Class, FailedRecord};
 use crate::record::{Disposition, Frame, Work};
 
 /// The longest delay after a failure of the object store, in milliseconds.
@@ -133,8 +133,8 @@ impl RetrySettings {
     }
 
     /// Decides what becomes of a failure that happened now.
-    pub fn decide(&self, lost: Lost<Work>, now: Time) -> Disposition {
-        let Lost { record: work, fault } = lost;
+    pub fn decide(&self, lost: FailedRecord<Work>, now: Time) -> Disposition {
+        let FailedRecord { record: work, fault } = lost;
         if fault.permanent && !matches!(work, Work::Frame(_)) {
             return Disposition::Rejected { work, fault, again: None };
         }
@@ -160,7 +160,7 @@ impl RetrySettings {
     /// A number that depends on the seed, the work and its attempt alone: SipHash, which is specified, so that every process and
     /// every version comes to the same.
     fn dice(&self, work: &Work) -> u64 {
-        SipHasher13::new_with_keys(self.seed, work.route()).hash(&work.attempts().to_le_bytes())
+        SipHasher13::new_with_keys(self.seed, work.partition_hash()).hash(&work.attempts().to_le_bytes())
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
         }
         let busy = Fault::transient(Class::Busy, "http_503", "");
         let settings = RetrySettings::default();
-        let decide = || settings.decide(Lost { record: page(0), fault: busy.clone() }, 5);
+        let decide = || settings.decide(FailedRecord { record: page(0), fault: busy.clone() }, 5);
         assert_eq!(decide(), decide());
     }
 
@@ -201,7 +201,7 @@ mod tests {
         settings.web.cap_ms = 1_000_000;
         let url = url::Url::parse(&format!("http://s{site}.example/")).expect("a URL");
         let record = Work::Page(Page { attempts, ..Page::start(JobId::FIRST, url) });
-        match settings.decide(Lost { record, fault: Fault::transient(Class::Busy, "http_503", "") }, 0) {
+        match settings.decide(FailedRecord { record, fault: Fault::transient(Class::Busy, "http_503", "") }, 0) {
             Disposition::Retry { due, .. } => due,
             other => panic!("{other:?}"),
         }
@@ -237,15 +237,18 @@ mod tests {
     fn the_last_attempt_is_the_last() {
         let busy = Fault::transient(Class::Busy, "http_503", "");
         let settings = RetrySettings::default();
-        assert!(matches!(settings.decide(Lost { record: page(3), fault: busy.clone() }, 0), Disposition::Retry { .. }));
-        assert!(matches!(settings.decide(Lost { record: page(4), fault: busy }, 0), Disposition::Dead { .. }));
+        assert!(matches!(
+            settings.decide(FailedRecord { record: page(3), fault: busy.clone() }, 0),
+            Disposition::Retry { .. }
+        ));
+        assert!(matches!(settings.decide(FailedRecord { record: page(4), fault: busy }, 0), Disposition::Dead { .. }));
     }
 
     #[test]
     fn nothing_dies_of_the_object_store() {
         let settings = RetrySettings::default();
         let full = || Fault::transient(Class::Store, "store", "full");
-        let decided = |record, fault| match settings.decide(Lost { record, fault }, 0) {
+        let decided = |record, fault| match settings.decide(FailedRecord { record, fault }, 0) {
             Disposition::Retry { work, due, .. } => Ok((work, due)),
             Disposition::Dead { work, .. } => Err(work.attempts()),
             other => panic!("{other:?}"),
@@ -293,7 +296,7 @@ mod tests {
     fn no_is_an_answer_for_what_the_web_holds_and_an_end_for_a_picture() {
         let settings = RetrySettings::default();
         let no = || Fault::permanent(Class::Content, "corrupt_image", "");
-        let decide = |record, fault| settings.decide(Lost { record, fault }, 0);
+        let decide = |record, fault| settings.decide(FailedRecord { record, fault }, 0);
         assert!(matches!(decide(page(0), no()), Disposition::Rejected { .. }));
         assert!(matches!(decide(frame(0, false), no()), Disposition::Dead { .. }));
         let failed = || Fault::transient(Class::Engine, "engine_error", "");
@@ -336,9 +339,10 @@ mod tests {
     fn retry_after_is_a_floor_with_a_ceiling() {
         let mut settings = RetrySettings::default();
         settings.web.jitter = 0.0;
-        let due = |asked| match settings
-            .decide(Lost { record: page(0), fault: Fault::transient(Class::Busy, "http_429", "").after(asked) }, 100)
-        {
+        let due = |asked| match settings.decide(
+            FailedRecord { record: page(0), fault: Fault::transient(Class::Busy, "http_429", "").after(asked) },
+            100,
+        ) {
             Disposition::Retry { due, .. } => due,
             other => panic!("{other:?}"),
         };

@@ -13,7 +13,7 @@ pub struct SourceId(pub u64);
 
 /// What a source has at the moment.
 #[derive(Debug)]
-pub enum Poll {
+pub enum SourceItem {
     /// A site to crawl.
     Site(Url),
     /// A picture that is no page's: a file on this machine.
@@ -38,7 +38,7 @@ pub enum Poll {
 /// A sequence of sites and pictures, read lazily.
 pub trait Source: Send {
     /// The next entry. Called on a thread that may block, but other sources wait for it: it should answer in a moment.
-    fn poll(&mut self, now: Time) -> Poll;
+    fn poll(&mut self, now: Time) -> SourceItem;
 
     /// Of a list that may lose entries while nobody reads it: its name, under which the ledger notes which sites it named.
     fn list(&self) -> Option<&str> {

@@ -32,9 +32,9 @@ pub struct ImageSettings {
     pub pixels_max: u64,
     /// Images whose decoding would need more memory than this, in bytes, are rejected before it is allocated.
     pub decode_memory_max_bytes: u64,
-    /// Decoded pictures in in_flight, in bytes of pixels, at most.
+    /// Decoded pictures in flight, in bytes of pixels, at most.
     pub memory_max_bytes: u64,
-    /// Images in in_flight between download and delivery, at most.
+    /// Images in flight between download and delivery, at most.
     pub concurrent_max: usize,
 }
 

@@ -47,11 +47,11 @@ struct QueueState {
     held: Vec<Key>,
     /// When the first of what the ledger holds for it is due; `None` if there is nothing.
     next: Option<Time>,
-    place: Place,
+    status: QueueStatus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum QueueStatus {
     /// It has nothing to give.
     Idle,
     /// In `turns`.
@@ -83,7 +83,7 @@ impl CrawlQueues {
 
     /// Sets how much may be in flight.
     pub fn limit(&mut self, crawl: &CrawlSettings) {
-        (self.window.max, self.per_queue) = (crawl.ahead_max, crawl.ahead_per_host);
+        (self.window.max, self.per_queue) = (crawl.in_flight_max, crawl.in_flight_per_host);
     }
 
     /// A job comes or goes. Whether the ledger is to be asked which of its queues have work.
@@ -118,13 +118,13 @@ impl CrawlQueues {
         for queue in queues {
             let served = self.is_served(queue);
             let Some(state) = self.queues.get_mut(&queue) else { continue };
-            let before = state.place;
-            if before == Place::Turn && (queue.job == job || !served) {
+            let before = state.status;
+            if before == QueueStatus::Turn && (queue.job == job || !served) {
                 // It was taken out of the turns with all of its job.
-                state.place = Place::Idle;
+                state.status = QueueStatus::Idle;
             }
             state.next = state.next.filter(|_| served);
-            let after = state.place;
+            let after = state.status;
             self.count_waiting(queue, (before, after));
             self.put(queue, now);
         }
@@ -153,7 +153,8 @@ impl CrawlQueues {
         if again && !self.looks_again(queue) || !self.is_served(queue) {
             return;
         }
-        let state = self.queues.entry(queue).or_insert(QueueState { held: vec![], next: None, place: Place::Idle });
+        let state =
+            self.queues.entry(queue).or_insert(QueueState { held: vec![], next: None, status: QueueStatus::Idle });
         state.next = Some(state.next.map_or(due, |next| next.min(due)));
         self.put(queue, now);
     }
@@ -162,14 +163,14 @@ impl CrawlQueues {
     pub fn dispatch(&mut self, claimed: DispatchReply, now: Time) -> Vec<Work> {
         let DispatchReply { queue, work, next } = claimed;
         let served = self.is_served(queue);
-        let Some(state) = self.queues.get_mut(&queue).filter(|state| state.place == Place::Asked) else {
+        let Some(state) = self.queues.get_mut(&queue).filter(|state| state.status == QueueStatus::Asked) else {
             // It was not asked, and has something all the same.
             if let Some(due) = next {
                 self.open(QueueUpdate { queue, due, again: self.looks_again(queue) }, now);
             }
             return work;
         };
-        state.place = Place::Idle;
+        state.status = QueueStatus::Idle;
         // What belongs to a job that was removed meanwhile stays in the ledger.
         let work = if served { work } else { vec![] };
         if served {
@@ -187,27 +188,27 @@ impl CrawlQueues {
     fn put(&mut self, queue: QueueId, now: Time) {
         let (queue_max, served) = (self.queue_max(queue), self.is_served(queue));
         let Some(state) = self.queues.get_mut(&queue) else { return };
-        let before = state.place;
+        let before = state.status;
         match before {
             // Its turn comes, or its answer.
-            Place::Turn | Place::Asked => return,
-            Place::Later(due) => drop(self.later.remove(&(due, queue))),
-            Place::Full => self.full -= 1,
-            Place::Idle => {}
+            QueueStatus::Turn | QueueStatus::Asked => return,
+            QueueStatus::Later(due) => drop(self.later.remove(&(due, queue))),
+            QueueStatus::Full => self.full -= 1,
+            QueueStatus::Idle => {}
         }
-        state.place = match state.next.filter(|_| served) {
-            None => Place::Idle,
-            Some(due) if due > now => Place::Later(due),
-            Some(_) if state.held.len() >= queue_max => Place::Full,
-            Some(_) => Place::Turn,
+        state.status = match state.next.filter(|_| served) {
+            None => QueueStatus::Idle,
+            Some(due) if due > now => QueueStatus::Later(due),
+            Some(_) if state.held.len() >= queue_max => QueueStatus::Full,
+            Some(_) => QueueStatus::Turn,
         };
-        let after = state.place;
+        let after = state.status;
         match after {
-            Place::Turn => self.turns.push(queue),
-            Place::Later(due) => drop(self.later.insert((due, queue))),
-            Place::Full => self.full += 1,
-            Place::Idle if state.held.is_empty() => drop(self.queues.remove(&queue)),
-            Place::Idle | Place::Asked => {}
+            QueueStatus::Turn => self.turns.push(queue),
+            QueueStatus::Later(due) => drop(self.later.insert((due, queue))),
+            QueueStatus::Full => self.full += 1,
+            QueueStatus::Idle if state.held.is_empty() => drop(self.queues.remove(&queue)),
+            QueueStatus::Idle | QueueStatus::Asked => {}
         }
         self.count_waiting(queue, (before, after));
         self.count();
@@ -218,7 +219,7 @@ impl CrawlQueues {
         while let Some((due, queue)) = self.later.first().copied().filter(|(due, _)| *due <= now) {
             self.later.remove(&(due, queue));
             if let Some(state) = self.queues.get_mut(&queue) {
-                state.place = Place::Idle;
+                state.status = QueueStatus::Idle;
                 self.put(queue, now);
             }
         }
@@ -250,11 +251,11 @@ impl CrawlQueues {
             }
             all += max;
             *of_tenants.entry(queue.job.tenant).or_default() += max;
-            state.place = Place::Asked;
+            state.status = QueueStatus::Asked;
             // What is opened from here on comes as an update.
             state.next = None;
             asks.push(DispatchRequest { queue, max, held: state.held.clone(), again: self.looks_again(queue) });
-            self.count_waiting(queue, (Place::Turn, Place::Asked));
+            self.count_waiting(queue, (QueueStatus::Turn, QueueStatus::Asked));
         }
         passed_over.into_iter().for_each(|queue| self.turns.push(queue));
         self.count();
@@ -280,8 +281,8 @@ impl CrawlQueues {
     }
 
     /// Counts a queue that has something due which was not dispatched, for whoever reads the sources of its tenant.
-    fn count_waiting(&self, queue: QueueId, (before, after): (Place, Place)) {
-        let waits = |place| matches!(place, Place::Turn | Place::Full);
+    fn count_waiting(&self, queue: QueueId, (before, after): (QueueStatus, QueueStatus)) {
+        let waits = |status| matches!(status, QueueStatus::Turn | QueueStatus::Full);
         let Some(tenant) = self.jobs.find_tenant(queue.job.tenant).filter(|_| waits(before) != waits(after)) else {
             return;
         };

@@ -191,7 +191,7 @@ impl Http {
         }
         let kept = kept(headers);
         let (size, whole) = resource.size(headers, settings);
-        let unpacked = matches!(resource, Resource::Page(_)).then(|| settings.listing_max());
+        let unpacked = matches!(resource, Resource::Page(_)).then(|| settings.feed_max());
         let patience = Duration::from_millis(settings.read_timeout_ms);
         let limit = Limit { size, whole, unpacked, patience, deadline };
         let body = body::read(response, limit, permit.body).await.map_err(Failure::of_url)?;

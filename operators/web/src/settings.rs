@@ -64,7 +64,7 @@ pub struct FetchSettings {
     pub page_max_bytes: usize,
     /// Size of a sitemap or feed, in bytes: of what is declared as XML, JSON, plain text or gzip, and of every gzip file
     /// unpacked. The sitemap protocol allows 50 MiB.
-    pub listing_max_bytes: usize,
+    pub feed_max_bytes: usize,
     /// Memory for the bodies of all answers of the process together, from their first byte until they are parsed or stored,
     /// in bytes; requests wait for it.
     pub memory_max_bytes: usize,
@@ -112,7 +112,7 @@ impl Default for FetchSettings {
             headers_max_bytes: 32 << 10,
             body_max_bytes: 32 << 20,
             page_max_bytes: 8 << 20,
-            listing_max_bytes: 50 << 20,
+            feed_max_bytes: 50 << 20,
             memory_max_bytes: 512 << 20,
             respect_robots: true,
             robots_max_bytes: 512 << 10,
@@ -147,7 +147,7 @@ impl FetchSettings {
             total_timeout_ms: new.total_timeout_ms,
             body_max_bytes: new.body_max_bytes,
             page_max_bytes: new.page_max_bytes,
-            listing_max_bytes: new.listing_max_bytes,
+            feed_max_bytes: new.feed_max_bytes,
             respect_robots: new.respect_robots,
             robots_max_bytes: new.robots_max_bytes,
             robots_ttl_ms: new.robots_ttl_ms,
@@ -161,7 +161,7 @@ impl FetchSettings {
     /// The size limit of a body asked for as `want` and declared as `content_type`.
     pub(super) fn body_max(&self, want: Want, content_type: Option<&str>) -> SizeLimit {
         match want {
-            Want::Page if content_type.is_some_and(may_be_listing) => self.listing_max(),
+            Want::Page if content_type.is_some_and(may_be_feed) => self.feed_max(),
             Want::Page if self.page_max_bytes < self.body_max_bytes => {
                 SizeLimit { bytes: self.page_max_bytes, key: "page_max_bytes" }
             }
@@ -170,8 +170,8 @@ impl FetchSettings {
     }
 
     /// The size limit of a sitemap or feed.
-    pub(super) fn listing_max(&self) -> SizeLimit {
-        SizeLimit { bytes: self.listing_max_bytes, key: "listing_max_bytes" }
+    pub(super) fn feed_max(&self) -> SizeLimit {
+        SizeLimit { bytes: self.feed_max_bytes, key: "feed_max_bytes" }
     }
 
     /// Names the first key with an impossible value, and what is allowed.
@@ -198,7 +198,7 @@ impl FetchSettings {
             ("headers_max_bytes", (1_024..=1 << 20).contains(&self.headers_max_bytes), "1024 to 1048576".to_owned()),
             ("body_max_bytes", self.body_max_bytes > 0, at_least_one()),
             ("page_max_bytes", self.page_max_bytes > 0, at_least_one()),
-            ("listing_max_bytes", self.listing_max_bytes > 0, at_least_one()),
+            ("feed_max_bytes", self.feed_max_bytes > 0, at_least_one()),
             ("memory_max_bytes", self.memory_max_bytes >= 16 << 20, "at least 16777216 (16 MiB)".to_owned()),
             ("robots_max_bytes", self.robots_max_bytes >= 500 << 10, "at least 512000 (RFC 9309)".to_owned()),
             ("robots_ttl_ms", (1..=DAY_MS).contains(&self.robots_ttl_ms), no_more_than_a_day.clone()),
@@ -223,7 +223,7 @@ pub struct SizeLimit {
 }
 
 /// Whether sitemaps and feeds are sent under this type, and pages are not.
-fn may_be_listing(content_type: &str) -> bool {
+fn may_be_feed(content_type: &str) -> bool {
     let declared = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match declared.as_str() {
         "application/xhtml+xml" => false,
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn the_declared_type_chooses_the_limit_of_a_page() {
         let settings =
-            FetchSettings { page_max_bytes: 10, body_max_bytes: 20, listing_max_bytes: 30, ..Default::default() };
+            FetchSettings { page_max_bytes: 10, body_max_bytes: 20, feed_max_bytes: 30, ..Default::default() };
         let key = |settings: &FetchSettings, want, content_type| settings.body_max(want, content_type).key;
         for page in [None, Some("text/html; charset=utf-8"), Some("application/xhtml+xml"), Some("image/png"), Some("")]
         {
@@ -306,7 +306,7 @@ mod tests {
         for listing in
             ["text/xml", "Application/RSS+XML; charset=x", "application/feed+json", "text/plain", "application/x-gzip"]
         {
-            assert_eq!(settings.body_max(Want::Page, Some(listing)), settings.listing_max(), "{listing}");
+            assert_eq!(settings.body_max(Want::Page, Some(listing)), settings.feed_max(), "{listing}");
             assert_eq!(key(&settings, Want::Image, Some(listing)), "body_max_bytes", "{listing}");
         }
         let small = FetchSettings { body_max_bytes: 5, ..settings };

@@ -10,10 +10,10 @@ use faceflow_core::transition::{Event, State};
 use url::Url;
 
 use super::Status;
+use super::column_codecs::EntryKind;
 use super::database::{DbTransaction, values};
 use super::error::TransactionError;
-use super::log::LogRow;
-use super::rows::EntryKind;
+use super::event_log::EventRow;
 use super::transaction::{Entry, LedgerTransaction, step};
 
 impl LedgerTransaction<'_, '_> {
@@ -65,7 +65,7 @@ impl LedgerTransaction<'_, '_> {
         self.rows.stand_behind(id, primary.id, rank)?;
         self.tallies.discover(EntryKind::Image);
         self.count_behind(primary, 1)?;
-        self.note(LogRow { kind: "offered", entry: Some(id), other: Some(primary.id), ..LogRow::default() });
+        self.note(EventRow { kind: "offered", entry: Some(id), other: Some(primary.id), ..EventRow::default() });
         self.entry(id)
     }
 
@@ -159,7 +159,7 @@ impl LedgerTransaction<'_, '_> {
         (row.primary, row.rank) = (None, None);
         self.open(next.queue, 0, false);
         self.tallies.count(EntryKind::Image, Status::Open, 1);
-        self.note(LogRow { kind: "opened", entry: Some(next.id), other: Some(failed), ..LogRow::default() });
+        self.note(EventRow { kind: "opened", entry: Some(next.id), other: Some(failed), ..EventRow::default() });
         Ok(())
     }
 }

@@ -10,10 +10,10 @@ use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::transition::State;
 
 use super::Status;
+use super::column_codecs::{EntryKind, StateText, TransactionError};
 use super::database::{DbTransaction, Row, values};
 use super::reader::Reader;
 use super::references;
-use super::rows::{EntryKind, StateText, TransactionError};
 use super::tallies::Tallies;
 
 /// An invariant, and how to find what violates it, of the tenant ?1: a URL, a picture, or both.

@@ -10,10 +10,10 @@ use std::collections::HashSet;
 use faceflow_core::record::{Bounds, Image, Key, Page, queue_of};
 use faceflow_core::transition::{Event, State};
 
+use super::column_codecs::{EntryKind, join_keys};
 use super::error::TransactionError;
-use super::log::LogRow;
-use super::record::{Discovered, Visited};
-use super::rows::{EntryKind, join_keys};
+use super::event_log::EventRow;
+use super::log_record::{Discovered, Visited};
 use super::transaction::{Entry, LedgerTransaction, step, try_step};
 
 /// A page that was read: its row and site, and its place in the order if it still had one.
@@ -84,7 +84,7 @@ impl LedgerTransaction<'_, '_> {
                 let Some(new) = self.within_budget(site, known, found.bounds.images_max)? else { continue };
                 let entry = self.admit_image(image, known, page)?;
                 if new {
-                    self.rows.show(site, entry.id);
+                    self.rows.count_image(site, entry.id);
                     self.rows.change_site(site)?.images += 1;
                 }
                 self.sighted(&entry, page)?;
@@ -117,7 +117,7 @@ impl LedgerTransaction<'_, '_> {
     /// Whether a page was seen before to show an image that was taken up: then nothing is new about it.
     fn is_taken_up(&mut self, known: Option<Entry>, page: Option<i64>) -> Result<bool, TransactionError> {
         match (known.filter(|entry| entry.state != State::Alternate), page) {
-            (Some(image), Some(page)) => self.rows.is_sighted(image.id, page),
+            (Some(image), Some(page)) => self.rows.has_page_image(image.id, page),
             _ => Ok(false),
         }
     }
@@ -125,7 +125,7 @@ impl LedgerTransaction<'_, '_> {
     /// Whether an image counts towards its site's budget from now on (`true`), or did before; `None` if it is beyond it.
     fn within_budget(&mut self, site: i64, known: Option<Entry>, max: u64) -> Result<Option<bool>, TransactionError> {
         if let Some(image) = known
-            && self.rows.is_shown(site, image.id)?
+            && self.rows.is_counted(site, image.id)?
         {
             return Ok(Some(false));
         }
@@ -166,7 +166,7 @@ impl LedgerTransaction<'_, '_> {
         (row.patch.reason, row.patch.detail) = (Some(None), Some(None));
         self.note_visit(&entry, visit, found)?;
         self.recount(EntryKind::Page, Some(entry.state), State::Settled);
-        self.note(LogRow { kind: "visited", entry: Some(entry.id), ..LogRow::default() });
+        self.note(EventRow { kind: "visited", entry: Some(entry.id), ..EventRow::default() });
         self.due_again(&entry, found)?;
         Ok(Read { page: entry.id, site: entry.site, sequence: entry.sequence })
     }
@@ -197,7 +197,7 @@ impl LedgerTransaction<'_, '_> {
     ) -> Result<(), TransactionError> {
         if !visit.is_unchanged() {
             self.note_visit(entry, visit, found)?;
-            self.note(LogRow { kind: "visited", entry: Some(entry.id), ..LogRow::default() });
+            self.note(EventRow { kind: "visited", entry: Some(entry.id), ..EventRow::default() });
         }
         self.due_again(entry, found)
     }
@@ -259,7 +259,7 @@ impl LedgerTransaction<'_, '_> {
         row.sequences += 1;
         self.open(known.map_or((page.job.number, queue_of(&page.url)), |entry| entry.queue), 0, false);
         self.recount(EntryKind::Page, known.map(|entry| entry.state), State::Open);
-        self.note(LogRow { kind: "admitted", entry: Some(id), other: by, ..LogRow::default() });
+        self.note(EventRow { kind: "admitted", entry: Some(id), other: by, ..EventRow::default() });
         Ok(())
     }
 
@@ -287,17 +287,23 @@ impl LedgerTransaction<'_, '_> {
         let entry = Entry::from(&*row);
         self.tallies.count(EntryKind::Image, super::Status::Open, 1);
         self.open(entry.queue, 0, false);
-        self.note(LogRow { kind: "admitted", entry: Some(id), other: by, ..LogRow::default() });
+        self.note(EventRow { kind: "admitted", entry: Some(id), other: by, ..EventRow::default() });
         Ok(entry)
     }
 
     /// Notes that the page `by` shows an image.
     pub fn sighted(&mut self, image: &Entry, by: Option<i64>) -> Result<(), TransactionError> {
         let Some(page) = by else { return Ok(()) };
-        let new = self.rows.sight(image.id, page)?;
+        let new = self.rows.add_page_image(image.id, page)?;
         if new && image.picture.is_some() {
             // What was written about the picture has to say so; earlier sightings are known when it is kept.
-            self.note(LogRow { kind: "sighted", entry: Some(image.id), picture: image.picture, other: by, body: None });
+            self.note(EventRow {
+                kind: "sighted",
+                entry: Some(image.id),
+                picture: image.picture,
+                other: by,
+                body: None,
+            });
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use faceflow_core::tally::Tally;
 use super::audit::recount;
 use super::database::{DbTransaction, values};
 use super::error::TransactionError;
+use super::log_record::LogRecord;
 use super::reader::Reader;
-use super::record::Record;
 use super::tallies::Tallies;
 use super::transaction::LedgerTransaction;
 
@@ -33,7 +33,7 @@ impl LedgerTransaction<'_, '_> {
                 next.ok_or_else(|| TransactionError::Damaged("there is no number for a new job".to_owned()))?
             }
         };
-        self.take_in(Record::Job { number, name: name.into(), priority })?;
+        self.take_in(LogRecord::Job { number, name: name.into(), priority })?;
         Ok(number)
     }
 

@@ -12,7 +12,7 @@ use super::lock::{StateLock, WriteTurn, unwritable};
 use super::postgres::address::Address;
 use super::postgres::lease::Lease;
 use super::postgres::server::Server;
-use super::schema::Folder;
+use super::sqlite::SqliteBackend;
 use super::{Durability, LedgerSettings, OpenError};
 
 /// What `--state` names.
@@ -61,7 +61,7 @@ impl fmt::Display for StateLocation {
 /// A location with how to connect to it.
 #[derive(Clone, Debug)]
 pub(super) enum Backend {
-    Folder(Folder),
+    Folder(SqliteBackend),
     Server(Server),
 }
 
@@ -95,7 +95,7 @@ impl Backend {
                 let reason = "it is neither a folder nor postgres://…; see --state".to_owned();
                 return Err(OpenError::Storage { place: dir.display().to_string(), reason });
             }
-            StateLocation::Folder(dir) => Self::Folder(Folder::new(dir, settings)),
+            StateLocation::Folder(dir) => Self::Folder(SqliteBackend::new(dir, settings)),
             StateLocation::Server(address) => Self::Server(Server::new(address.clone(), settings)?),
         })
     }

@@ -6,9 +6,9 @@ use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::TenantNumber;
 use faceflow_core::tally::Tally;
 
+use super::column_codecs::TransactionError;
 use super::database::{Connection, DbTransaction, Row, values};
 use super::location::{Backend, StateLocation};
-use super::rows::TransactionError;
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
 

@@ -8,13 +8,13 @@ use faceflow_core::ledger::LedgerError;
 use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::jobs;
+use super::log_record::unpack;
 use super::reader::Reader;
-use super::record::unpack;
-use super::schema;
+use super::sqlite;
 use super::tallies::Tallies;
 use super::transaction::{Context, LedgerTransaction};
 use super::value::{Cell, Column, values};
-use super::working_set::Numbers;
+use super::working_set::IdAllocators;
 
 /// A table with the columns that follow from the log, of the tenant ?1, in an order.
 struct Compared {
@@ -114,7 +114,7 @@ fn rebuild(tx: &DbTransaction<'_>, tenant: i64) -> Result<Connection, Transactio
         let why = "the log of this tenant begins in the middle: the state was begun by an older faceflow";
         return Err(TransactionError::Stopped(why.to_owned()));
     }
-    let mut memory = Connection::Sqlite(schema::in_memory()?);
+    let mut memory = Connection::Sqlite(sqlite::in_memory()?);
     memory.write(|tx| {
         tx.run("INSERT INTO tenants (id, name) VALUES (?1, 'rebuilt')", values![tenant])?;
         jobs::add_default(tx, tenant)
@@ -123,7 +123,7 @@ fn rebuild(tx: &DbTransaction<'_>, tenant: i64) -> Result<Connection, Transactio
     tx.each("SELECT at_ms, body FROM commits WHERE tenant = ?1 ORDER BY seq", values![tenant], |row| {
         let (header, records) = unpack(&row.get::<Vec<u8>>(1)?)?;
         let now_ms = row.get(0)?;
-        let mut numbers = Numbers::replay(&header.entries, &header.pictures, &header.sites);
+        let mut numbers = IdAllocators::replay(&header.entries, &header.pictures, &header.sites);
         memory.write(|tx| {
             let context = Context { tenant, run: None, others: &others, now_ms, resumed_max: header.resumed_max };
             let mut transaction = LedgerTransaction::new(tx, context, tallies, &mut numbers);

@@ -8,10 +8,10 @@ use faceflow_core::record::Key;
 use faceflow_core::transition::{Event, State};
 use url::Url;
 
+use super::column_codecs::EntryKind;
 use super::error::TransactionError;
-use super::log::LogRow;
-use super::record::Record;
-use super::rows::EntryKind;
+use super::event_log::EventRow;
+use super::log_record::LogRecord;
 use super::transaction::{LedgerTransaction, step};
 use super::value::{Value, values};
 
@@ -93,7 +93,7 @@ impl LedgerTransaction<'_, '_> {
         progress.picture = pictures.last().copied().unwrap_or(progress.picture);
         progress.driven += (entries.len() + pictures.len()) as u64;
         if !entries.is_empty() || !pictures.is_empty() {
-            self.take_in(Record::Redriven { entries, pictures })?;
+            self.take_in(LogRecord::Redriven { entries, pictures })?;
             kill_point("retry.driven");
         }
         Ok(())
@@ -133,7 +133,7 @@ impl LedgerTransaction<'_, '_> {
             let kind = if entry.depth.is_some() { EntryKind::Page } else { EntryKind::Image };
             self.recount(kind, Some(entry.state), next);
         }
-        self.note(LogRow { kind: "redriven", entry: Some(id), ..LogRow::default() });
+        self.note(EventRow { kind: "redriven", entry: Some(id), ..EventRow::default() });
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl LedgerTransaction<'_, '_> {
             (row.attempts, row.uncounted, row.due_ms, row.terminal_retry_ms) = (0, 0, Some(0), None);
             (row.reason, row.detail) = (Some(None), Some(None));
         })?;
-        self.note(LogRow { kind: "redriven", picture: Some(id), ..LogRow::default() });
+        self.note(EventRow { kind: "redriven", picture: Some(id), ..EventRow::default() });
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use faceflow_core::record::{Discovery, JobId, Key};
 
 use super::database::DbTransaction;
 use super::error::TransactionError;
-use super::record::Discovered;
+use super::log_record::Discovered;
 use super::transaction::{LedgerTransaction, PICTURES};
 use super::value::{Row, values};
 use super::working_set::Wanted;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::location::{Backend, StateLocation};
 use super::reader::{Reader, check_tenant};
 use super::redrive::Selection;
-use super::writer::{Job, Outcome, Task, Writer};
+use super::writer::{Task, WriteReply, WriteRequest, Writer};
 use super::{LedgerSettings, OpenError};
 
 /// One tenant's ledger: in a folder held by this process alone, on a server shared with other runs. Dropping it writes
@@ -31,7 +31,7 @@ pub struct StateLedger {
     /// Jobs whose queues were asked for: those that this process does.
     own_jobs: Mutex<BTreeSet<u32>>,
     place: String,
-    jobs: Option<mpsc::Sender<Vec<Job>>>,
+    jobs: Option<mpsc::Sender<Vec<WriteRequest>>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -106,7 +106,7 @@ impl StateLedger {
         let outcome = self.ask(Task::Redrive(selection));
         Box::pin(async move {
             match outcome.await? {
-                Outcome::Driven(count) => Ok(count),
+                WriteReply::Driven(count) => Ok(count),
                 other => unreachable!("a redrive is answered by a count, not {other:?}"),
             }
         })
@@ -115,7 +115,7 @@ impl StateLedger {
     /// Sees to it that the tenant has a job of this name and priority. Waits until that is durable, and returns its id.
     pub fn add_job(&self, name: &str, priority: Priority) -> Result<JobId, LedgerError> {
         match block_on(self.ask(Task::AddJob { name: name.to_owned(), priority }))? {
-            Outcome::Job(number) => Ok(JobId { tenant: self.reader.tenant_number(), number }),
+            WriteReply::WriteRequest(number) => Ok(JobId { tenant: self.reader.tenant_number(), number }),
             other => unreachable!("a job is answered by its number, not {other:?}"),
         }
     }
@@ -125,7 +125,7 @@ impl StateLedger {
         let outcome = self.ask(Task::Advance { view, from, seq });
         Box::pin(async move {
             match outcome.await? {
-                Outcome::Advanced(moved) => Ok(moved),
+                WriteReply::Advanced(moved) => Ok(moved),
                 other => unreachable!("a cursor is answered by whether it moved, not {other:?}"),
             }
         })
@@ -168,7 +168,7 @@ impl StateLedger {
             .into_iter()
             .map(|fact| {
                 let (answer, outcome) = oneshot::channel();
-                (Job { task: Task::Append(Box::new(fact)), answer }, outcome)
+                (WriteRequest { task: Task::Append(Box::new(fact)), answer }, outcome)
             })
             .unzip();
         let sent = self.send(jobs);
@@ -177,21 +177,21 @@ impl StateLedger {
 
     /// Queues a task at once, so that tasks are written in the order in which they were asked for. Whoever asks holds what
     /// it asks for, so the queue is as long as its callers allow.
-    fn ask(&self, task: Task) -> Future<Result<Outcome, LedgerError>> {
+    fn ask(&self, task: Task) -> Future<Result<WriteReply, LedgerError>> {
         let (answer, outcome) = oneshot::channel();
-        let sent = self.send(vec![Job { task, answer }]);
+        let sent = self.send(vec![WriteRequest { task, answer }]);
         self.answer(outcome, sent)
     }
 
-    fn send(&self, jobs: Vec<Job>) -> bool {
+    fn send(&self, jobs: Vec<WriteRequest>) -> bool {
         self.jobs.as_ref().is_some_and(|queue| queue.send(jobs).is_ok())
     }
 
     fn answer(
         &self,
-        outcome: oneshot::Receiver<Result<Outcome, LedgerError>>,
+        outcome: oneshot::Receiver<Result<WriteReply, LedgerError>>,
         sent: bool,
-    ) -> Future<Result<Outcome, LedgerError>> {
+    ) -> Future<Result<WriteReply, LedgerError>> {
         let place = self.place.clone();
         Box::pin(async move {
             let gone = || LedgerError::Storage { place, reason: "its writer has ended; see the log".to_owned() };
@@ -204,10 +204,10 @@ impl StateLedger {
 }
 
 /// What a fact opened.
-fn opened_by(outcome: Future<Result<Outcome, LedgerError>>) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
+fn opened_by(outcome: Future<Result<WriteReply, LedgerError>>) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
     Box::pin(async move {
         match outcome.await? {
-            Outcome::Opened(opened) => Ok(opened),
+            WriteReply::Opened(opened) => Ok(opened),
             other => unreachable!("a fact is answered by what it opened, not {other:?}"),
         }
     })

@@ -2,9 +2,9 @@
 
 use faceflow_core::tally::Tally;
 
+use super::column_codecs::EntryKind;
 use super::database::{DbTransaction, values};
 use super::error::TransactionError;
-use super::rows::EntryKind;
 use super::status::Status;
 
 /// The counts of one tenant.

@@ -64,7 +64,7 @@ pub fn image_with(path: &str, alternates: &[&str]) -> Image {
 /// A picture of 40 x 30 pixels, different for every name.
 pub fn content(name: &str) -> Content {
     let id = ContentId::of(name.as_bytes());
-    let hashes = PerceptualHash::dct64(id.route(), true).into();
+    let hashes = PerceptualHash::dct64(id.partition_hash(), true).into();
     Content { id, bytes: name.len() as u64, format: "jpeg".to_owned(), width: 40, height: 30, hashes }
 }
 

@@ -13,14 +13,14 @@ use faceflow_core::{Fault, Time};
 use serde_json::json;
 use url::Url;
 
+use super::column_codecs::EntryKind;
 use super::database::DbTransaction;
 use super::error::TransactionError;
-use super::log::{Log, LogRow};
-use super::record::{Header, Record, Records, VERSION};
-use super::rows::EntryKind;
+use super::event_log::{EventBuffer, EventRow};
+use super::log_record::{LogHeader, LogRecord, LogRecords, VERSION};
 use super::status::Status;
 use super::tallies::Tallies;
-use super::working_set::{EntryRow, Numbers, PictureRow, WorkingSet};
+use super::working_set::{EntryRow, IdAllocators, PictureRow, WorkingSet};
 
 /// What a fault may say about itself, in bytes; hostile servers have a say in it.
 const DETAIL_MAX: usize = 1_000;
@@ -62,8 +62,8 @@ pub(super) struct LedgerTransaction<'b, 'c> {
     pub elsewhere: bool,
     /// Whether rows were changed by a statement of their own.
     pub bulk: bool,
-    pub log: Log,
-    records: Records,
+    pub log: EventBuffer,
+    records: LogRecords,
     /// The site asked for last: facts come in runs of one site.
     last_site: Option<(String, i64)>,
 }
@@ -132,7 +132,12 @@ impl Context<'_> {
 }
 
 impl<'b, 'c> LedgerTransaction<'b, 'c> {
-    pub fn new(tx: &'b DbTransaction<'c>, context: Context<'b>, tallies: Tallies, numbers: &'b mut Numbers) -> Self {
+    pub fn new(
+        tx: &'b DbTransaction<'c>,
+        context: Context<'b>,
+        tallies: Tallies,
+        numbers: &'b mut IdAllocators,
+    ) -> Self {
         let (rows, resumable) = (WorkingSet::new(tx, context.tenant, numbers), context.resumed_max);
         Self {
             tx,
@@ -145,19 +150,19 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             unfinished: vec![],
             elsewhere: false,
             bulk: false,
-            log: Log::default(),
-            records: Records::default(),
+            log: EventBuffer::default(),
+            records: LogRecords::default(),
             last_site: None,
         }
     }
 
     /// Takes in a fact. Returns what is open now because of it.
     pub fn append(&mut self, fact: &Fact) -> Result<Vec<QueueUpdate>, TransactionError> {
-        self.take_in(Record::from(fact))
+        self.take_in(LogRecord::from(fact))
     }
 
     /// Takes in a record and notes it, if it changed anything. One that is refused leaves no trace.
-    pub fn take_in(&mut self, mut record: Record<'_>) -> Result<Vec<QueueUpdate>, TransactionError> {
+    pub fn take_in(&mut self, mut record: LogRecord<'_>) -> Result<Vec<QueueUpdate>, TransactionError> {
         let before = (self.tallies, self.log.len(), self.resumable, self.unfinished.len());
         (self.elsewhere, self.bulk) = (false, false);
         if let Err(refused) = self.apply(&record) {
@@ -171,7 +176,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             return Err(refused);
         }
         if self.rows.is_changed() || self.bulk || self.log.len() > before.1 {
-            if let Record::Failed { elsewhere, .. } = &mut record {
+            if let LogRecord::Failed { elsewhere, .. } = &mut record {
                 *elsewhere = self.elsewhere;
             }
             self.records.push(&record)?;
@@ -183,19 +188,19 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
         Ok(opened.map(|((of, again), due)| QueueUpdate { queue: queue(of), due, again }).collect())
     }
 
-    fn apply(&mut self, record: &Record<'_>) -> Result<(), TransactionError> {
+    fn apply(&mut self, record: &LogRecord<'_>) -> Result<(), TransactionError> {
         match record {
-            Record::Discovered(found) => self.discovered(found),
-            Record::Failed { fate, elsewhere } => self.failed(fate, *elsewhere),
-            Record::Stored { url, attempts, final_url, headers, content } => {
+            LogRecord::Discovered(found) => self.discovered(found),
+            LogRecord::Failed { fate, elsewhere } => self.failed(fate, *elsewhere),
+            LogRecord::Stored { url, attempts, final_url, headers, content } => {
                 self.stored((url, *attempts), (final_url, headers), content)
             }
-            Record::Detected { attempts, detection } => self.detected(*attempts, detection),
-            Record::Assigned(ruling) => self.assigned(ruling),
-            Record::Redriven { entries, pictures } => self.redrive(entries, pictures),
-            Record::Job { number, name, priority } => self.job_added(*number, name, *priority),
-            Record::Due { pictures } => self.due_at_once(pictures),
-            Record::Resumed { site } => {
+            LogRecord::Detected { attempts, detection } => self.detected(*attempts, detection),
+            LogRecord::Assigned(ruling) => self.assigned(ruling),
+            LogRecord::Redriven { entries, pictures } => self.redrive(entries, pictures),
+            LogRecord::Job { number, name, priority } => self.job_added(*number, name, *priority),
+            LogRecord::Due { pictures } => self.due_at_once(pictures),
+            LogRecord::Resumed { site } => {
                 self.freed.push(*site);
                 self.resume()
             }
@@ -212,7 +217,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
         self.log.write(self.tx, tenant, now_ms)?;
         self.tallies.store(self.tx, tenant)?;
         let [entries, pictures, sites] = self.rows.take_used();
-        let body = self.records.pack(&Header { resumed_max, entries, pictures, sites, version: VERSION })?;
+        let body = self.records.pack(&LogHeader { resumed_max, entries, pictures, sites, version: VERSION })?;
         let sql = "INSERT INTO commits (tenant, at_ms, run, records, body) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.tx.run(sql, super::value::values![tenant, now_ms, run, self.records.count, &body[..]])?;
         Ok(self.tallies)
@@ -276,7 +281,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
     }
 
     /// Adds a row to the log.
-    pub fn note(&mut self, row: LogRow) {
+    pub fn note(&mut self, row: EventRow) {
         self.log.push(row);
     }
 

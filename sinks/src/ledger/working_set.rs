@@ -21,20 +21,20 @@ use std::rc::Rc;
 use faceflow_core::record::{Content, ContentId, Key};
 use faceflow_core::transition::State;
 
+pub(super) use self::ids::IdRanges;
 use self::ids::Ids;
-pub(super) use self::ids::Runs;
 pub(super) use self::prefetch::Wanted;
 pub(super) use self::rows::{Buffered, DetectionRow, EntryRow, PictureRow, SiteRow};
-use self::rows::{HashId, HashRow, Offer, Shown, Sighting};
+use self::rows::{HashId, HashRow, Offer, PageImage, SiteImage};
 use self::sequences::Sequences;
 use self::table::Table;
+use super::column_codecs::EntryKind;
 use super::database::DbTransaction;
 use super::error::TransactionError;
-use super::rows::EntryKind;
 
 /// Numbers for new rows, kept from one group to the next.
 #[derive(Default)]
-pub(super) struct Numbers {
+pub(super) struct IdAllocators {
     pub entries: Ids,
     pub pictures: Ids,
     pub sites: Ids,
@@ -42,7 +42,7 @@ pub(super) struct Numbers {
 
 /// A table that numbers its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Numbered {
+pub(super) enum IdTable {
     Entries,
     Pictures,
     Sites,
@@ -52,7 +52,7 @@ pub(super) enum Numbered {
 pub(super) struct WorkingSet<'m, 'c> {
     tx: &'m DbTransaction<'c>,
     tenant: i64,
-    numbers: &'m mut Numbers,
+    numbers: &'m mut IdAllocators,
     entries: Table<i64, EntryRow>,
     entry_keys: Table<Key, i64>,
     pictures: Table<i64, PictureRow>,
@@ -60,8 +60,8 @@ pub(super) struct WorkingSet<'m, 'c> {
     hashes: Table<HashId, HashRow>,
     sites: Table<i64, SiteRow>,
     site_keys: Table<Key, i64>,
-    sightings: Table<(i64, i64), Sighting>,
-    shown: Table<(i64, i64), Shown>,
+    page_images: Table<(i64, i64), PageImage>,
+    site_images: Table<(i64, i64), SiteImage>,
     offers: Table<(i64, i64), Offer>,
     buffered: Table<(i64, i64), Buffered>,
     detections: Table<i64, DetectionRow>,
@@ -84,7 +84,7 @@ pub(super) struct WorkingSet<'m, 'c> {
 
 impl<'m, 'c> WorkingSet<'m, 'c> {
     /// Nothing is known yet.
-    pub fn new(tx: &'m DbTransaction<'c>, tenant: i64, numbers: &'m mut Numbers) -> Self {
+    pub fn new(tx: &'m DbTransaction<'c>, tenant: i64, numbers: &'m mut IdAllocators) -> Self {
         Self {
             tx,
             tenant,
@@ -96,8 +96,8 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
             hashes: Table::default(),
             sites: Table::default(),
             site_keys: Table::default(),
-            sightings: Table::default(),
-            shown: Table::default(),
+            page_images: Table::default(),
+            site_images: Table::default(),
             offers: Table::default(),
             buffered: Table::default(),
             detections: Table::default(),
@@ -119,8 +119,8 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.entries.is_changed()
             || self.pictures.is_changed()
             || self.sites.is_changed()
-            || self.sightings.is_changed()
-            || self.shown.is_changed()
+            || self.page_images.is_changed()
+            || self.site_images.is_changed()
             || self.offers.is_changed()
             || self.buffered.is_changed()
             || self.detections.is_changed()
@@ -135,8 +135,8 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.hashes.accept();
         self.sites.accept();
         self.site_keys.accept();
-        self.sightings.accept();
-        self.shown.accept();
+        self.page_images.accept();
+        self.site_images.accept();
         self.offers.accept();
         self.buffered.accept();
         self.detections.accept();
@@ -156,8 +156,8 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.hashes.undo();
         self.sites.undo();
         self.site_keys.undo();
-        self.sightings.undo();
-        self.shown.undo();
+        self.page_images.undo();
+        self.site_images.undo();
         self.offers.undo();
         self.buffered.undo();
         self.detections.undo();
@@ -169,12 +169,12 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
     }
 
     /// The numbers that were given to new rows of entries, pictures and sites.
-    pub fn take_used(&mut self) -> [Runs; 3] {
-        let Numbers { entries, pictures, sites } = &mut *self.numbers;
+    pub fn take_used(&mut self) -> [IdRanges; 3] {
+        let IdAllocators { entries, pictures, sites } = &mut *self.numbers;
         [entries, pictures, sites].map(Ids::take_used)
     }
 
-    fn next_id(&mut self, table: Numbered) -> Result<i64, TransactionError> {
+    fn next_id(&mut self, table: IdTable) -> Result<i64, TransactionError> {
         if let Some(id) = self.numbers.of(table).next() {
             return Ok(id);
         }
@@ -190,7 +190,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         (key, url): (Key, &str),
         owner: (i64, u32, i64),
     ) -> Result<&mut EntryRow, TransactionError> {
-        let id = self.next_id(Numbered::Entries)?;
+        let id = self.next_id(IdTable::Entries)?;
         self.entry_keys.put(key, id);
         self.entries.put(id, EntryRow::new(id, kind, (key, url), owner));
         self.entries.change(id).ok_or_else(|| missing("entry", id))
@@ -257,7 +257,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
 
     /// Makes a picture.
     pub fn new_picture(&mut self, content: &Content, run: Option<i64>) -> Result<i64, TransactionError> {
-        let id = self.next_id(Numbered::Pictures)?;
+        let id = self.next_id(IdTable::Pictures)?;
         self.contents.put(content.id, id);
         self.pictures.put(id, PictureRow::new(id, content, run));
         for hash in content.hashes.iter() {
@@ -298,7 +298,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
 
     /// Makes a site.
     pub fn new_site(&mut self, key: Key, url: &str) -> Result<i64, TransactionError> {
-        let id = self.next_id(Numbered::Sites)?;
+        let id = self.next_id(IdTable::Sites)?;
         self.site_keys.put(key, id);
         let site = SiteRow { url: url.into(), pages: 0, images: 0, sequences: 0, removed: false, list: None };
         self.sites.put(id, site);
@@ -320,9 +320,9 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
     }
 
     /// Whether a page was seen to show an image.
-    pub fn is_sighted(&mut self, image: i64, page: i64) -> Result<bool, TransactionError> {
-        self.need_sightings(&[(image, page)])?;
-        Ok(self.sightings.get((image, page)).is_some())
+    pub fn has_page_image(&mut self, image: i64, page: i64) -> Result<bool, TransactionError> {
+        self.need_page_images(&[(image, page)])?;
+        Ok(self.page_images.get((image, page)).is_some())
     }
 
     /// Reads these entries and pictures, if they are not known.
@@ -332,23 +332,23 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
     }
 
     /// Notes that a page shows an image; whether that is new.
-    pub fn sight(&mut self, image: i64, page: i64) -> Result<bool, TransactionError> {
-        let new = !self.is_sighted(image, page)?;
+    pub fn add_page_image(&mut self, image: i64, page: i64) -> Result<bool, TransactionError> {
+        let new = !self.has_page_image(image, page)?;
         if new {
-            self.sightings.put((image, page), Sighting);
+            self.page_images.put((image, page), PageImage);
         }
         Ok(new)
     }
 
     /// Whether an image counts towards a site's budget.
-    pub fn is_shown(&mut self, site: i64, image: i64) -> Result<bool, TransactionError> {
-        self.need_shown(&[(site, image)])?;
-        Ok(self.shown.get((site, image)).is_some())
+    pub fn is_counted(&mut self, site: i64, image: i64) -> Result<bool, TransactionError> {
+        self.need_site_images(&[(site, image)])?;
+        Ok(self.site_images.get((site, image)).is_some())
     }
 
     /// An image counts towards a site's budget from now on.
-    pub fn show(&mut self, site: i64, image: i64) {
-        self.shown.put((site, image), Shown);
+    pub fn count_image(&mut self, site: i64, image: i64) {
+        self.site_images.put((site, image), SiteImage);
     }
 
     /// An image offers an alternate; the best rank that it was ever offered at stays.
@@ -397,7 +397,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
     }
 }
 
-impl Numbers {
+impl IdAllocators {
     /// A group failed: what it was given is never used.
     pub fn abandon(&mut self) {
         for ids in [&mut self.entries, &mut self.pictures, &mut self.sites] {
@@ -406,16 +406,16 @@ impl Numbers {
     }
 
     /// Exactly the numbers that a group was given.
-    pub fn replay(entries: &Runs, pictures: &Runs, sites: &Runs) -> Self {
+    pub fn replay(entries: &IdRanges, pictures: &IdRanges, sites: &IdRanges) -> Self {
         let [entries, pictures, sites] = [entries, pictures, sites].map(Ids::replay);
         Self { entries, pictures, sites }
     }
 
-    fn of(&mut self, table: Numbered) -> &mut Ids {
+    fn of(&mut self, table: IdTable) -> &mut Ids {
         match table {
-            Numbered::Entries => &mut self.entries,
-            Numbered::Pictures => &mut self.pictures,
-            Numbered::Sites => &mut self.sites,
+            IdTable::Entries => &mut self.entries,
+            IdTable::Pictures => &mut self.pictures,
+            IdTable::Sites => &mut self.sites,
         }
     }
 }

@@ -23,13 +23,13 @@ use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
-use super::record::Record;
+use super::log_record::LogRecord;
 use super::redrive::{Progress, Selection};
 use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
 use super::transaction::{Context, LedgerTransaction};
 use super::value::values;
-use super::working_set::{Numbers, Wanted};
+use super::working_set::{IdAllocators, Wanted};
 use super::{LedgerSettings, OpenError};
 
 /// Something to write.
@@ -75,24 +75,24 @@ impl Task {
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum WriteReply {
     Opened(Vec<QueueUpdate>),
     Driven(u64),
     /// Whether the cursor was where it was believed to be.
     Advanced(bool),
     /// The number of the job.
-    Job(u32),
+    WriteRequest(u32),
     Noted,
 }
 
 /// A task and whoever waits for it.
-pub(super) struct Job {
+pub(super) struct WriteRequest {
     pub task: Task,
-    pub answer: oneshot::Sender<Result<Outcome, LedgerError>>,
+    pub answer: oneshot::Sender<Result<WriteReply, LedgerError>>,
 }
 
 /// What came of the tasks of a group, in their order.
-type Outcomes = Vec<Result<Outcome, LedgerError>>;
+type WriteReplies = Vec<Result<WriteReply, LedgerError>>;
 
 /// The writing side of a state. Dropping it closes the connection, then lets go of the lock or lease.
 pub(super) struct Writer {
@@ -100,7 +100,7 @@ pub(super) struct Writer {
     backend: Backend,
     tenant: i64,
     tallies: Tallies,
-    numbers: Numbers,
+    numbers: IdAllocators,
     access: ExclusiveAccess,
     /// Pages and images that pages which waited for their turn lead to, taken up in one transaction.
     resumed_max: usize,
@@ -123,7 +123,7 @@ impl Writer {
         });
         drop(turn);
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
-        let (backend, numbers) = (backend.clone(), Numbers::default());
+        let (backend, numbers) = (backend.clone(), IdAllocators::default());
         let resumed_max = backend.settings().transaction_max;
         let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max };
         writer.resume(unfinished).map_err(|error| writer.backend.refused(&error))?;
@@ -139,10 +139,10 @@ impl Writer {
     }
 
     /// Writes until nobody is left who could ask.
-    pub fn work(mut self, jobs: &mpsc::Receiver<Vec<Job>>) {
+    pub fn work(mut self, jobs: &mpsc::Receiver<Vec<WriteRequest>>) {
         let LedgerSettings { group_max, transaction_max, .. } = *self.backend.settings();
         while let Ok(mut jobs_of_group) = jobs.recv() {
-            let weigh = |jobs: &[Job]| jobs.iter().map(|job| job.task.weight()).sum::<usize>();
+            let weigh = |jobs: &[WriteRequest]| jobs.iter().map(|job| job.task.weight()).sum::<usize>();
             let mut weight = weigh(&jobs_of_group);
             while let Some(more) =
                 (jobs_of_group.len() < group_max && weight < transaction_max).then(|| jobs.try_recv().ok()).flatten()
@@ -151,7 +151,7 @@ impl Writer {
                 jobs_of_group.extend(more);
             }
             let (mut group, mut answers) = (Vec::new(), Vec::new());
-            for Job { task, answer } in jobs_of_group {
+            for WriteRequest { task, answer } in jobs_of_group {
                 match task {
                     // Tasks are written in the order in which they were asked for.
                     Task::Redrive(selection) => {
@@ -174,7 +174,7 @@ impl Writer {
     }
 
     /// Writes a group and answers.
-    fn commit(&mut self, mut group: Vec<Task>, answers: Vec<oneshot::Sender<Result<Outcome, LedgerError>>>) {
+    fn commit(&mut self, mut group: Vec<Task>, answers: Vec<oneshot::Sender<Result<WriteReply, LedgerError>>>) {
         if group.is_empty() {
             return;
         }
@@ -190,7 +190,7 @@ impl Writer {
         }
     }
 
-    fn write_group(&mut self, tasks: &[Task]) -> Result<Outcomes, TransactionError> {
+    fn write_group(&mut self, tasks: &[Task]) -> Result<WriteReplies, TransactionError> {
         kill_point("ledger.write");
         let place = self.backend.storage();
         let (mut outcomes, unfinished) = self.transact(|transaction, access| {
@@ -216,7 +216,7 @@ impl Writer {
         kill_point("ledger.committed");
         for (n, site) in unfinished {
             match (self.resume(vec![site]), &mut outcomes[n]) {
-                (Ok(more), Ok(Outcome::Opened(opened))) => add_opened(opened, more),
+                (Ok(more), Ok(WriteReply::Opened(opened))) => add_opened(opened, more),
                 (Ok(_), _) => {}
                 // The fact is durable; the next opening of the state goes on with what it led to.
                 (Err(error), outcome) => *outcome = Err(error.at(&place)),
@@ -230,7 +230,7 @@ impl Writer {
         let mut opened = Vec::new();
         while let Some(site) = sites.pop() {
             let (more, unfinished) = self.transact(|transaction, _| {
-                let opened = transaction.take_in(Record::Resumed { site })?;
+                let opened = transaction.take_in(LogRecord::Resumed { site })?;
                 Ok((opened, std::mem::take(&mut transaction.unfinished)))
             })?;
             add_opened(&mut opened, more);
@@ -240,7 +240,7 @@ impl Writer {
     }
 
     /// Drives what is selected again, in transactions of a bounded size.
-    fn redrive(&mut self, selection: &Selection) -> Result<Outcome, LedgerError> {
+    fn redrive(&mut self, selection: &Selection) -> Result<WriteReply, LedgerError> {
         let (mut progress, max) = (Progress::default(), self.backend.settings().group_max);
         while !progress.done {
             kill_point("ledger.write");
@@ -257,7 +257,7 @@ impl Writer {
             driven.map_err(|error| error.at(&self.backend.storage()))?;
             kill_point("ledger.committed");
         }
-        Ok(Outcome::Driven(progress.driven))
+        Ok(WriteReply::Driven(progress.driven))
     }
 
     /// Carries out `work` in one transaction. If that fails, nothing of it was written.
@@ -270,7 +270,7 @@ impl Writer {
         let turn = access.write_turn();
         if access.is_shared() {
             // Another tenant's writer has gone on numbering the rows of the same tables.
-            *numbers = Numbers::default();
+            *numbers = IdAllocators::default();
         }
         let written = self.connection.write(|tx| {
             let (run, others, tallies) = match access {
@@ -318,30 +318,30 @@ fn lock_tenant(tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionErr
 }
 
 impl LedgerTransaction<'_, '_> {
-    fn carry_out(&mut self, task: &Task, access: &ExclusiveAccess) -> Result<Outcome, TransactionError> {
+    fn carry_out(&mut self, task: &Task, access: &ExclusiveAccess) -> Result<WriteReply, TransactionError> {
         match (task, access) {
-            (Task::Append(fact), _) => self.append(fact).map(Outcome::Opened),
+            (Task::Append(fact), _) => self.append(fact).map(WriteReply::Opened),
             (Task::Advance { view, from, seq }, _) => {
                 let sql = "INSERT INTO cursors (tenant, name, seq) VALUES (?1, ?2, ?3)
                     ON CONFLICT (tenant, name) DO UPDATE SET seq = ?3 WHERE cursors.seq = ?4";
                 let moved = self.tx.change(sql, values![self.context.tenant, *view, *seq, *from])?;
-                Ok(Outcome::Advanced(moved > 0))
+                Ok(WriteReply::Advanced(moved > 0))
             }
             (Task::TakeOver { running }, ExclusiveAccess::Lease(lease)) => {
                 // What this group has changed so far is part of what is looked at.
                 self.rows.flush()?;
                 let pictures = lease.take_over(self.tx, self.context.tenant, *running)?;
                 if !pictures.is_empty() {
-                    self.take_in(Record::Due { pictures })?;
+                    self.take_in(LogRecord::Due { pictures })?;
                 }
                 // A run that was killed may have left pages whose turn has come; they are taken up after this transaction.
                 self.unfinished.extend(reorder_buffer::unfinished(self.tx, self.context.tenant)?);
-                Ok(Outcome::Noted)
+                Ok(WriteReply::Noted)
             }
-            (Task::AddJob { name, priority }, _) => self.add_job(name, *priority).map(Outcome::Job),
-            (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| Outcome::Noted),
+            (Task::AddJob { name, priority }, _) => self.add_job(name, *priority).map(WriteReply::WriteRequest),
+            (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| WriteReply::Noted),
             // A file belongs to this process, and all its work too.
-            (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(Outcome::Noted),
+            (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(WriteReply::Noted),
             (Task::Redrive(_), _) => Err(TransactionError::Damaged("a redrive is no part of a group".to_owned())),
         }
     }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use faceflow_core::ledger::LedgerError;
 
 use super::sums::{BLOCK, Best, Candidate, Faces, Failure, Failures, Table};
+use crate::ledger::column_codecs::{EntryKind, StateText, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
-use crate::ledger::rows::{EntryKind, StateText, TransactionError};
 use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
 

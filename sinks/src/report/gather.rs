@@ -11,8 +11,8 @@ use super::sums::{BLOCK, Candidate, Failure, Table};
 use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
 use crate::explain::as_text;
 use crate::ledger::Reader;
+use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
-use crate::ledger::rows::TransactionError;
 use crate::lines::ImageLine;
 use crate::read_lines::image_lines;
 

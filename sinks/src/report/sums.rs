@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::ledger::Status;
-use crate::ledger::rows::EntryKind;
+use crate::ledger::column_codecs::EntryKind;
 
 /// Rows of a block.
 pub const BLOCK: i64 = 1_024;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::ledger::Place;
+use crate::ledger::StateLocation;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
     Rig, admitted, content, delivered, image, image_with, kept, page, read, rejected, retry, ruled, start,
@@ -145,7 +145,7 @@ impl Write for Meddling<'_> {
         self.written.extend(bytes);
         self.times += 1;
         if self.times.is_multiple_of(200) {
-            if let Place::Folder(dir) = self.rig.home.place() {
+            if let StateLocation::Folder(dir) = self.rig.home.place() {
                 let file = rusqlite::Connection::open(dir.join("ledger.sqlite")).expect("opens");
                 let busy: bool =
                     file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("answers");
@@ -190,7 +190,7 @@ fn a_page_is_read_in_the_order_of_its_index() {
     let rig = Rig::new();
     rig.tell(start());
     rig.try_tell(read(page("/", 0), vec![], many())).expect("is legal");
-    if let Place::Server(_) = rig.home.place() {
+    if let StateLocation::Server(_) = rig.home.place() {
         rig.home.sql("ANALYZE entries");
     }
     let plan = rig.reader().read(|tx| {

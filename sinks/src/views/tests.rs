@@ -9,7 +9,7 @@ use faceflow_core::{Fault, Future};
 use futures::future::join_all;
 
 use super::*;
-use crate::ledger::Place;
+use crate::ledger::StateLocation;
 use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::tests::place::{Home, both};
 use crate::ledger::tests::{Rig, content, delivered, image, kept, retry, wait};
@@ -85,10 +85,10 @@ fn grown(ledger: &StateLedger, home: &Home) -> (i64, i64, Vec<u64>) {
         read.expect("reads").flatten().unwrap_or(0)
     };
     let sizes = match home.place() {
-        Place::Folder(dir) => ["ledger.sqlite", "ledger.sqlite-wal"]
+        StateLocation::Folder(dir) => ["ledger.sqlite", "ledger.sqlite-wal"]
             .map(|name| std::fs::metadata(dir.join(name)).expect("is there").len())
             .to_vec(),
-        Place::Server(_) => vec![],
+        StateLocation::Server(_) => vec![],
     };
     let seq = "SELECT max(seq) FROM events WHERE tenant = ?1";
     (number(seq), number("SELECT max(seq) FROM cursors WHERE tenant = ?1"), sizes)

@@ -27,7 +27,7 @@ impl Key {
     }
 
     /// Where the key routes in an exchange.
-    pub fn route(self) -> u64 {
+    pub fn partition_hash(self) -> u64 {
         self.0 as u64
     }
 }
@@ -61,7 +61,7 @@ impl ContentId {
     }
 
     /// Where the id routes in an exchange.
-    pub fn route(&self) -> u64 {
+    pub fn partition_hash(&self) -> u64 {
         u64::from_be_bytes(std::array::from_fn(|i| self.0[i]))
     }
 }

@@ -65,7 +65,8 @@ pub enum PageKind {
     /// A page for readers (or a picture): its links are navigation.
     Page,
     /// A sitemap, a sitemap index or a feed: its links are entries in their own right, pages or further listings.
-    Listing,
+    #[serde(alias = "Listing")]
+    Feed,
 }
 
 /// A page that was fetched and read.

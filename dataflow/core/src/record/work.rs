@@ -83,11 +83,11 @@ impl Work {
     }
 
     /// A stable number for the work, the seed of its jitter.
-    pub fn route(&self) -> u64 {
+    pub fn partition_hash(&self) -> u64 {
         match self {
-            Self::Page(page) => page.key().route(),
-            Self::Image(image) => image.key().route(),
-            Self::Frame(frame) => frame.content.id.route(),
+            Self::Page(page) => page.key().partition_hash(),
+            Self::Image(image) => image.key().partition_hash(),
+            Self::Frame(frame) => frame.content.id.partition_hash(),
         }
     }
 }

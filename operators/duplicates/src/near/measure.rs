@@ -1,4 +1,4 @@
-//! Figures, not checks: run with `cargo test --release -p faceflow-operators clusters::measure -- --ignored --nocapture`.
+//! Figures, not checks: run with `cargo test --release -p faceflow-operators groups::measure -- --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -59,20 +59,20 @@ fn a_million_hashes() {
 #[test]
 #[ignore = "figures"]
 fn millions_of_pictures() {
-    let mut clusters = NearDuplicates::new(&DedupeSettings::default());
+    let mut groups = NearDuplicates::new(&DedupeSettings::default());
     for million in 0..10 {
-        a_million_more(&mut clusters, million);
+        a_million_more(&mut groups, million);
     }
 }
 
-fn a_million_more(clusters: &mut NearDuplicates, million: u64) {
+fn a_million_more(groups: &mut NearDuplicates, million: u64) {
     let name = format!("add and settle a picture, radius 4, after {million} million");
-    let verdicts = time(&name, MILLION as usize, || {
+    let decisions = time(&name, MILLION as usize, || {
         (million * MILLION..(million + 1) * MILLION)
             .map(|at| {
                 let id = ContentId::of(&at.to_le_bytes());
                 let hashes = PerceptualHash::dct64(hash(at), true).into();
-                clusters.add(&Content {
+                groups.add(&Content {
                     id,
                     bytes: 1,
                     format: String::new(),
@@ -80,9 +80,9 @@ fn a_million_more(clusters: &mut NearDuplicates, million: u64) {
                     height: 1,
                     hashes,
                 });
-                clusters.settle(id).len()
+                groups.decide(id).len()
             })
             .sum::<usize>()
     });
-    println!("{verdicts} verdicts, {} clusters of several", clusters.clusters.len());
+    println!("{decisions} decisions, {} groups of several", groups.groups.len());
 }

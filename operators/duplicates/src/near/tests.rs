@@ -27,7 +27,7 @@ fn bits_between(one: &Content, other: &Content) -> u32 {
     hash_of(one).distance(hash_of(other)).expect("they are of one kind")
 }
 
-fn clusters() -> NearDuplicates {
+fn groups() -> NearDuplicates {
     NearDuplicates::new(&DedupeSettings { radius_bits: RADIUS, ..DedupeSettings::default() })
 }
 
@@ -74,50 +74,54 @@ fn reference(set: &Set) -> BTreeMap<ContentId, ContentId> {
             }
         }
     }
-    let mut ruled = BTreeMap::new();
-    for cluster in 0..set.pictures.len() {
-        let mut members: Vec<_> = set.pictures.iter().zip(&label).filter(|(_, at)| **at == cluster).collect();
+    let mut assigned = BTreeMap::new();
+    for group in 0..set.pictures.len() {
+        let mut members: Vec<_> = set.pictures.iter().zip(&label).filter(|(_, at)| **at == group).collect();
         members.sort_by_key(|(picture, _)| (std::cmp::Reverse(picture.width), picture.id));
         let alive = members.iter().position(|(picture, _)| !set.mortal.contains(&picture.id));
         for (picture, _) in alive.map_or(&[][..], |alive| &members[alive + 1..]) {
-            ruled.insert(picture.id, members[alive.expect("there are members below it")].0.id);
+            assigned.insert(picture.id, members[alive.expect("there are members below it")].0.id);
         }
     }
-    ruled
+    assigned
 }
 
-/// NearDuplicates with the world around them: detections under way and what the ledger holds.
+/// Groups with the world around them: detections under way and what the ledger holds.
 struct World<'a> {
     set: &'a Set,
-    clusters: NearDuplicates,
+    groups: NearDuplicates,
     arrived: Vec<&'a Content>,
     trying: Vec<ContentId>,
-    ended: BTreeMap<ContentId, Outcome>,
-    ruled: BTreeMap<ContentId, ContentId>,
+    ended: BTreeMap<ContentId, DetectionOutcome>,
+    assigned: BTreeMap<ContentId, ContentId>,
 }
 
 impl<'a> World<'a> {
     fn new(set: &'a Set) -> Self {
-        let (ended, ruled) = (BTreeMap::new(), BTreeMap::new());
-        Self { set, clusters: clusters(), arrived: vec![], trying: vec![], ended, ruled }
+        let (ended, assigned) = (BTreeMap::new(), BTreeMap::new());
+        Self { set, groups: groups(), arrived: vec![], trying: vec![], ended, assigned }
     }
 
     fn arrive(&mut self, picture: &'a Content) {
-        self.clusters.add(picture);
+        self.groups.add(picture);
         self.arrived.push(picture);
     }
 
-    fn carry_out(&mut self, verdicts: Vec<Verdict>) {
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Detect(id) => {
+    fn carry_out(&mut self, decisions: Vec<DedupeDecision>) {
+        for decision in decisions {
+            match decision {
+                DedupeDecision::Detect(id) => {
                     assert!(!self.ended.contains_key(&id) && !self.trying.contains(&id), "{id} is detected twice");
                     self.trying.push(id);
                 }
-                Verdict::Assigned(DuplicateAssignment { picture, representative, distance }) => {
-                    assert_eq!(self.ended.get(&representative), Some(&Outcome::Done), "ruled before it succeeded");
-                    let before = self.ruled.insert(picture, representative);
-                    assert_ne!(before.unwrap_or(picture), representative, "{picture} is ruled twice");
+                DedupeDecision::Assigned(DuplicateAssignment { picture, representative, distance }) => {
+                    assert_eq!(
+                        self.ended.get(&representative),
+                        Some(&DetectionOutcome::Done),
+                        "assigned before it succeeded"
+                    );
+                    let before = self.assigned.insert(picture, representative);
+                    assert_ne!(before.unwrap_or(picture), representative, "{picture} is assigned twice");
                     let content = |id| self.arrived.iter().find(|other| other.id == id).expect("it arrived");
                     assert_eq!(distance, bits_between(content(picture), content(representative)));
                 }
@@ -127,8 +131,8 @@ impl<'a> World<'a> {
 
     fn settle(&mut self, pick: usize) {
         if !self.arrived.is_empty() {
-            let verdicts = self.clusters.settle(self.arrived[pick % self.arrived.len()].id);
-            self.carry_out(verdicts);
+            let decisions = self.groups.decide(self.arrived[pick % self.arrived.len()].id);
+            self.carry_out(decisions);
         }
     }
 
@@ -136,20 +140,20 @@ impl<'a> World<'a> {
     fn detect(&mut self, pick: usize) {
         if !self.trying.is_empty() {
             let id = self.trying.swap_remove(pick % self.trying.len());
-            let outcome = if self.set.mortal.contains(&id) { Outcome::Dead } else { Outcome::Done };
+            let outcome = if self.set.mortal.contains(&id) { DetectionOutcome::Dead } else { DetectionOutcome::Done };
             self.ended.insert(id, outcome);
             let content = self.set.pictures.iter().find(|picture| picture.id == id).expect("it is of the set");
-            self.clusters.outcome(content, outcome);
-            let verdicts = self.clusters.settle(id);
-            self.carry_out(verdicts);
+            self.groups.outcome(content, outcome);
+            let decisions = self.groups.decide(id);
+            self.carry_out(decisions);
         }
     }
 
     /// The process dies. Some rulings were not written yet, and only every other detection under way has a retry
     /// scheduled; the next process learns the rest in another order.
     fn cut(&mut self, pick: usize) {
-        let unwritten: BTreeSet<_> = self.ruled.keys().copied().skip(pick % 4).take(pick % 3).collect();
-        self.ruled.retain(|picture, _| !unwritten.contains(picture));
+        let unwritten: BTreeSet<_> = self.assigned.keys().copied().skip(pick % 4).take(pick % 3).collect();
+        self.assigned.retain(|picture, _| !unwritten.contains(picture));
         let mut scheduled = pick.is_multiple_of(2);
         self.trying.retain(|_| {
             scheduled = !scheduled;
@@ -157,16 +161,16 @@ impl<'a> World<'a> {
         });
         let at = pick % self.arrived.len().max(1);
         self.arrived.rotate_left(at);
-        self.clusters = clusters();
+        self.groups = groups();
         for &picture in &self.arrived {
             let state = match self.ended.get(&picture.id) {
-                Some(Outcome::Done) => State::Settled,
-                Some(Outcome::Dead) => State::Dead,
+                Some(DetectionOutcome::Done) => State::Settled,
+                Some(DetectionOutcome::Dead) => State::Dead,
                 None => State::Open,
             };
             let retrying = self.trying.contains(&picture.id);
-            let representative = self.ruled.get(&picture.id).copied();
-            self.clusters.learn(KnownPicture {
+            let representative = self.assigned.get(&picture.id).copied();
+            self.groups.load_known(KnownPicture {
                 content: picture.clone(),
                 state,
                 retrying,
@@ -175,20 +179,20 @@ impl<'a> World<'a> {
                 representative,
             });
         }
-        let verdicts = self.clusters.evaluate_all();
-        self.carry_out(verdicts);
+        let decisions = self.groups.decide_all();
+        self.carry_out(decisions);
     }
 
-    /// Everything that is owed happens. What the results will say: who is ruled to somebody else.
+    /// Everything that is owed happens. What the results will say: who is assigned to somebody else.
     fn finish(mut self) -> BTreeMap<ContentId, ContentId> {
-        let verdicts = self.clusters.evaluate_all();
-        self.carry_out(verdicts);
+        let decisions = self.groups.decide_all();
+        self.carry_out(decisions);
         while !self.trying.is_empty() {
             self.detect(0);
         }
-        assert_eq!(self.clusters.evaluate_all(), [], "nothing is owed");
-        self.ruled.retain(|picture, representative| picture != representative);
-        self.ruled
+        assert_eq!(self.groups.decide_all(), [], "nothing is owed");
+        self.assigned.retain(|picture, representative| picture != representative);
+        self.assigned
     }
 }
 
@@ -221,85 +225,85 @@ proptest! {
     }
 }
 
-/// A cluster of three in its order: `big`, `middle` and `small`.
+/// A group of three in its order: `big`, `middle` and `small`.
 fn three() -> [Content; 3] {
     [content(1, 30, sharp(0b000)), content(2, 20, sharp(0b111)), content(3, 10, sharp(0b11_1111))]
 }
 
-fn ruled(picture: &Content, representative: &Content) -> Verdict {
+fn assigned(picture: &Content, representative: &Content) -> DedupeDecision {
     let distance = bits_between(picture, representative);
-    Verdict::Assigned(DuplicateAssignment { picture: picture.id, representative: representative.id, distance })
+    DedupeDecision::Assigned(DuplicateAssignment { picture: picture.id, representative: representative.id, distance })
 }
 
 #[test]
-fn a_better_copy_takes_over_once_it_is_done_and_a_bridge_joins_two_clusters() {
+fn a_better_copy_takes_over_once_it_is_done_and_a_bridge_joins_two_groups() {
     let [big, middle, small] = three();
-    let mut clusters = clusters();
-    clusters.add(&small);
-    assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
-    assert_eq!(clusters.settle(small.id), [], "it is being tried");
-    clusters.outcome(&small, Outcome::Done);
-    assert_eq!(clusters.settle(small.id), [], "it stands for itself without a word");
-    clusters.add(&big);
-    assert_eq!(clusters.settle(big.id), [Verdict::Detect(big.id)], "6 bits apart: a cluster of its own");
-    clusters.add(&middle);
-    assert_eq!(clusters.settle(middle.id), [], "old rulings stand while the best is tried");
-    clusters.outcome(&big, Outcome::Done);
-    let verdicts = clusters.settle(big.id);
-    assert_eq!(verdicts.len(), 2);
-    assert!(verdicts.contains(&ruled(&middle, &big)) && verdicts.contains(&ruled(&small, &big)));
-    assert_eq!(clusters.settle(small.id), []);
+    let mut groups = groups();
+    groups.add(&small);
+    assert_eq!(groups.decide(small.id), [DedupeDecision::Detect(small.id)]);
+    assert_eq!(groups.decide(small.id), [], "it is being tried");
+    groups.outcome(&small, DetectionOutcome::Done);
+    assert_eq!(groups.decide(small.id), [], "it stands for itself without a word");
+    groups.add(&big);
+    assert_eq!(groups.decide(big.id), [DedupeDecision::Detect(big.id)], "6 bits apart: a group of its own");
+    groups.add(&middle);
+    assert_eq!(groups.decide(middle.id), [], "old rulings status while the best is tried");
+    groups.outcome(&big, DetectionOutcome::Done);
+    let decisions = groups.decide(big.id);
+    assert_eq!(decisions.len(), 2);
+    assert!(decisions.contains(&assigned(&middle, &big)) && decisions.contains(&assigned(&small, &big)));
+    assert_eq!(groups.decide(small.id), []);
 }
 
 #[test]
 fn a_twin_takes_the_place_of_the_dead() {
     let [big, middle, small] = three();
-    let mut clusters = clusters();
-    [&small, &middle, &big].into_iter().for_each(|picture| clusters.add(picture));
-    assert_eq!(clusters.settle(small.id), [Verdict::Detect(big.id)]);
-    clusters.outcome(&big, Outcome::Dead);
-    assert_eq!(clusters.settle(big.id), [Verdict::Detect(middle.id)]);
-    clusters.outcome(&middle, Outcome::Done);
-    assert_eq!(clusters.settle(middle.id), [ruled(&small, &middle)], "the dead get no ruling");
-    let represented = [&big, &middle, &small].map(|picture| clusters.is_represented(picture.id));
+    let mut groups = groups();
+    [&small, &middle, &big].into_iter().for_each(|picture| groups.add(picture));
+    assert_eq!(groups.decide(small.id), [DedupeDecision::Detect(big.id)]);
+    groups.outcome(&big, DetectionOutcome::Dead);
+    assert_eq!(groups.decide(big.id), [DedupeDecision::Detect(middle.id)]);
+    groups.outcome(&middle, DetectionOutcome::Done);
+    assert_eq!(groups.decide(middle.id), [assigned(&small, &middle)], "the dead get no assignment");
+    let represented = [&big, &middle, &small].map(|picture| groups.is_represented(picture.id));
     assert_eq!(represented, [true, false, true], "whoever is left behind will not be looked at");
 }
 
 #[test]
 fn the_best_picture_has_the_most_pixels() {
     let (wide, square) = (content(1, 30, sharp(7)), Content { height: 10, ..content(2, 10, sharp(7)) });
-    let mut clusters = clusters();
-    [&wide, &square].into_iter().for_each(|picture| clusters.add(picture));
-    assert_eq!(clusters.settle(wide.id), [Verdict::Detect(square.id)], "100 are more than 30");
+    let mut groups = groups();
+    [&wide, &square].into_iter().for_each(|picture| groups.add(picture));
+    assert_eq!(groups.decide(wide.id), [DedupeDecision::Detect(square.id)], "100 are more than 30");
 }
 
 #[test]
-fn a_cluster_has_two_members_or_more() {
+fn a_group_has_two_members_or_more() {
     let [big, middle, _] = three();
-    let mut pictures = clusters();
+    let mut pictures = groups();
     pictures.add(&big);
-    assert!(pictures.clusters.is_empty(), "a picture is no relative of itself");
+    assert!(pictures.groups.is_empty(), "a picture is no relative of itself");
     pictures.add(&middle);
-    assert_eq!(pictures.clusters.iter().map(|cluster| cluster.members.len()).collect::<Vec<_>>(), [2]);
+    assert_eq!(pictures.groups.iter().map(|group| group.members.len()).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
 fn pictures_that_say_nothing_stay_alone() {
-    let mut clusters = clusters();
+    let mut groups = groups();
     for name in 0..3 {
         let flat = content(name, 10, PerceptualHash::dct64(0, false));
-        clusters.add(&flat);
-        assert_eq!(clusters.settle(flat.id), [Verdict::Detect(flat.id)]);
+        groups.add(&flat);
+        assert_eq!(groups.decide(flat.id), [DedupeDecision::Detect(flat.id)]);
     }
 }
 
 #[test]
 fn hashes_of_another_version_match_nothing() {
-    let mut clusters = clusters();
+    let mut groups = groups();
     for name in 0..3 {
         let old = content(name, 10, PerceptualHash { version: 0, ..sharp(7) });
-        clusters.add(&old);
-        assert_eq!(clusters.settle(old.id), [Verdict::Detect(old.id)]);
+        groups.add(&old);
+        assert_eq!(groups.decide(old.id), [DedupeDecision::Detect(old.id)]);
     }
 }
 
@@ -314,20 +318,20 @@ fn a_narrower_radius_gives_a_former_duplicate_its_own_say() {
         has_degraded: false,
         generation: 0,
     };
-    let mut clusters = clusters();
-    clusters.learn(known(&small, State::Open, Some(big.id)));
-    clusters.learn(known(&big, State::Settled, None));
-    assert_eq!(clusters.evaluate_all(), [Verdict::Detect(small.id)]);
-    clusters.outcome(&small, Outcome::Done);
-    assert_eq!(clusters.settle(small.id), [ruled(&small, &small)]);
+    let mut groups = groups();
+    groups.load_known(known(&small, State::Open, Some(big.id)));
+    groups.load_known(known(&big, State::Settled, None));
+    assert_eq!(groups.decide_all(), [DedupeDecision::Detect(small.id)]);
+    groups.outcome(&small, DetectionOutcome::Done);
+    assert_eq!(groups.decide(small.id), [assigned(&small, &small)]);
 }
 
 #[test]
 fn a_picture_whose_representative_is_gone_stands_for_itself_again() {
     let [big, _, small] = three();
-    let mut clusters = clusters();
-    assert!(clusters.is_empty());
-    clusters.learn(KnownPicture {
+    let mut groups = groups();
+    assert!(groups.is_empty());
+    groups.load_known(KnownPicture {
         content: small.clone(),
         state: State::Settled,
         retrying: false,
@@ -335,54 +339,54 @@ fn a_picture_whose_representative_is_gone_stands_for_itself_again() {
         has_degraded: false,
         generation: 1,
     });
-    assert_eq!((clusters.is_empty(), clusters.len()), (false, 1));
-    assert_eq!(clusters.evaluate_all(), [ruled(&small, &small)]);
-    assert_eq!(clusters.evaluate_all(), [], "and is not told twice");
+    assert_eq!((groups.is_empty(), groups.len()), (false, 1));
+    assert_eq!(groups.decide_all(), [assigned(&small, &small)]);
+    assert_eq!(groups.decide_all(), [], "and is not told twice");
 }
 
 #[test]
 fn what_another_run_took_in_may_be_detected_here() {
     let (small, big) = (content(1, 10, sharp(7)), content(2, 20, sharp(7)));
-    let mut clusters = clusters();
-    clusters.add(&small);
-    assert_eq!(clusters.settle(small.id), [Verdict::Detect(small.id)]);
-    clusters.outcome(&big, Outcome::Dead);
-    assert_eq!(clusters.settle(big.id), [], "the small one is being looked at");
-    clusters.outcome(&small, Outcome::Done);
-    assert_eq!(clusters.settle(small.id), []);
-    clusters.outcome(&big, Outcome::Done);
-    assert_eq!(clusters.settle(big.id), [ruled(&small, &big)], "it is larger");
+    let mut groups = groups();
+    groups.add(&small);
+    assert_eq!(groups.decide(small.id), [DedupeDecision::Detect(small.id)]);
+    groups.outcome(&big, DetectionOutcome::Dead);
+    assert_eq!(groups.decide(big.id), [], "the small one is being looked at");
+    groups.outcome(&small, DetectionOutcome::Done);
+    assert_eq!(groups.decide(small.id), []);
+    groups.outcome(&big, DetectionOutcome::Done);
+    assert_eq!(groups.decide(big.id), [assigned(&small, &big)], "it is larger");
 }
 
 #[test]
 fn a_hundred_thousand_copies_cost_what_strangers_cost() {
-    let mut clusters = clusters();
+    let mut groups = groups();
     let mut said = 0;
     for name in 0..100_000 {
         let copy = content(name, 200_000 - name, sharp(42));
-        clusters.add(&copy);
-        said += clusters.settle(copy.id).len();
+        groups.add(&copy);
+        said += groups.decide(copy.id).len();
     }
     assert_eq!(said, 1, "the first is the largest");
     let best = content(0, 200_000, sharp(42));
-    clusters.outcome(&best, Outcome::Done);
-    assert_eq!(clusters.settle(best.id).len(), 99_999);
-    assert_eq!(clusters.settle(best.id), []);
-    assert_eq!((clusters.len(), clusters.index.len()), (100_000, 1));
+    groups.outcome(&best, DetectionOutcome::Done);
+    assert_eq!(groups.decide(best.id).len(), 99_999);
+    assert_eq!(groups.decide(best.id), []);
+    assert_eq!((groups.len(), groups.index.len()), (100_000, 1));
 }
 
 #[test]
 fn ids_that_begin_alike_are_told_apart() {
-    let mut clusters = clusters();
+    let mut groups = groups();
     for name in 0..4 {
         let alike = Content {
             id: ContentId(std::array::from_fn(|at| if at < 8 { 7 } else { name })),
             ..content(0, 1, sharp(0))
         };
         let alone = Content { hashes: PerceptualHash::dct64(0, false).into(), ..alike };
-        clusters.add(&alone);
-        clusters.add(&alone);
-        assert_eq!(clusters.settle(alone.id), [Verdict::Detect(alone.id)]);
+        groups.add(&alone);
+        groups.add(&alone);
+        assert_eq!(groups.decide(alone.id), [DedupeDecision::Detect(alone.id)]);
     }
-    assert_eq!(clusters.len(), 4);
+    assert_eq!(groups.len(), 4);
 }

@@ -90,7 +90,7 @@ fn a_queue_has_its_limit_and_comes_back_when_something_ends() {
     frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, unknown)), opened: vec![] }, 0);
     assert_eq!(give(&mut frontier, &hosts, &mut given), 0);
     // Another limit holds as soon as the queue moves.
-    frontier.limit(&CrawlSettings { ahead_max: 1_000, ahead_per_host: 6, ..CrawlSettings::default() });
+    frontier.limit(&CrawlSettings { in_flight_max: 1_000, in_flight_per_host: 6, ..CrawlSettings::default() });
     frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, given[&0][2])), opened: vec![] }, 0);
     assert_eq!(give(&mut frontier, &hosts, &mut given), 3);
 }

@@ -159,20 +159,19 @@ async fn the_message_of_a_limit_names_its_key() {
         Reply::Bytes(response(200, &format!("Content-Type: {kind}\r\n"), &vec![b' '; 3_000]))
     })
     .await;
-    let client = client(|settings| (settings.page_max_bytes, settings.listing_max_bytes) = (1_000, 2_000));
-    for (path, key) in [("/text.html", "1000 (fetch.page_max_bytes)"), ("/text.xml", "2000 (fetch.listing_max_bytes)")]
-    {
+    let client = client(|settings| (settings.page_max_bytes, settings.feed_max_bytes) = (1_000, 2_000));
+    for (path, key) in [("/text.html", "1000 (fetch.page_max_bytes)"), ("/text.xml", "2000 (fetch.feed_max_bytes)")] {
         let fault = assert_fault(page(&client, &server.url(path)).await, Class::Policy, "too_large", true);
         assert!(fault.detail.ends_with(key), "{}", fault.detail);
     }
 }
 
 #[tokio::test]
-async fn a_bomb_in_a_gzip_file_ends_at_the_limit_of_listings() {
+async fn a_bomb_in_a_gzip_file_ends_at_the_limit_of_feeds() {
     let server = Server::always(Reply::Bytes(response(200, "Content-Type: text/html\r\n", &gzip_bomb()))).await;
-    let client = client(|settings| (settings.page_max_bytes, settings.listing_max_bytes) = (1 << 20, 2 << 20));
+    let client = client(|settings| (settings.page_max_bytes, settings.feed_max_bytes) = (1 << 20, 2 << 20));
     let fault = assert_fault(page(&client, &server.url("/")).await, Class::Policy, "too_large", true);
-    assert!(fault.detail.contains("2097152 (fetch.listing_max_bytes)"), "{}", fault.detail);
+    assert!(fault.detail.contains("2097152 (fetch.feed_max_bytes)"), "{}", fault.detail);
     let nothing = Reply::Repeat(
         with(head("Content-Type: text/xml\r\n"), &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]),
         [0, 0, 0, 255, 255].repeat(10_000),

@@ -193,7 +193,7 @@ async fn a_page_that_is_a_gzip_file_is_unpacked() {
 
 /// The packed sitemaps of the suite; each names the same five pages.
 #[tokio::test]
-async fn packed_sitemaps_come_out_as_listings() {
+async fn packed_sitemaps_come_out_as_feeds() {
     let Some(folder) = require::testdata("suites/sitemaps") else { return };
     let server = Server::start(move |path, _| {
         let file = std::fs::read(folder.join(path.trim_start_matches('/'))).expect("a file of the suite");

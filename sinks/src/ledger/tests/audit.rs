@@ -1,7 +1,7 @@
 //! A healthy ledger breaks no law; one that is damaged is told by which law, and where.
 
 use super::*;
-use crate::ledger::Place;
+use crate::ledger::StateLocation;
 
 both![damage_is_named_by_its_law_and_its_key, what_a_page_leads_to_is_not_forgotten];
 
@@ -10,7 +10,7 @@ type Expected = (&'static str, Option<String>);
 
 /// Runs a statement beside the ledger, whatever its schema thinks of it.
 fn damage(rig: &Rig, sql: &str) {
-    if let Place::Server(_) = rig.home.place() {
+    if let StateLocation::Server(_) = rig.home.place() {
         // Nobody has what is not open: there the schema does not look away.
         return rig.home.sql(&sql.replace("SET state = 'dead'", "SET run = NULL, state = 'dead'"));
     }
@@ -120,7 +120,7 @@ fn damage_is_named_by_its_law_and_its_key() {
         }
     }
     let rig = healthy();
-    if let Place::Server(_) = rig.home.place() {
+    if let StateLocation::Server(_) = rig.home.place() {
         damage(&rig, "UPDATE entries SET run = NULL WHERE state = 'open'");
         let open = rig.reader().audit(2).expect("reads");
         let [open] = &open[..] else { panic!("{open:?}") };

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::ledger::{OpenError, Place};
+use crate::ledger::{OpenError, StateLocation};
 
 both![an_acknowledged_fact_survives_kill_9,];
 
@@ -19,7 +19,7 @@ fn the_process_that_is_killed() {
         println!("skipped: runs only as the child of an_acknowledged_fact_survives_kill_9");
         return;
     };
-    let ledger = StateLedger::open(Place::new(&state), "default", &LedgerSettings::default()).expect("opens");
+    let ledger = StateLedger::open(StateLocation::new(&state), "default", &LedgerSettings::default()).expect("opens");
     wait(ledger.append(start())).expect("is legal");
     for n in 0.. {
         let path = format!("/{n}");
@@ -42,7 +42,7 @@ fn an_acknowledged_fact_survives_kill_9() {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
         let kept_path = |line: String| line.split_once("kept /").map(|(_, rest)| rest.trim().to_owned());
         let mut acked: HashSet<String> = lines.by_ref().filter_map(kept_path).take(acknowledged).collect();
-        if let Place::Folder(_) = home.place() {
+        if let StateLocation::Folder(_) = home.place() {
             let in_use = home.open_for("default").err().expect("the child has it");
             assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
         }

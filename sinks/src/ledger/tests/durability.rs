@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::*;
-use crate::ledger::{Durability, Place};
+use crate::ledger::{Durability, StateLocation};
 
 /// Facts under load; each waits for its answer.
 const FACTS: usize = 40_000;
@@ -47,7 +47,7 @@ fn power_against_process() {
     for (n, durability) in [Durability::Process, Durability::Power].into_iter().enumerate() {
         let home = Home::new();
         let settings = LedgerSettings { durability, ..LedgerSettings::default() };
-        let ledger = StateLedger::open(Place::from(home.path()), "default", &settings).expect("opens");
+        let ledger = StateLedger::open(StateLocation::from(home.path()), "default", &settings).expect("opens");
         wait(ledger.append(start())).expect("is legal");
         let (mut single, _) = tell(&ledger, ("single", SINGLE, 1));
         single.sort();

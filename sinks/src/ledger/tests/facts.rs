@@ -198,7 +198,7 @@ fn what_the_store_failed_is_counted_apart() {
     let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
     assert_eq!(again(&rig), [(5, Work::Image(spared))]);
     rig.tell(kept(image("/b"), "one"));
-    let spared = Frame { pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
+    let spared = Frame { pixels: None, owner: content("one").id.partition_hash() as usize, ..frame("one") };
     let spared = Work::Frame(spared).failed_once_more().uncounted();
     rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
     assert_eq!(again(&rig)[1], (6, spared));
@@ -297,7 +297,8 @@ fn the_records_of_open_work_come_back_whole() {
         rig.tell(retry(Work::Frame(frame("one")), 8)),
         [QueueUpdate { queue: pictures_queue(), due: 8, again: false }]
     );
-    let waiting = Frame { attempts: 1, pixels: None, owner: content("one").id.route() as usize, ..frame("one") };
+    let waiting =
+        Frame { attempts: 1, pixels: None, owner: content("one").id.partition_hash() as usize, ..frame("one") };
     assert_eq!(owed(rig.ledger())[1], (8, Work::Frame(waiting)));
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::ledger::rows::TransactionError;
+use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::{OpenError, Selection};
 
 both![

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::place::{Database, on};
 use super::relay::farther;
 use super::*;
-use crate::ledger::Place;
+use crate::ledger::StateLocation;
 use crate::ledger::database::{DbTransaction, Row};
 use crate::report::ReportSettings;
 
@@ -194,7 +194,7 @@ fn microseconds_per_line() {
         let page = |i: usize| Page { site: site.clone(), ..page(&format!("/more/{n}/{i}"), 1) };
         wait(ledger.append(admitted((0..IMAGES).map(page).collect()))).expect("is legal");
     }
-    if let Place::Server(_) = home.place() {
+    if let StateLocation::Server(_) = home.place() {
         home.sql("ANALYZE");
     }
     for kind in [Kind::Images, Kind::Pages, Kind::Faces] {
@@ -301,7 +301,7 @@ fn groups(home: &Home) {
 }
 
 fn sizes(home: &Home) {
-    let Place::Folder(dir) = home.place() else { return };
+    let StateLocation::Folder(dir) = home.place() else { return };
     let size = std::fs::metadata(dir.join("ledger.sqlite")).expect("is there").len();
     let urls = (pages() * IMAGES + pages()) as f64;
     const LOG: &str =

@@ -8,7 +8,7 @@ use super::*;
 use crate::ledger::OpenError;
 use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::server::Server as Known;
-use crate::ledger::schema::Folder;
+use crate::ledger::sqlite::SqliteBackend;
 
 /// What the tables of a format have.
 #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ fn goes_on(home: &Home) {
 fn every_older_format_of_a_file_is_brought_to_ours_with_its_rows() {
     for format in 1..=8 {
         let home = Home::new();
-        let folder = Folder::new(home.path(), &LedgerSettings::default());
+        let folder = SqliteBackend::new(home.path(), &LedgerSettings::default());
         let mut old = rusqlite::Connection::open(folder.file()).expect("opens");
         folder.migrate(&mut old, format).expect("the steps apply");
         let has = Has { shown: format >= 3, offers: format >= 4, frontier: format >= 5, runs: false, log: format >= 8 };

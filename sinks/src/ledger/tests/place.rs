@@ -10,7 +10,7 @@ use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::client::Client;
 use crate::ledger::postgres::message::said;
 use crate::ledger::postgres::server::Server as Known;
-use crate::ledger::{LedgerSettings, OpenError, Place, Reader, StateLedger};
+use crate::ledger::{LedgerSettings, OpenError, Reader, StateLedger, StateLocation};
 
 /// Which database a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl Home {
         Self { name, _dir: None }
     }
 
-    pub fn place(&self) -> Place {
-        Place::new(&self.name)
+    pub fn place(&self) -> StateLocation {
+        StateLocation::new(&self.name)
     }
 
     pub fn path(&self) -> &Path {

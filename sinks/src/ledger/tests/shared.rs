@@ -13,7 +13,7 @@ use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::lease::Lease;
 use crate::ledger::postgres::server::Server as Known;
 use crate::ledger::working_set::load::questions;
-use crate::ledger::{OpenError, Place, Selection};
+use crate::ledger::{OpenError, Selection, StateLocation};
 
 fn home() -> Option<Home> {
     Server::shared().map(|server| Home::on_server(server, "postgres"))
@@ -364,7 +364,7 @@ fn a_login_that_is_refused_is_told_what_to_correct() {
         SELECT pg_reload_conf()",
     );
     let refused = |from: &str, to: &str| {
-        let place = Place::new(&home.name.replace(from, to));
+        let place = StateLocation::new(&home.name.replace(from, to));
         StateLedger::open(place, "default", &LedgerSettings::default()).err().map(|error| error.to_string())
     };
     // The server takes a moment to read its file again.
@@ -386,7 +386,7 @@ fn a_login_that_is_refused_is_told_what_to_correct() {
 fn both_databases_have_the_same_columns() {
     let Some(home) = home() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    let list = |place: Place, sql: &str| -> BTreeSet<(String, String)> {
+    let list = |place: StateLocation, sql: &str| -> BTreeSet<(String, String)> {
         let ledger = StateLedger::open(place, "default", &LedgerSettings::default()).expect("opens");
         let columns = ledger.reader().read(|tx| tx.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
         columns.expect("reads").into_iter().collect()

@@ -4,7 +4,7 @@ use faceflow_core::record::{Key, Priority, TenantNumber};
 
 use super::place::{Home, both};
 use super::*;
-use crate::ledger::{Place, TenantLedgers};
+use crate::ledger::{StateLocation, TenantLedgers};
 
 both![
     tenants_write_the_same_urls_side_by_side_and_nothing_of_one_is_the_others,
@@ -86,7 +86,7 @@ fn tenants_write_the_same_urls_side_by_side_and_nothing_of_one_is_the_others() {
     assert_eq!((pages.done, images.discovered, images.done), (60, 60, 1));
     // The last to go lets go of the state.
     let refused = home.open_for("one").err();
-    assert_eq!(refused.is_some(), matches!(home.place(), Place::Folder(_)), "{refused:?}");
+    assert_eq!(refused.is_some(), matches!(home.place(), StateLocation::Folder(_)), "{refused:?}");
     drop((tenants, again, ledgers));
     assert_eq!(home.open_for("two").expect("is free").tally().expect("counts").1.done, 1);
 }
@@ -138,7 +138,7 @@ fn a_job_has_one_number_and_the_log_says_so() {
     assert_eq!((ledger.reader().job_number("b"), ledger.reader().job_number("c")), (Ok(Some(2)), Ok(None)));
     assert_eq!([add(&ledger, "c", 0), add(&ledger, "b", 2)], [3, 2]);
     // Numbers are a tenant's own.
-    if matches!(home.place(), Place::Server(_)) {
+    if matches!(home.place(), StateLocation::Server(_)) {
         assert_eq!(add(&home.open_for("other").expect("opens"), "b", 2), 1);
     }
     check(&ledger);

@@ -26,8 +26,8 @@ impl WorkingSet<'_, '_> {
         write(tx, tenant, &mut self.entries)?;
         write(tx, tenant, &mut self.pictures)?;
         write(tx, tenant, &mut self.hashes)?;
-        write(tx, tenant, &mut self.sightings)?;
-        write(tx, tenant, &mut self.shown)?;
+        write(tx, tenant, &mut self.page_images)?;
+        write(tx, tenant, &mut self.site_images)?;
         write(tx, tenant, &mut self.offers)?;
         write(tx, tenant, &mut self.buffered)?;
         write(tx, tenant, &mut self.detections)?;

@@ -17,14 +17,14 @@ pub(in crate::ledger) struct Ids {
     /// Given out for the current fact.
     fact: Vec<i64>,
     /// Given out for the facts of this group that stand, as runs.
-    used: Runs,
+    used: IdRanges,
 }
 
-/// Numbers as runs: the first of each, and how many.
+/// Numbers as ranges: the first of each, and how many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::ledger) struct Runs(pub Vec<(i64, i64)>);
+pub(in crate::ledger) struct IdRanges(pub Vec<(i64, i64)>);
 
-impl Runs {
+impl IdRanges {
     fn push(&mut self, id: i64) {
         match self.0.last_mut() {
             Some((first, count)) if *first + *count == id => *count += 1,
@@ -40,7 +40,7 @@ impl Ids {
     }
 
     /// Exactly the numbers that a group gave out.
-    pub fn replay(runs: &Runs) -> Self {
+    pub fn replay(runs: &IdRanges) -> Self {
         let free = runs.0.iter().map(|(first, count)| *first..*first + *count).collect();
         Self { free, ..Self::default() }
     }
@@ -73,11 +73,11 @@ impl Ids {
     /// The group failed: what it was given is never used.
     pub fn abandon(&mut self) {
         self.fact.clear();
-        self.used = Runs::default();
+        self.used = IdRanges::default();
     }
 
     /// What was given out since this was asked last.
-    pub fn take_used(&mut self) -> Runs {
+    pub fn take_used(&mut self) -> IdRanges {
         std::mem::take(&mut self.used)
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(ids.next(), Some(22));
         ids.undo();
         let used = ids.take_used();
-        assert_eq!(used, Runs(vec![(5, 2), (20, 2)]));
+        assert_eq!(used, IdRanges(vec![(5, 2), (20, 2)]));
         let mut replayed = Ids::replay(&used);
         assert_eq!((0..4).filter_map(|_| replayed.next()).collect::<Vec<_>>(), given);
         assert_eq!((replayed.next(), ids.next()), (None, Some(22)));

@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 use faceflow_core::record::{ContentId, Key};
 
 use super::rows::{Buffered, ENTRY_COLUMNS, EntryRow, PICTURE_COLUMNS, PictureRow, SITE_COLUMNS, SiteRow};
-use super::rows::{Offer, Shown, Sighting};
+use super::rows::{Offer, PageImage, SiteImage};
 use super::sequences::WINDOW;
-use super::{Numbered, WorkingSet};
+use super::{IdTable, WorkingSet};
+use crate::ledger::column_codecs::parse_url;
 use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
 use crate::ledger::postgres::array::{Array, Parameter};
 use crate::ledger::postgres::client::Question;
-use crate::ledger::rows::parse_url;
 use crate::ledger::value::{Row, Value, values};
 
 /// What can be looked up.
@@ -26,8 +26,8 @@ pub(super) enum Lookup {
     /// By key on a server, by URL in a file.
     SitesByKey,
     SitesById,
-    Sightings,
-    Shown,
+    PageImages,
+    SiteImage,
     OffersOf,
     OffersTo,
     Behind,
@@ -199,8 +199,8 @@ impl WorkingSet<'_, '_> {
                 self.site_keys.loaded(Key::page(&parse_url(&site.url)?), Some(id));
                 self.sites.loaded(id, Some(site));
             }
-            Lookup::Sightings => self.sightings.loaded((row.get(0)?, row.get(1)?), Some(Sighting)),
-            Lookup::Shown => self.shown.loaded((row.get(0)?, row.get(1)?), Some(Shown)),
+            Lookup::PageImages => self.page_images.loaded((row.get(0)?, row.get(1)?), Some(PageImage)),
+            Lookup::SiteImage => self.site_images.loaded((row.get(0)?, row.get(1)?), Some(SiteImage)),
             Lookup::OffersOf | Lookup::OffersTo => {
                 let (image, alternate) = (row.get(0)?, row.get(1)?);
                 self.offers.loaded((image, alternate), Some(Offer { rank: row.get(2)? }));
@@ -285,35 +285,36 @@ impl WorkingSet<'_, '_> {
         !self.entries.knows(entry) || self.entries.is_stored(entry)
     }
 
-    pub(super) fn unknown_sightings(&self, pairs: &[(i64, i64)]) -> Vec<(i64, i64)> {
+    pub(super) fn unknown_page_images(&self, pairs: &[(i64, i64)]) -> Vec<(i64, i64)> {
         let unknown = |(image, page): &(i64, i64)| {
-            !self.sightings.knows((*image, *page)) && self.is_old(*image) && self.is_old(*page)
+            !self.page_images.knows((*image, *page)) && self.is_old(*image) && self.is_old(*page)
         };
         pairs.iter().copied().filter(unknown).collect()
     }
 
-    pub(super) fn need_sightings(&mut self, pairs: &[(i64, i64)]) -> Result<(), TransactionError> {
-        let unknown = self.unknown_sightings(pairs);
+    pub(super) fn need_page_images(&mut self, pairs: &[(i64, i64)]) -> Result<(), TransactionError> {
+        let unknown = self.unknown_page_images(pairs);
         if !unknown.is_empty() {
-            self.read(&[Keys::pairs(Lookup::Sightings, unknown)])?;
+            self.read(&[Keys::pairs(Lookup::PageImages, unknown)])?;
         }
-        pairs.iter().for_each(|pair| self.sightings.loaded(*pair, None));
+        pairs.iter().for_each(|pair| self.page_images.loaded(*pair, None));
         Ok(())
     }
 
-    pub(super) fn unknown_shown(&self, pairs: &[(i64, i64)]) -> Vec<(i64, i64)> {
+    pub(super) fn unknown_site_images(&self, pairs: &[(i64, i64)]) -> Vec<(i64, i64)> {
         let is_old = |site: i64| !self.sites.knows(site) || self.sites.is_stored(site);
-        let unknown =
-            |(site, image): &(i64, i64)| !self.shown.knows((*site, *image)) && is_old(*site) && self.is_old(*image);
+        let unknown = |(site, image): &(i64, i64)| {
+            !self.site_images.knows((*site, *image)) && is_old(*site) && self.is_old(*image)
+        };
         pairs.iter().copied().filter(unknown).collect()
     }
 
-    pub(super) fn need_shown(&mut self, pairs: &[(i64, i64)]) -> Result<(), TransactionError> {
-        let unknown = self.unknown_shown(pairs);
+    pub(super) fn need_site_images(&mut self, pairs: &[(i64, i64)]) -> Result<(), TransactionError> {
+        let unknown = self.unknown_site_images(pairs);
         if !unknown.is_empty() {
-            self.read(&[Keys::pairs(Lookup::Shown, unknown)])?;
+            self.read(&[Keys::pairs(Lookup::SiteImage, unknown)])?;
         }
-        pairs.iter().for_each(|pair| self.shown.loaded(*pair, None));
+        pairs.iter().for_each(|pair| self.site_images.loaded(*pair, None));
         Ok(())
     }
 
@@ -380,13 +381,13 @@ impl WorkingSet<'_, '_> {
     }
 
     /// Takes more numbers for new rows, at least `count`.
-    pub(super) fn reserve(&mut self, table: Numbered, count: usize) -> Result<(), TransactionError> {
+    pub(super) fn reserve(&mut self, table: IdTable, count: usize) -> Result<(), TransactionError> {
         const BLOCK: i64 = 1_000;
         let tx = self.tx;
         let name = match table {
-            Numbered::Entries => "entries",
-            Numbered::Pictures => "pictures",
-            Numbered::Sites => "sites",
+            IdTable::Entries => "entries",
+            IdTable::Pictures => "pictures",
+            IdTable::Sites => "sites",
         };
         match tx {
             DbTransaction::Sqlite(_) => {

@@ -135,18 +135,18 @@ impl WorkingSet<'_, '_> {
     fn fetch_relations(&mut self, wanted: &Wanted) -> Result<(), TransactionError> {
         let id = |key: Key| self.entry_keys.get(key).copied();
         let site_of = |page: i64| self.entries.get(page).map(|row| row.site);
-        let (mut sightings, mut shown) = (Vec::new(), Vec::new());
+        let (mut page_images, mut shown) = (Vec::new(), Vec::new());
         for (image, page, site) in &wanted.shown {
             let Some(image) = id(*image) else { continue };
             let page = id(*page);
-            sightings.extend(page.map(|page| (image, page)));
+            page_images.extend(page.map(|page| (image, page)));
             let site = match site {
                 Some(site) => self.site_keys.get(*site).copied(),
                 None => page.and_then(site_of),
             };
             shown.extend(site.map(|site| (site, image)));
         }
-        let (sightings, shown) = (self.unknown_sightings(&sightings), self.unknown_shown(&shown));
+        let (page_images, shown) = (self.unknown_page_images(&page_images), self.unknown_site_images(&shown));
         let (mut of, mut to) = (self.ids(&wanted.offering), self.ids(&wanted.offered));
         let mut behind = self.ids(&wanted.ended);
         of.extend(&behind);
@@ -159,8 +159,8 @@ impl WorkingSet<'_, '_> {
         let sites: Vec<i64> = sites.into_iter().filter(|id| !self.sites.knows(*id)).collect();
         let (entries, pictures) = self.named_by(&wanted.entries, &wanted.kept);
         self.read(&[
-            Keys::pairs(Lookup::Sightings, sightings.iter().copied()),
-            Keys::pairs(Lookup::Shown, shown.iter().copied()),
+            Keys::pairs(Lookup::PageImages, page_images.iter().copied()),
+            Keys::pairs(Lookup::SiteImage, shown.iter().copied()),
             Keys::new(Lookup::OffersOf, of.iter().copied()),
             Keys::new(Lookup::OffersTo, to.iter().copied()),
             Keys::new(Lookup::Behind, behind.iter().copied()),
@@ -170,8 +170,8 @@ impl WorkingSet<'_, '_> {
             Keys::new(Lookup::EntriesById, entries),
             Keys::new(Lookup::PicturesById, pictures),
         ])?;
-        sightings.into_iter().for_each(|pair| self.sightings.loaded(pair, None));
-        shown.into_iter().for_each(|pair| self.shown.loaded(pair, None));
+        page_images.into_iter().for_each(|pair| self.page_images.loaded(pair, None));
+        shown.into_iter().for_each(|pair| self.site_images.loaded(pair, None));
         self.offered_by_known.extend(of);
         self.offering_known.extend(to);
         self.behind_known.extend(behind);

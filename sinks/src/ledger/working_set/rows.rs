@@ -9,9 +9,9 @@ use faceflow_core::transition::State;
 use super::shape::Kind::{Blob, Bool, Int, Text};
 use super::shape::Role::{Always, Fixed, Key as Identity, Patch, Server};
 use super::shape::Shape;
+use crate::ledger::column_codecs::{EntryKind, StateText};
 use crate::ledger::error::TransactionError;
 use crate::ledger::new_rows::Places;
-use crate::ledger::rows::{EntryKind, StateText};
 use crate::ledger::value::{Row, Value};
 
 /// A row that can be written.
@@ -458,9 +458,9 @@ impl Stored<i64> for SiteRow {
 
 /// That a page shows an image: `(image, page)`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ledger) struct Sighting;
+pub(in crate::ledger) struct PageImage;
 
-impl Stored<(i64, i64)> for Sighting {
+impl Stored<(i64, i64)> for PageImage {
     const SHAPE: Shape = Shape {
         table: "page_images",
         columns: &[("image", Int, Identity), ("page", Int, Identity)],
@@ -475,9 +475,9 @@ impl Stored<(i64, i64)> for Sighting {
 
 /// That an image counts towards a site's budget: `(site, image)`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ledger) struct Shown;
+pub(in crate::ledger) struct SiteImage;
 
-impl Stored<(i64, i64)> for Shown {
+impl Stored<(i64, i64)> for SiteImage {
     const SHAPE: Shape = Shape {
         table: "site_images",
         columns: &[("site", Int, Identity), ("image", Int, Identity)],

@@ -1,4 +1,4 @@
-//! Numbers of a site in ascending order, of which there may be very many: those at the front are in memory.
+//! Sequence numbers of a site in ascending order, of which there may be very many: those at the front are in memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ pub(super) const WINDOW: usize = 256;
 /// The numbers of every site that was asked about.
 #[derive(Default)]
 pub(super) struct Sequences {
-    sites: HashMap<i64, Numbers>,
+    sites: HashMap<i64, SiteWindow>,
     undo: Vec<(i64, i64, Step)>,
 }
 
@@ -20,7 +20,7 @@ enum Step {
     Removed,
 }
 
-struct Numbers {
+struct SiteWindow {
     /// Those that are there, as far as the database was read, and new ones.
     here: BTreeSet<i64>,
     /// Those that the database still has and that are gone.
@@ -42,12 +42,12 @@ impl Sequences {
         self.sites.contains_key(&site)
     }
 
-    fn numbers(&mut self, site: i64) -> &mut Numbers {
-        let unread = || Numbers { here: BTreeSet::new(), gone: HashSet::new(), read: i64::MIN, more: true };
+    fn numbers(&mut self, site: i64) -> &mut SiteWindow {
+        let unread = || SiteWindow { here: BTreeSet::new(), gone: HashSet::new(), read: i64::MIN, more: true };
         self.sites.entry(site).or_insert_with(unread)
     }
 
-    /// A number is there from now on. Numbers of a site grow.
+    /// A number is there from now on. SiteWindow of a site grow.
     pub fn add(&mut self, site: i64, number: i64) {
         self.numbers(site).here.insert(number);
         self.undo.push((site, number, Step::Added));
@@ -66,7 +66,7 @@ impl Sequences {
         let numbers = self.numbers(site);
         numbers.more = found.len() >= WINDOW;
         numbers.read = found.last().copied().unwrap_or(numbers.read).max(numbers.read);
-        let Numbers { here, gone, .. } = numbers;
+        let SiteWindow { here, gone, .. } = numbers;
         here.extend(found.iter().filter(|number| !gone.contains(number)));
     }
 

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::error::TransactionError;
-use super::working_set::Runs;
+use super::working_set::IdRanges;
 
 /// Something that changes rows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Record<'a> {
+pub(super) enum LogRecord<'a> {
     Discovered(Discovered<'a>),
     Failed {
         fate: Cow<'a, Disposition>,
@@ -111,7 +111,7 @@ impl<'a> From<&'a Discovery> for Discovered<'a> {
     }
 }
 
-impl<'a> From<&'a Fact> for Record<'a> {
+impl<'a> From<&'a Fact> for LogRecord<'a> {
     fn from(fact: &'a Fact) -> Self {
         match fact {
             Fact::Discovered(found) => Self::Discovered(found.into()),
@@ -133,13 +133,13 @@ impl<'a> From<&'a Fact> for Record<'a> {
 
 /// What holds for all records of a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(super) struct LogHeader {
     /// Pages that waited for their turn and were taken up, at most.
     pub resumed_max: usize,
     /// The numbers that new rows were given.
-    pub entries: Runs,
-    pub pictures: Runs,
-    pub sites: Runs,
+    pub entries: IdRanges,
+    pub pictures: IdRanges,
+    pub sites: IdRanges,
     /// How records are written: 0 where it is not said.
     #[serde(default)]
     pub version: u32,
@@ -150,7 +150,7 @@ pub(super) const VERSION: u32 = 1;
 
 /// The records of a commit as they are gathered: JSON, one to a line.
 #[derive(Default)]
-pub(super) struct Records {
+pub(super) struct LogRecords {
     lines: Vec<u8>,
     pub count: i64,
 }
@@ -158,9 +158,9 @@ pub(super) struct Records {
 /// How hard the log is compressed: the fastest of the usual levels, since records repeat each other a lot.
 const LEVEL: i32 = 1;
 
-impl Records {
+impl LogRecords {
     /// One record more.
-    pub fn push(&mut self, record: &Record<'_>) -> Result<(), TransactionError> {
+    pub fn push(&mut self, record: &LogRecord<'_>) -> Result<(), TransactionError> {
         serde_json::to_writer(&mut self.lines, record).map_err(|error| unreadable(&error))?;
         self.lines.push(b'\n');
         self.count += 1;
@@ -168,7 +168,7 @@ impl Records {
     }
 
     /// What is written to the log: the header and the records, compressed.
-    pub fn pack(&self, header: &Header) -> Result<Vec<u8>, TransactionError> {
+    pub fn pack(&self, header: &LogHeader) -> Result<Vec<u8>, TransactionError> {
         let mut all = serde_json::to_vec(header).map_err(|error| unreadable(&error))?;
         all.push(b'\n');
         all.extend(&self.lines);
@@ -177,10 +177,10 @@ impl Records {
 }
 
 /// The header and the records of a commit.
-pub(super) fn unpack(body: &[u8]) -> Result<(Header, Vec<Record<'static>>), TransactionError> {
+pub(super) fn unpack(body: &[u8]) -> Result<(LogHeader, Vec<LogRecord<'static>>), TransactionError> {
     let all = zstd::stream::decode_all(body).map_err(|error| unreadable(&error))?;
     let mut lines = all.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let header: Header =
+    let header: LogHeader =
         serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| unreadable(&error))?;
     let record = |line| match header.version {
         0 => serde_json::from_slice(line).and_then(|line| serde_json::from_value(with_hashes(line))),
@@ -226,7 +226,7 @@ mod tests {
         );
         let body = format!("{header}\n{}\n", stored.replace('\n', ""));
         let (_, records) = unpack(&zstd::bulk::compress(body.as_bytes(), LEVEL).expect("packs")).expect("is read");
-        let Some(Record::Stored { content, .. }) = records.first() else { panic!("{records:?}") };
+        let Some(LogRecord::Stored { content, .. }) = records.first() else { panic!("{records:?}") };
         assert_eq!(content.hashes, Hashes::from(PerceptualHash::dct64(u64::MAX, true)));
     }
 }

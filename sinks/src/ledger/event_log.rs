@@ -8,7 +8,7 @@ use super::value::values;
 
 /// A row of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LogRow {
+pub(super) struct EventRow {
     pub kind: &'static str,
     /// The URL it is about.
     pub entry: Option<i64>,
@@ -21,10 +21,10 @@ pub(super) struct LogRow {
 
 /// The rows that a transaction adds.
 #[derive(Default)]
-pub(super) struct Log(Vec<LogRow>);
+pub(super) struct EventBuffer(Vec<EventRow>);
 
-impl Log {
-    pub fn push(&mut self, row: LogRow) {
+impl EventBuffer {
+    pub fn push(&mut self, row: EventRow) {
         self.0.push(row);
     }
 
@@ -45,7 +45,7 @@ impl Log {
                     format!("INSERT INTO events (tenant, at_ms, kind, entry, picture, other, body) VALUES {places}")
                 };
                 let mut rows = NewRows::new(connection, &sql, 7, Places::Together);
-                for LogRow { kind, entry, picture, other, body } in &self.0 {
+                for EventRow { kind, entry, picture, other, body } in &self.0 {
                     let row = values![tenant, at_ms, *kind, *entry, *picture, *other, body.as_deref()];
                     rows.add(row.iter().copied())?;
                 }
@@ -56,7 +56,7 @@ impl Log {
                     SELECT $1::bigint, $2::bigint, unnest($3::text[]), unnest($4::bigint[]), unnest($5::bigint[]),
                         unnest($6::bigint[]), unnest($7::text[])";
                 let mut arrays: [Array; 5] = Default::default();
-                for LogRow { kind, entry, picture, other, body } in &self.0 {
+                for EventRow { kind, entry, picture, other, body } in &self.0 {
                     let row = values![*kind, *entry, *picture, *other, body.as_deref()];
                     arrays.iter_mut().zip(row).for_each(|(array, value)| array.push(value));
                 }

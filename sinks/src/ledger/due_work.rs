@@ -6,9 +6,9 @@ use faceflow_core::record::{Frame, Image, JobId, Key, Page, TenantNumber, Work};
 use serde::Deserialize;
 
 use super::alternates::first_page;
+use super::column_codecs::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::database::{DbTransaction, Row, Value, values};
 use super::reader::Reader;
-use super::rows::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::sql::Sql;
 
 impl Reader {
@@ -22,13 +22,13 @@ impl Reader {
     ) -> Result<Vec<DispatchReply>, LedgerError> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|tx| {
-            follow_indexes(tx)?;
+            force_index_scans(tx)?;
             let claim = |ask: &DispatchRequest| {
-                let mut claim = Claim { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
+                let mut claim = DueWorkScan { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
                 if ask.queue.is_detection() {
-                    claim.from(&Queue::frames(tx, ours), &["due_ms"])?;
+                    claim.from(&DueQuery::frames(tx, ours), &["due_ms"])?;
                 } else {
-                    claim.from(&Queue::entries(ours), &["due_ms", ""])?;
+                    claim.from(&DueQuery::entries(ours), &["due_ms", ""])?;
                 }
                 match patience_ms.filter(|_| ask.again) {
                     None if ask.again => claim.look_again()?,
@@ -44,7 +44,7 @@ impl Reader {
 
 /// A server guesses that little is due, and would then rather sort it: for claims it has to follow an index in its order, however
 /// much there is.
-fn follow_indexes(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
+fn force_index_scans(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
     match tx {
         DbTransaction::Sqlite(_) => Ok(()),
         DbTransaction::Postgres(_) => tx.batch("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"),
@@ -53,7 +53,7 @@ fn follow_indexes(tx: &DbTransaction<'_>) -> Result<(), TransactionError> {
 
 /// A condition that is true of what this run has, and of what those have whose successor it is; of everything where there are no runs.
 /// Its text does not change with those, for every text is a statement that stays prepared.
-pub(super) fn having(alias: &str, run: Option<i64>) -> String {
+pub(super) fn owned_by_sql(alias: &str, run: Option<i64>) -> String {
     let Some(run) = run else { return "TRUE".to_owned() };
     format!(
         "{alias}.run = ANY (ARRAY(SELECT CAST({run} AS BIGINT) UNION ALL SELECT id FROM runs WHERE successor = {run}))"
@@ -61,7 +61,7 @@ pub(super) fn having(alias: &str, run: Option<i64>) -> String {
 }
 
 /// How to ask for the work of a queue that waits in one way.
-struct Queue {
+struct DueQuery {
     /// What waits, as `e`, and what its columns need besides.
     from: Sql,
     join: &'static str,
@@ -69,7 +69,7 @@ struct Queue {
     which: String,
     /// What comes first of what is due at the same time, where the index says so: sorting would read all of that every time.
     ties: &'static str,
-    /// What [`Queue::work`] reads; the first two tell what it is and when it is due.
+    /// What [`DueQuery::work`] reads; the first two tell what it is and when it is due.
     columns: String,
     work: fn(&DbTransaction<'_>, &Row<'_>) -> Result<Work, TransactionError>,
     key: fn(&Row<'_>) -> Result<Key, TransactionError>,
@@ -83,14 +83,14 @@ const ENTRY_AGAIN: &str =
     "e.id, e.url, s.url, CASE e.state WHEN 'rejected' THEN e.attempts + 1 ELSE e.attempts END, e.depth,
     e.skip, e.inline, NULL, CASE e.state WHEN 'rejected' THEN e.uncounted + 1 ELSE e.uncounted END, e.tenant, e.job";
 
-impl Queue {
+impl DueQuery {
     fn entries(ours: Option<i64>) -> Self {
         Self {
             from: Sql::hinted("FROM entries e INDEXED BY entries_open", "FROM entries e"),
             join: "JOIN sites s ON s.id = e.site",
             which: format!(
                 "WHERE e.tenant = ?1 AND e.job = ?4 AND e.queue = ?2 AND e.state = 'open' AND {}",
-                having("e", ours)
+                owned_by_sql("e", ours)
             ),
             ties: ", e.id",
             columns: format!("e.key, e.due_ms, {ENTRY_COLUMNS}"),
@@ -128,7 +128,7 @@ impl Queue {
     }
 
     fn frames(tx: &DbTransaction<'_>, ours: Option<i64>) -> Self {
-        let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", having("e", ours));
+        let which = format!("e.state = 'open' AND e.due_ms IS NOT NULL AND {}", owned_by_sql("e", ours));
         let from = Sql::hinted("FROM pictures e INDEXED BY pictures_waiting", "FROM pictures e");
         Self::pictures(tx, "due_ms", from, &which)
     }
@@ -175,7 +175,7 @@ impl Queue {
 }
 
 /// What is being taken out of a queue.
-struct Claim<'a, 'm> {
+struct DueWorkScan<'a, 'm> {
     tx: &'a DbTransaction<'m>,
     tenant: i64,
     now: i64,
@@ -184,14 +184,14 @@ struct Claim<'a, 'm> {
     next: Option<Time>,
 }
 
-impl Claim<'_, '_> {
+impl DueWorkScan<'_, '_> {
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), TransactionError> {
         if self.ask.queue.is_detection() {
-            return self.from(&Queue::revived_frames(self.tx), &["terminal_retry_ms"]);
+            return self.from(&DueQuery::revived_frames(self.tx), &["terminal_retry_ms"]);
         }
-        self.from(&Queue::again(), &["recrawl_ms"])?;
-        self.from(&Queue::revived(), &["terminal_retry_ms"])
+        self.from(&DueQuery::again(), &["recrawl_ms"])?;
+        self.from(&DueQuery::revived(), &["terminal_retry_ms"])
     }
 
     /// Another run does that. It may be over when this is asked again, which it is for the queue of pictures in any case, so that
@@ -202,7 +202,7 @@ impl Claim<'_, '_> {
             self.wait_until(Some(until));
             return Ok(());
         }
-        for (queue, due) in [(Queue::again(), "recrawl_ms"), (Queue::revived(), "terminal_retry_ms")] {
+        for (queue, due) in [(DueQuery::again(), "recrawl_ms"), (DueQuery::revived(), "terminal_retry_ms")] {
             // Whatever is not due yet is more than no time at all.
             let first = self.tx.one(&queue.later(self.tx, due), &self.values(-1), |row| row.get::<i64>(0))?;
             self.wait_until(first.map(|first| first.max(until)));
@@ -211,7 +211,7 @@ impl Claim<'_, '_> {
     }
 
     /// Takes what a queue has whose due time is in one of these columns, one after the other; `""` for what is due at once.
-    fn from(&mut self, queue: &Queue, dues: &[&str]) -> Result<(), TransactionError> {
+    fn from(&mut self, queue: &DueQuery, dues: &[&str]) -> Result<(), TransactionError> {
         for due in dues {
             self.take(queue, due)?;
             if !due.is_empty() {
@@ -223,7 +223,7 @@ impl Claim<'_, '_> {
         Ok(())
     }
 
-    fn take(&mut self, queue: &Queue, due: &str) -> Result<(), TransactionError> {
+    fn take(&mut self, queue: &DueQuery, due: &str) -> Result<(), TransactionError> {
         let (tx, ask, sql) = (self.tx, self.ask, queue.due(self.tx, due));
         let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
         let values = [&self.values(self.now)[..], values![most]].concat();
@@ -261,7 +261,7 @@ fn frame_work(_: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionE
 fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
-    let owner = content.id.route() as usize;
+    let owner = content.id.partition_hash() as usize;
     let scale = row.get::<Option<i64>>(9)?.map(|ppm| (ppm as f64 / 1e6) as f32);
     let (has_degraded, generation) = next_generation(row.get(8)?)?;
     Ok(Frame {

@@ -8,9 +8,9 @@ use serde_json::json;
 use url::Url;
 
 use super::Status;
+use super::column_codecs::EntryKind;
 use super::error::TransactionError;
-use super::log::LogRow;
-use super::rows::EntryKind;
+use super::event_log::EventRow;
 use super::transaction::{Entry, LedgerTransaction, PICTURES, Picture, TenantQueue, brief, fault_body, try_step};
 
 /// A failure without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.
@@ -92,7 +92,7 @@ impl LedgerTransaction<'_, '_> {
         }
         self.recount(kind, Some(entry.state), next);
         let body = end.body(attempts, None);
-        self.note(LogRow { kind: end.kind, entry: Some(entry.id), body, ..LogRow::default() });
+        self.note(EventRow { kind: end.kind, entry: Some(entry.id), body, ..EventRow::default() });
         self.due(entry.queue, end.due, end.again);
         if (kind, end.due) == (EntryKind::Image, None) {
             self.hand_on(&entry)?;
@@ -107,7 +107,7 @@ impl LedgerTransaction<'_, '_> {
         }
         self.open(entry.queue, due, true);
         let body = end.body(0, None);
-        self.note(LogRow { kind: end.kind, entry: Some(entry.id), body, ..LogRow::default() });
+        self.note(EventRow { kind: end.kind, entry: Some(entry.id), body, ..EventRow::default() });
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl LedgerTransaction<'_, '_> {
         if self.elsewhere {
             // Another run stored the same picture first, and what becomes of it there counts.
             let body = End { due: None, again: None, ..*end }.body(frame.attempts, frame.scale);
-            self.note(LogRow { kind: "retry", picture: Some(picture.id), body, ..LogRow::default() });
+            self.note(EventRow { kind: "retry", picture: Some(picture.id), body, ..EventRow::default() });
             return Ok(());
         }
         let run = self.context.run;
@@ -143,7 +143,7 @@ impl LedgerTransaction<'_, '_> {
         })?;
         self.due(PICTURES, end.due, end.again);
         let body = end.body(frame.attempts, frame.scale);
-        self.note(LogRow { kind: end.kind, picture: Some(picture.id), body, ..LogRow::default() });
+        self.note(EventRow { kind: end.kind, picture: Some(picture.id), body, ..EventRow::default() });
         Ok(())
     }
 
@@ -183,7 +183,7 @@ impl LedgerTransaction<'_, '_> {
             row.behind += behind;
             row.main = main.or(row.main);
         })?;
-        self.note(LogRow { kind: "stored", entry: Some(entry.id), picture: Some(picture), ..LogRow::default() });
+        self.note(EventRow { kind: "stored", entry: Some(entry.id), picture: Some(picture), ..EventRow::default() });
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl LedgerTransaction<'_, '_> {
                 (row.due_ms, row.terminal_retry_ms) = (Some(0), None);
             })?;
         }
-        self.note(LogRow { kind: "detected", picture: Some(picture.id), ..LogRow::default() });
+        self.note(EventRow { kind: "detected", picture: Some(picture.id), ..EventRow::default() });
         Ok(())
     }
 
@@ -230,7 +230,7 @@ impl LedgerTransaction<'_, '_> {
         })?;
         let (picture, other) = (Some(picture.id), Some(representative.id));
         let body = Some(json!({"distance": ruling.distance}).to_string());
-        self.note(LogRow { kind: "assigned", picture, other, body, ..LogRow::default() });
+        self.note(EventRow { kind: "assigned", picture, other, body, ..EventRow::default() });
         Ok(())
     }
 

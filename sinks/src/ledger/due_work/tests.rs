@@ -6,7 +6,7 @@ use faceflow_core::record::{DETECTION_QUEUE, Discovery, PageVersion, Work, queue
 use futures::future::join_all;
 
 use super::*;
-use crate::ledger::Place;
+use crate::ledger::StateLocation;
 use crate::ledger::database::Value;
 use crate::ledger::tests::place::both;
 use crate::ledger::tests::{
@@ -64,7 +64,7 @@ fn plan(reader: &Reader, sql: &str, values: [i64; 5], generic: bool) -> String {
         }
         DbTransaction::Postgres(_) => {
             let mode = if generic { "force_generic_plan" } else { "force_custom_plan" };
-            follow_indexes(tx)?;
+            force_index_scans(tx)?;
             tx.batch(&format!("SET LOCAL plan_cache_mode = {mode}"))?;
             tx.run(&format!("PREPARE claim AS {sql}"), &[])?;
             let values: Vec<_> = values.iter().map(i64::to_string).collect();
@@ -79,20 +79,20 @@ fn plan(reader: &Reader, sql: &str, values: [i64; 5], generic: bool) -> String {
 
 fn claims_follow_their_indexes_and_never_sort() {
     let rig = crawled();
-    let shared = matches!(rig.home.place(), Place::Server(_));
+    let shared = matches!(rig.home.place(), StateLocation::Server(_));
     if shared {
         rig.home.sql("ANALYZE sites, pictures, detections, entries, runs");
     }
     let host = queue_of(&url("http://7.example/")) as i64;
     // A file has one run, which has everything.
     for ours in if shared { vec![None, Some(1)] } else { vec![None] } {
-        type Ways<'q> = &'q dyn Fn(&DbTransaction<'_>) -> Queue;
+        type Ways<'q> = &'q dyn Fn(&DbTransaction<'_>) -> DueQuery;
         let queues: [(Ways<'_>, _, _, _); 5] = [
-            (&|_| Queue::entries(ours), "entries_open", host, &["due_ms", ""][..]),
-            (&|_| Queue::again(), "entries_recrawl", host, &["recrawl_ms"]),
-            (&|_| Queue::revived(), "entries_terminal_retry", host, &["terminal_retry_ms"]),
-            (&|tx| Queue::frames(tx, ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
-            (&Queue::revived_frames, "pictures_terminal_retry", DETECTION_QUEUE as i64, &["terminal_retry_ms"]),
+            (&|_| DueQuery::entries(ours), "entries_open", host, &["due_ms", ""][..]),
+            (&|_| DueQuery::again(), "entries_recrawl", host, &["recrawl_ms"]),
+            (&|_| DueQuery::revived(), "entries_terminal_retry", host, &["terminal_retry_ms"]),
+            (&|tx| DueQuery::frames(tx, ours), "pictures_waiting", DETECTION_QUEUE as i64, &["due_ms"]),
+            (&DueQuery::revived_frames, "pictures_terminal_retry", DETECTION_QUEUE as i64, &["terminal_retry_ms"]),
         ];
         for (queue, index, host, dues) in queues {
             let statements = |tx: &DbTransaction<'_>| {

@@ -7,11 +7,11 @@ use faceflow_core::Time;
 use faceflow_core::ledger::{KnownPicture, LedgerError, QueueUpdate};
 use faceflow_core::record::{JobId, Key, QueueId};
 
-use super::claims::{having, next_generation};
+use super::column_codecs::{StateText, TransactionError, content_at, content_columns, parse_url};
 use super::database::{Row, values};
+use super::due_work::{next_generation, owned_by_sql};
 use super::postgres::lease::{lives, who_looks_again};
 use super::reader::Reader;
-use super::rows::{StateText, TransactionError, content_at, content_columns, parse_url};
 use super::sql::Sql;
 
 /// All are read, in the order of the table.
@@ -37,7 +37,7 @@ impl Reader {
         ours: Option<i64>,
         each: &mut dyn FnMut(KnownPicture),
     ) -> Result<(), LedgerError> {
-        let ours = having("p", ours);
+        let ours = owned_by_sql("p", ours);
         self.read(|tx| {
             let (from, content) = (PICTURES.of(tx), content_columns(tx));
             let sql = format!(

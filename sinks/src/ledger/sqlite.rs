@@ -43,14 +43,14 @@ const STATEMENTS_MAX: usize = 128;
 
 /// A state directory, with how to connect to its file.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(super) struct SqliteBackend {
     pub dir: PathBuf,
     pub settings: LedgerSettings,
     /// The lock that the writers of this process share.
     pub lock: SharedLock,
 }
 
-impl Folder {
+impl SqliteBackend {
     pub fn new(dir: &Path, settings: &LedgerSettings) -> Self {
         Self { dir: dir.to_owned(), settings: settings.clone(), lock: SharedLock::default() }
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let dir = tempfile::tempdir().expect("a folder");
-        let place = Folder::new(dir.path(), &LedgerSettings::default());
+        let place = SqliteBackend::new(dir.path(), &LedgerSettings::default());
         let connection = place.connect(OpenFlags::default()).expect("opens");
         connection.pragma_update(None, "user_version", 99).expect("sets");
         drop(connection);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_log_of_the_file_shrinks_once_nobody_holds_it_up() {
         let dir = tempfile::tempdir().expect("a folder");
-        let place = Folder::new(dir.path(), &LedgerSettings::default());
+        let place = SqliteBackend::new(dir.path(), &LedgerSettings::default());
         let lock = StateLock::take(dir.path()).expect("locks");
         let writer = place.connect_writer(&lock).expect("opens");
         let mut reader = place.connect_reader().expect("opens");
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn facts_are_never_changed() {
         let dir = tempfile::tempdir().expect("a folder");
-        let place = Folder::new(dir.path(), &LedgerSettings::default());
+        let place = SqliteBackend::new(dir.path(), &LedgerSettings::default());
         let lock = StateLock::take(dir.path()).expect("locks");
         let writer = place.connect_writer(&lock).expect("opens");
         let fact = "INSERT INTO tenants (id, name) VALUES (1, 'x'); INSERT INTO events VALUES (1, 1, 0, 'stored', 1, 1, NULL, NULL);";
