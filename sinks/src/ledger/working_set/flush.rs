@@ -1,4 +1,4 @@
-//! Writing what changed: row by row to a file, by arrays to a server, where no statement waits for the answer to another.
+//! Writing what changed: by few statements to a file, by arrays to a server, where no statement waits for the answer to another.
 
 use std::hash::Hash;
 

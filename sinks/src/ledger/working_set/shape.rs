@@ -1,4 +1,4 @@
-//! The columns of a table, and the statements that write its rows: one row at a time to a file, arrays of rows to a server.
+//! The columns of a table, and the statements that write its rows: one row or a few at a time to a file, arrays of rows to a server.
 
 use std::fmt::Write;
 
