@@ -12,7 +12,7 @@ use crate::cli::Common;
 use crate::exit_status::{DONE, FAILED};
 use crate::settings_layers::settings;
 
-/// Of what breaks a law of the ledger, so many are named.
+/// Of what breaks an invariant of the ledger, so many are named.
 const KEYS_MAX: usize = 5;
 
 /// Checks everything, says it, and fails if anything is not well.

@@ -121,12 +121,12 @@ fn broken_books_end_the_run_and_doctor_finds_the_same() {
     books.execute_batch(damage).expect("runs");
     let ended = running.finish();
     assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
-    let law = "not so that a picture counts the URLs that lead to it: ";
+    let invariant = "not so that a picture counts the URLs that lead to it: ";
     let key = format!("({})", site.url("/a.jpg"));
     let said = ended.stderr.lines().find(|line| line.contains("conservation is violated: 1 entries were discovered"));
-    assert!(said.is_some_and(|said| said.contains(law) && said.contains(&key)), "{}", ended.stderr);
+    assert!(said.is_some_and(|said| said.contains(invariant) && said.contains(&key)), "{}", ended.stderr);
     let doctor = faceflow.run(&["doctor"]);
     let said = doctor.stdout.lines().find(|line| line.starts_with("FAIL  state"));
-    assert!(said.is_some_and(|said| said.contains(law) && said.contains(&key)), "{}", doctor.stdout);
+    assert!(said.is_some_and(|said| said.contains(invariant) && said.contains(&key)), "{}", doctor.stdout);
     assert_eq!(doctor.code(), Some(1));
 }

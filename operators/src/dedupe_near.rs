@@ -219,8 +219,7 @@ impl Table {
                     // Whoever is represented by a detected picture is never detected itself.
                     let frame = self.frames.remove(&assignment.picture);
                     actions.extend(frame.filter(|frame| frame.pixels.is_some()).map(DedupeAction::Evict));
-                    actions
-                        .push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment: assignment }));
+                    actions.push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment }));
                 }
                 DedupeDecision::Detect(id) => {
                     let frame = self.frames.get_mut(&id).expect("a picture that is not settled has a frame");

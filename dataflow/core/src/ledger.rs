@@ -103,7 +103,7 @@ pub trait Ledger: Send + Sync {
     /// Pages and images by state, of all tenants together: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;
 
-    /// Counts everything anew: which laws do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever
+    /// Counts everything anew: which invariants do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever
     /// keeps no rows has nothing to say.
     fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         let _ = keys_max;

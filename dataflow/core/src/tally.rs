@@ -48,7 +48,7 @@ impl std::fmt::Display for Tally {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// What should be true.
-    pub law: &'static str,
+    pub invariant: &'static str,
     /// URLs, pictures or counts of which it is not.
     pub keys: Vec<String>,
     /// Whether there are more of them.
@@ -56,18 +56,18 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// The law if there is something that breaks it, of which at most `keys_max` are named.
-    pub fn of(law: &'static str, mut keys: Vec<String>, keys_max: usize) -> Option<Self> {
+    /// The invariant if there is something that breaks it, of which at most `keys_max` are named.
+    pub fn of(invariant: &'static str, mut keys: Vec<String>, keys_max: usize) -> Option<Self> {
         let more = keys.len() > keys_max;
         keys.truncate(keys_max);
-        (more || !keys.is_empty()).then_some(Self { law, keys, more })
+        (more || !keys.is_empty()).then_some(Self { invariant, keys, more })
     }
 }
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let more = if self.more { " and more" } else { "" };
-        write!(out, "not so that {}: {}{more}", self.law, self.keys.join(", "))
+        write!(out, "not so that {}: {}{more}", self.invariant, self.keys.join(", "))
     }
 }
 

@@ -76,7 +76,7 @@ const INVARIANTS: [Invariant; 12] = [
                 WHERE o.image = e.id AND a.state IN ('open', 'settled'))",
     },
     Invariant {
-        says: "what is open waits in a queue that is given out",
+        says: "what is open waits in a queue that is dispatched",
         // QueueId 0 is that of pictures.
         violations: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.queue = 0",
     },

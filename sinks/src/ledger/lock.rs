@@ -138,7 +138,7 @@ mod tests {
         assert!(!first.is_shared());
         let second = shared.clone().take(dir.path()).expect("it is shared");
         assert!(first.is_shared());
-        let other = SharedLock::default().take(dir.path()).err().expect("is refused");
+        let other = SharedLock::default().take(dir.path()).expect_err("is refused");
         assert!(matches!(other, OpenError::InUse { .. }), "{other}");
         drop(first);
         assert!(SharedLock::default().take(dir.path()).is_err(), "one has it still");

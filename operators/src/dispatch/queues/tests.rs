@@ -2,6 +2,8 @@ use faceflow_core::record::Page;
 use url::Url;
 
 use super::*;
+use crate::jobs::JobScope;
+use crate::jobs::tests::{one_tenant, settings};
 
 fn page(host: usize, n: usize) -> Work {
     let url = Url::parse(&format!("http://h{host}.example/{n}")).expect("a URL");
@@ -217,4 +219,26 @@ fn when_no_job_of_a_tenant_is_left_its_pictures_wait_too() {
     assert!(frontier.is_behind(), "another job of the tenant is there");
     frontier.change_jobs(JobEvent::Removed(other), 0);
     assert_eq!((frontier.asks(), frontier.is_behind(), frontier.queues.len()), (vec![], false, 0));
+}
+
+#[test]
+fn jobs_of_a_tenant_are_asked_by_their_priorities() {
+    let mut frontier = frontier(100_000, 1);
+    frontier.jobs = one_tenant();
+    let job = |number, priority| JobScope {
+        id: JobId { number, ..JobId::FIRST },
+        name: number.to_string(),
+        priority: Priority::new(priority).expect("a priority"),
+        settings: settings(),
+    };
+    for (number, priority) in [(1, 0), (2, 9)] {
+        frontier.jobs.add(job(number, priority));
+        let id = job_of(&mut frontier, 1, number);
+        (1..200).for_each(|host| frontier.open(opened(QueueId { job: id, host }, 0), 0));
+    }
+    assert_eq!(frontier.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398);
+    let asks = frontier.asks();
+    let of_first = asks.iter().filter(|ask| ask.queue.job.number == 1).count();
+    assert!(asks.len() == ASKED_MAX && (5..=7).contains(&of_first), "{of_first} of {}", asks.len());
+    assert_eq!(frontier.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398 - ASKED_MAX);
 }

@@ -1,11 +1,11 @@
-//! A healthy ledger breaks no law; one that is damaged is told by which law, and where.
+//! A healthy ledger breaks no invariant; one that is damaged is told by which invariant, and where.
 
 use super::*;
 use crate::ledger::StateLocation;
 
-both![damage_is_named_by_its_law_and_its_key, what_a_page_leads_to_is_not_forgotten];
+both![damage_is_named_by_its_invariant_and_its_key, what_a_page_leads_to_is_not_forgotten];
 
-/// A law, and what is named as breaking it, if that is looked at.
+/// An invariant, and what is named as breaking it, if that is looked at.
 type Expected = (&'static str, Option<String>);
 
 /// Runs a statement beside the ledger, whatever its schema thinks of it.
@@ -38,10 +38,10 @@ fn healthy() -> Rig {
 
 fn broken(rig: &Rig) -> Vec<(&'static str, Vec<String>)> {
     let broken = rig.reader().audit(2).expect("reads");
-    broken.into_iter().map(|broken| (broken.law, broken.keys)).collect()
+    broken.into_iter().map(|broken| (broken.invariant, broken.keys)).collect()
 }
 
-fn damage_is_named_by_its_law_and_its_key() {
+fn damage_is_named_by_its_invariant_and_its_key() {
     let site = url("/").to_string();
     let picture = |name: &str, main: &str| format!("{} ({})", content(name).id, url(main));
     let entry = |path: &str| format!("(SELECT id FROM entries WHERE url = '{}')", url(path));
@@ -83,7 +83,7 @@ fn damage_is_named_by_its_law_and_its_key() {
         ),
         (
             format!("UPDATE entries SET queue = 0 WHERE id = {}", entry("/d")),
-            vec![("what is open waits in a queue that is given out", Some(url("/d").to_string()))],
+            vec![("what is open waits in a queue that is dispatched", Some(url("/d").to_string()))],
         ),
         (
             format!("UPDATE entries SET site = 999 WHERE id = {}", entry("/d")),
@@ -114,8 +114,8 @@ fn damage_is_named_by_its_law_and_its_key() {
         damage(&rig, &sql);
         let found = broken(&rig);
         assert_eq!(found.len(), expected.len(), "{sql}: {found:?}");
-        for ((law, keys), (expected, key)) in found.iter().zip(expected) {
-            assert_eq!(*law, expected, "{sql}");
+        for ((invariant, keys), (expected, key)) in found.iter().zip(expected) {
+            assert_eq!(*invariant, expected, "{sql}");
             assert!(key.as_ref().is_none_or(|key| keys == std::slice::from_ref(key)), "{sql}: {keys:?} not {key:?}");
         }
     }
@@ -124,16 +124,16 @@ fn damage_is_named_by_its_law_and_its_key() {
         damage(&rig, "UPDATE entries SET run = NULL WHERE state = 'open'");
         let open = rig.reader().audit(2).expect("reads");
         let [open] = &open[..] else { panic!("{open:?}") };
-        assert_eq!((open.law, open.keys.len(), open.more), ("what is open is with a run", 2, true));
+        assert_eq!((open.invariant, open.keys.len(), open.more), ("what is open is with a run", 2, true));
     } else {
         // Here the schema can be told to look away.
         damage(&rig, &format!("UPDATE entries SET picture = NULL WHERE id = {}", entry("/b")));
-        let laws = broken(&rig);
+        let invariants = broken(&rig);
         assert_eq!(
-            laws[0],
+            invariants[0],
             ("every settled image has a picture, and nothing else has one", vec![url("/b").to_string()])
         );
-        assert_eq!(laws[1], (urls, vec![picture("one", "/a")]));
+        assert_eq!(invariants[1], (urls, vec![picture("one", "/a")]));
     }
 }
 
@@ -143,8 +143,8 @@ fn what_a_page_leads_to_is_not_forgotten() {
     rig.tell(read(page("/", 0), vec![page("/a", 1), page("/b", 1)], vec![]));
     rig.tell(read(page("/b", 1), vec![page("/b1", 2)], vec![]));
     damage(&rig, &format!("UPDATE entries SET sequence = NULL WHERE url = '{}'", url("/a")));
-    let law = "what a page leads to waits for an earlier turn of its site, or is taken up";
-    assert_eq!(broken(&rig), [(law, vec![url("/b").to_string()])]);
+    let invariant = "what a page leads to waits for an earlier turn of its site, or is taken up";
+    assert_eq!(broken(&rig), [(invariant, vec![url("/b").to_string()])]);
     // Whoever opens the state next goes on with it.
     let rig = rig.reopened();
     assert_eq!(broken(&rig), []);
