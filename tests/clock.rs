@@ -92,7 +92,7 @@ fn expected(gallery: &Gallery, starts: &[String]) -> Vec<Value> {
 /// Days between the earliest and the latest fact, by the wall clock under the process.
 fn days(folder: &Path) -> i64 {
     let ledger = Connection::open(folder.join("faceflow-state/ledger.sqlite")).expect("opens");
-    let span = ledger.query_row("SELECT max(at_ms) - min(at_ms) FROM facts", [], |row| row.get::<_, i64>(0));
+    let span = ledger.query_row("SELECT max(at_ms) - min(at_ms) FROM events", [], |row| row.get::<_, i64>(0));
     span.expect("is read") / DAY_MS
 }
 

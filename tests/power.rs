@@ -172,12 +172,12 @@ fn facts(folder: &Path) -> Vec<Fact> {
     let ledger = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE).expect("opens");
     let check: String = ledger.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("can be checked");
     assert_eq!(check, "ok");
-    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'facts'";
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'events'";
     if ledger.query_row(tables, [], |row| row.get::<_, i64>(0)).expect("is read") == 0 {
         return vec![];
     }
     let sql =
-        "SELECT seq, at_ms, kind || ' ' || coalesce(entry, '') || ' ' || coalesce(picture, '') FROM facts ORDER BY seq";
+        "SELECT seq, at_ms, kind || ' ' || coalesce(entry, '') || ' ' || coalesce(picture, '') FROM events ORDER BY seq";
     let mut statement = ledger.prepare(sql).expect("prepares");
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("is read");
     rows.map(|row| row.expect("is read")).collect()
