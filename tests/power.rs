@@ -176,8 +176,7 @@ fn facts(folder: &Path) -> Vec<Fact> {
     if ledger.query_row(tables, [], |row| row.get::<_, i64>(0)).expect("is read") == 0 {
         return vec![];
     }
-    let sql =
-        "SELECT seq, at_ms, kind || ' ' || coalesce(entry, '') || ' ' || coalesce(picture, '') FROM events ORDER BY seq";
+    let sql = "SELECT seq, at_ms, kind || ' ' || coalesce(entry, '') || ' ' || coalesce(picture, '') FROM events ORDER BY seq";
     let mut statement = ledger.prepare(sql).expect("prepares");
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("is read");
     rows.map(|row| row.expect("is read")).collect()
