@@ -25,7 +25,7 @@ files=(
     "faceflow-duplicates operators/duplicates/src/near.rs near::"
     "faceflow-duplicates operators/duplicates/src/index.rs index::"
     "faceflow-web operators/web/src/robots_rules.rs robots_rules::"
-    "faceflow-web operators/web/src/guard.rs guard::"
+    "faceflow-web operators/web/src/ssrf_guard.rs ssrf_guard::"
     "faceflow-web operators/web/src/public_addresses.rs public_addresses::"
     "faceflow-engine operators/engine/src/postprocess.rs postprocess::"
     "faceflow-sinks sinks/src/ledger/apply_outcomes.rs ledger::"

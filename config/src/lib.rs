@@ -6,7 +6,7 @@
 pub mod check;
 pub mod load;
 pub mod reloadable;
-mod renamed;
+mod renamed_keys;
 pub mod work;
 
 use faceflow_core::peer_liveness::ClusterSettings;

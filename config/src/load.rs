@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use crate::Settings;
 use crate::check::check;
-use crate::renamed::new_name;
+use crate::renamed_keys::new_name;
 
 /// Prefix of environment variables that are settings: `FACEFLOW_FETCH__PER_HOST` is `fetch.per_host`.
 const ENV_PREFIX: &str = "FACEFLOW_";

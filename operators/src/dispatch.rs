@@ -9,8 +9,8 @@
 //! is. Timely's frontier follows the clock while something is due, and otherwise stands at the due time of the next retry.
 
 mod queues;
-mod turns;
-mod window;
+mod tenant_round_robin;
+mod tenant_shares;
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use crate::jobs::Jobs;
 /// How far a site is crawled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Shape {
+pub enum CrawlShape {
     /// At most this many listing pages from the start page, and this many detail pages from each.
     Bounded {
         /// Listing pages.
@@ -28,7 +28,7 @@ pub enum Shape {
     All,
 }
 
-impl TryFrom<String> for Shape {
+impl TryFrom<String> for CrawlShape {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -41,11 +41,11 @@ impl TryFrom<String> for Shape {
     }
 }
 
-impl From<Shape> for String {
-    fn from(shape: Shape) -> Self {
+impl From<CrawlShape> for String {
+    fn from(shape: CrawlShape) -> Self {
         match shape {
-            Shape::Bounded { listings, details } => format!("{listings}x{details}"),
-            Shape::All => "all".to_owned(),
+            CrawlShape::Bounded { listings, details } => format!("{listings}x{details}"),
+            CrawlShape::All => "all".to_owned(),
         }
     }
 }
@@ -55,7 +55,7 @@ impl From<Shape> for String {
 #[serde(default, deny_unknown_fields)]
 pub struct CrawlSettings {
     /// `"AxB"`: at most A listing pages from the start page and B detail pages from each; `"all"`: the whole site.
-    pub shape: Shape,
+    pub shape: CrawlShape,
     /// Pages admitted per site, at most.
     pub max_pages: u64,
     /// Images admitted per site, at most.
@@ -69,7 +69,7 @@ pub struct CrawlSettings {
 
 impl Default for CrawlSettings {
     fn default() -> Self {
-        let shape = Shape::Bounded { listings: 3, details: 3 };
+        let shape = CrawlShape::Bounded { listings: 3, details: 3 };
         Self { shape, max_pages: 10_000, max_images: 1_000_000, in_flight_max: 8_192, in_flight_per_host: 32 }
     }
 }
@@ -86,7 +86,7 @@ impl CrawlSettings {
     /// How much of what is found is taken up.
     fn bounds(&self) -> Bounds {
         // A crawl of everything reads each page of the site anyway.
-        let shorter_ways = self.shape != Shape::All;
+        let shorter_ways = self.shape != CrawlShape::All;
         Bounds { pages_max: self.max_pages, images_max: self.max_images, shorter_ways }
     }
 
@@ -97,16 +97,18 @@ impl CrawlSettings {
         let entries = visit.kind == PageKind::Feed && page.depth == 0;
         let width = match (self.shape, page.depth) {
             _ if entries => usize::MAX,
-            (Shape::All, _) => usize::MAX,
-            (Shape::Bounded { listings, .. }, 0) => listings as usize,
-            (Shape::Bounded { details, .. }, 1) => details as usize,
-            (Shape::Bounded { .. }, _) => 0,
+            (CrawlShape::All, _) => usize::MAX,
+            (CrawlShape::Bounded { listings, .. }, 0) => listings as usize,
+            (CrawlShape::Bounded { details, .. }, 1) => details as usize,
+            (CrawlShape::Bounded { .. }, _) => 0,
         };
         let own = [page.key(), Key::page(&visit.final_url), Key::page(&page.site)];
         let fresh = |link: &&Url| !own.contains(&Key::page(link)) && !page.skip.contains(&Key::page(link));
         let links: Vec<&Url> = visit.links.iter().filter(fresh).take(width).collect();
         let skip = match self.shape {
-            Shape::Bounded { .. } if page.depth == 0 && !entries => links.iter().map(|link| Key::page(link)).collect(),
+            CrawlShape::Bounded { .. } if page.depth == 0 && !entries => {
+                links.iter().map(|link| Key::page(link)).collect()
+            }
             _ => vec![],
         };
         let next = |link: &Url| Page {
@@ -210,11 +212,11 @@ mod tests {
     #[test]
     fn a_shape_is_what_it_says() {
         for text in ["all", "3x4", "0x0"] {
-            assert_eq!(Shape::try_from(text.to_owned()).map(String::from).as_deref(), Ok(text));
+            assert_eq!(CrawlShape::try_from(text.to_owned()).map(String::from).as_deref(), Ok(text));
         }
-        assert_eq!(Shape::try_from("3x4".to_owned()), Ok(Shape::Bounded { listings: 3, details: 4 }));
+        assert_eq!(CrawlShape::try_from("3x4".to_owned()), Ok(CrawlShape::Bounded { listings: 3, details: 4 }));
         for text in ["", "3", "3x", "x3", "3x4x5", "-1x2", "everything"] {
-            assert!(Shape::try_from(text.to_owned()).is_err(), "{text}");
+            assert!(CrawlShape::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
 
@@ -237,7 +239,7 @@ mod tests {
         let settings = CrawlSettings { max_pages: 7, max_images: 9, ..CrawlSettings::default() };
         let bounds = |settings: &CrawlSettings| Arrival::Removed(JobId::FIRST, Key(1)).found(settings).bounds;
         assert_eq!(bounds(&settings), Bounds { pages_max: 7, images_max: 9, shorter_ways: true });
-        let all = CrawlSettings { shape: Shape::All, ..settings };
+        let all = CrawlSettings { shape: CrawlShape::All, ..settings };
         assert_eq!(bounds(&all), Bounds { pages_max: 7, images_max: 9, shorter_ways: false });
     }
 
@@ -263,7 +265,8 @@ mod tests {
 
     #[test]
     fn what_a_start_page_chooses_is_not_chosen_again_by_what_it_leads_to() {
-        let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
+        let settings =
+            CrawlSettings { shape: CrawlShape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
         let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings);
         assert_eq!(start.pages[0].skip, []);
         let listings = visit(&start.pages[0], &["/l1", "/l2", "/l3"]).found(&settings);
@@ -271,7 +274,7 @@ mod tests {
         assert!(listings.pages.iter().all(|page| page.skip == chosen && page.depth == 1));
         let details = visit(&listings.pages[0], &["/d1"]).found(&settings);
         assert_eq!(details.pages[0].skip, [], "it leads nowhere");
-        let all = CrawlSettings { shape: Shape::All, ..settings.clone() };
+        let all = CrawlSettings { shape: CrawlShape::All, ..settings.clone() };
         assert_eq!(visit(&start.pages[0], &["/l1"]).found(&all).pages[0].skip, []);
         let Arrival::Visit(sitemap) = visit(&start.pages[0], &["/l1"]) else { panic!("it is one") };
         let entries = Arrival::Visit(Visit { kind: PageKind::Feed, ..sitemap }).found(&settings);
@@ -281,7 +284,7 @@ mod tests {
     /// Not even where it was redirected to.
     #[test]
     fn a_page_does_not_lead_to_itself() {
-        let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
+        let settings = CrawlSettings { shape: CrawlShape::All, ..CrawlSettings::default() };
         let page = Page { site: url("/"), depth: 1, ..Page::start(JobId::FIRST, url("/old")) };
         let Arrival::Visit(moved) = visit(&page, &["/old", "/new", "/", "/other"]) else { panic!("it is one") };
         let found = Arrival::Visit(Visit { final_url: url("/new"), ..moved }).found(&settings);
@@ -317,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_bounded_crawl_follows_its_shape_and_chooses_nothing_twice() {
-        let settings = CrawlSettings { shape: Shape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
+        let settings =
+            CrawlSettings { shape: CrawlShape::Bounded { listings: 2, details: 2 }, ..CrawlSettings::default() };
         let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings);
         let listings = visit(&start.pages[0], &["/", "/l1", "/l2", "/l3"]).found(&settings);
         assert_eq!(paths(&listings), ["/l1", "/l2"]);
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_crawl_of_everything_follows_all_links_at_any_depth() {
-        let settings = CrawlSettings { shape: Shape::All, ..CrawlSettings::default() };
+        let settings = CrawlSettings { shape: CrawlShape::All, ..CrawlSettings::default() };
         let mut page = Arrival::Start(JobId::FIRST, url("/"), None).found(&settings).pages.remove(0);
         for depth in 1..5 {
             let found = visit(&page, &["/", "/a", "/b"]).found(&settings);
@@ -342,7 +346,8 @@ mod tests {
 
     #[test]
     fn entries_of_a_sitemap_are_start_pages_if_the_sitemap_is_one() {
-        let settings = CrawlSettings { shape: Shape::Bounded { listings: 1, details: 1 }, ..CrawlSettings::default() };
+        let settings =
+            CrawlSettings { shape: CrawlShape::Bounded { listings: 1, details: 1 }, ..CrawlSettings::default() };
         let listing = |page: &Page, links: &[&str]| match visit(page, links) {
             Arrival::Visit(visit) => Arrival::Visit(Visit { kind: PageKind::Feed, ..visit }).found(&settings),
             other => panic!("{other:?}"),

@@ -17,8 +17,8 @@ use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
-use crate::lines::{ImageLine, PageLine};
-use crate::read_lines::{image_lines, page_lines};
+use crate::read_results::{image_lines, page_lines};
+use crate::result_lines::{ImageLine, PageLine};
 
 /// Pages listed of those that show an image.
 const PAGES_MAX: i64 = 20;

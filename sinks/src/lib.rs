@@ -5,10 +5,10 @@
 mod entry_selection;
 pub mod explain;
 pub mod ledger;
-mod lines;
 pub mod objects;
-mod read_lines;
+mod read_results;
 pub mod report;
+mod result_lines;
 pub mod results;
 pub mod sidecar;
 pub mod views;

@@ -15,8 +15,8 @@ use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::DbTransaction;
-use crate::lines::{FaceLine, ImageLine, PageLine};
-use crate::read_lines::{image_lines, page_lines};
+use crate::read_results::{image_lines, page_lines};
+use crate::result_lines::{FaceLine, ImageLine, PageLine};
 
 mod csv;
 

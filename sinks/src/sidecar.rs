@@ -22,8 +22,8 @@ use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
 use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::{Reader, StateLedger, Status};
-use crate::lines::ImageLine;
-use crate::read_lines::image_lines;
+use crate::read_results::image_lines;
+use crate::result_lines::ImageLine;
 
 /// The name of the cursor.
 const VIEW: &str = "sidecars";

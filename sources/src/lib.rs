@@ -1,8 +1,8 @@
 //! Where sites come from: one file per source, and the small HTTP server that submissions share with metrics.
 
 pub mod folder;
-pub mod lines;
 pub mod list;
 pub mod serve;
+pub mod site_file;
 pub mod submit;
 pub mod watch;

@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use url::Url;
 
-use crate::lines::{LINE_MAX_BYTES, Lines, ParseSite, shortened};
 use crate::serve::{Deadline, listen, serve};
+use crate::site_file::{LINE_MAX_BYTES, Lines, ParseSite, shortened};
 
 /// The settings `[submit]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ impl Submissions {
             TryLockError::WouldBlock => io::Error::other(format!("another process keeps {}", inbox.display())),
             TryLockError::Error(error) => error,
         })?;
-        cut_to_lines(&mut file)?;
+        truncate_torn_line(&mut file)?;
         sync_entries(inbox, |_| false)?;
         let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
         let follow = Kept { file: File::open(inbox)?, read: 0, kept: Arc::clone(&kept) };
@@ -191,7 +191,7 @@ impl Source for Submissions {
 }
 
 /// Cuts off a last line that has no end: the process died, or the disk was full, before it was answered for.
-fn cut_to_lines(file: &mut File) -> io::Result<()> {
+fn truncate_torn_line(file: &mut File) -> io::Result<()> {
     let bytes = file.metadata()?.len();
     let from = bytes.saturating_sub(LINE_MAX_BYTES);
     let mut tail = Vec::new();

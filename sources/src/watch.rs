@@ -14,7 +14,7 @@ use faceflow_core::Time;
 use faceflow_core::record::Key;
 use faceflow_core::source::{Source, SourceItem};
 
-use crate::lines::{Lines, ParseSite};
+use crate::site_file::{Lines, ParseSite};
 
 /// How long a file must rest before it is read again, in milliseconds.
 const REST_MS: Time = 500;

@@ -12,8 +12,8 @@ use faceflow_core::ledger::{DispatchReply, DispatchRequest, QueueUpdate};
 use faceflow_core::metrics::StageMetrics;
 use faceflow_core::record::{JobId, Key, Priority, QueueId, TenantNumber, Work};
 
-use super::turns::Turns;
-use super::window::Window;
+use super::tenant_round_robin::Turns;
+use super::tenant_shares::Window;
 use super::{Dispatcher, LedgerUpdate};
 use crate::jobs::{JobEvent, Jobs};
 use crate::select_links::CrawlSettings;

@@ -17,8 +17,8 @@ use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body_budget::{BodyPermit, SHARE_BYTES};
-use super::faults;
-use super::faults::WrappedFault;
+use super::classify_fault;
+use super::classify_fault::WrappedFault;
 use super::settings::SizeLimit;
 
 /// The `Accept-Encoding` of every request: the content codings that [`read`] removes.
@@ -51,7 +51,7 @@ pub struct Deadline {
 impl Deadline {
     /// The fault of an answer that is late.
     pub fn missed(&self) -> Fault {
-        faults::timeout(format!("no complete answer in {} ms", self.total_ms))
+        classify_fault::timeout(format!("no complete answer in {} ms", self.total_ms))
     }
 }
 
@@ -66,7 +66,7 @@ type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
 pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit) -> Result<Bytes, Fault> {
     let mut announced = response.content_length().unwrap_or(0);
     if limit.whole && announced > limit.size.bytes as u64 {
-        return Err(faults::too_large(announced, limit.size));
+        return Err(classify_fault::too_large(announced, limit.size));
     }
     let coding =
         response.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
@@ -108,8 +108,8 @@ async fn start(body: &mut Pieces<'_>, deadline: Deadline) -> Result<Vec<Bytes>, 
 fn sent(response: reqwest::Response, patience: Duration) -> impl Stream<Item = Result<Bytes, Fault>> {
     stream::try_unfold(response, move |mut response| async move {
         match timeout(patience, response.chunk()).await {
-            Ok(piece) => Ok(piece.map_err(|error| faults::of_body(&error))?.map(|piece| (piece, response))),
-            Err(_) => Err(faults::timeout(format!("the body paused for {} ms", patience.as_millis()))),
+            Ok(piece) => Ok(piece.map_err(|error| classify_fault::of_body(&error))?.map(|piece| (piece, response))),
+            Err(_) => Err(classify_fault::timeout(format!("the body paused for {} ms", patience.as_millis()))),
         }
     })
 }
@@ -120,7 +120,7 @@ fn bytes_of<'a>(pieces: Pieces<'a>, limit: SizeLimit) -> impl AsyncBufRead + Sen
     let counted = pieces.map(move |piece| {
         let piece = piece?;
         bytes += piece.len();
-        if bytes > limit.bytes { Err(faults::too_large("more, still coded,", limit)) } else { Ok(piece) }
+        if bytes > limit.bytes { Err(classify_fault::too_large("more, still coded,", limit)) } else { Ok(piece) }
     });
     counted.map_err(|fault| io::Error::other(WrappedFault(fault))).into_async_read()
 }
@@ -152,8 +152,8 @@ fn decoded<D: AsyncRead + Unpin>(decoder: D, tolerant: bool) -> impl Stream<Item
         match decoder.read(&mut room).await {
             Ok(0) => Ok(None),
             Ok(bytes) => Ok(Some((Bytes::copy_from_slice(&room[..bytes]), (decoder, room)))),
-            Err(error) if tolerant && faults::underneath(&error).is_none() => Ok(None),
-            Err(error) => Err(faults::of_decoder(&error)),
+            Err(error) if tolerant && classify_fault::underneath(&error).is_none() => Ok(None),
+            Err(error) => Err(classify_fault::of_decoder(&error)),
         }
     })
 }
@@ -173,7 +173,7 @@ async fn collect(
         let piece = piece?;
         let room = bytes_max - body.len();
         if piece.len() > room && limit.whole {
-            return Err(faults::too_large(format_args!("at least {}", body.len() + piece.len()), limit.size));
+            return Err(classify_fault::too_large(format_args!("at least {}", body.len() + piece.len()), limit.size));
         }
         let length = body.len() + piece.len().min(room);
         if length > SHARE_BYTES {

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::body_budget::BodyBudget;
 use super::settings::SizeLimit;
-use super::{Client, FetchSettings, Response, Want, Web, faults};
+use super::{Client, FetchSettings, Response, Want, Web, classify_fault};
 
 /// A web whose `file:` URLs are files in some folders.
 pub struct Files {
@@ -60,7 +60,7 @@ impl Web for Files {
             let named = url.clone();
             let (file, bytes) = blocking(move || open(&named, &roots)).await?;
             if bytes > bytes_max as u64 {
-                return Err(faults::too_large(bytes, SizeLimit { bytes: bytes_max, key: "body_max_bytes" }));
+                return Err(classify_fault::too_large(bytes, SizeLimit { bytes: bytes_max, key: "body_max_bytes" }));
             }
             permit.grow(bytes as usize).await;
             let named = url.clone();

@@ -1,7 +1,7 @@
 //! The gate: what every request to a host that others name goes through, whoever makes it.
 //!
 //! A crawler, a browser's proxy, webhooks and downloads reach hosts that strangers wrote down. The gate keeps them from machines
-//! behind our own firewall (`guard.rs`), obeys robots.txt, and shares one pace for each host and address
+//! behind our own firewall (`ssrf_guard.rs`), obeys robots.txt, and shares one pace for each host and address
 //! and one memory for bodies among all of them. Whoever has a [`Permit`] makes one request under it and tells the permit what came
 //! back. Promise: each hop of every request was checked and waited its turn, and a [`Failure`] says whose doing it was.
 //!
@@ -27,12 +27,12 @@ use url::Url;
 
 use super::body_budget::BodyBudget;
 use super::failure::{Failure, Peer};
-use super::guard::Guard;
 use super::host_limiter::HostLimiter;
 use super::http::Http;
 use super::permit::{Admit, Judge, Permit, Purpose};
 use super::robots_cache::RobotsCache;
 use super::settings::FetchSettings;
+use super::ssrf_guard::Guard;
 use super::{OptOuts, Origin};
 
 /// The gate. Clones share paces, budgets, and what is remembered of names and robots.txt.

@@ -20,7 +20,7 @@ use super::body::{self, Deadline, Limit};
 use super::failure::Failure;
 use super::permit::{Admit, Permit, PinnedNames, Purpose};
 use super::settings::{FetchSettings, SizeLimit};
-use super::{Response, Want, faults};
+use super::{Response, Want, classify_fault};
 
 /// One pooled HTTP client.
 pub struct Http {
@@ -209,7 +209,7 @@ async fn head(
     let patience = Duration::from_millis(settings.connect_timeout_ms) + Duration::from_millis(settings.read_timeout_ms);
     let by = Instant::now() + patience;
     let late = |_| match by < deadline.at {
-        true => Failure::of_url(faults::timeout(format!("no headers in {} ms", patience.as_millis()))),
+        true => Failure::of_url(classify_fault::timeout(format!("no headers in {} ms", patience.as_millis()))),
         false => Failure::of_url(deadline.missed()),
     };
     let sent = timeout_at(by.min(deadline.at), permit.connect(request.send())).await.map_err(late)?;

@@ -1,7 +1,7 @@
 //! The web: everything between a URL and its bytes.
 //!
 //! It exists so that no other part has to distrust the network. Whoever asks a host that others name goes through the [`Gate`]:
-//! addresses are checked before a connection is made (`guard.rs`), robots.txt and opt-outs are obeyed (`robots_cache.rs`,
+//! addresses are checked before a connection is made (`ssrf_guard.rs`), robots.txt and opt-outs are obeyed (`robots_cache.rs`,
 //! `opt_out.rs`), hosts and the machines behind them are not crowded (`host_limiter.rs`). The [`Client`] gets pages and pictures through
 //! it, and every header, body, redirect chain and wait has a limit. Promise: what comes back is a complete response of a server we
 //! were allowed to ask, or a [`Fault`] that says why not.
@@ -11,12 +11,11 @@ pub mod settings;
 
 mod body;
 mod body_budget;
+mod classify_fault;
 mod client;
 mod dns_cache;
 mod failure;
-mod faults;
 mod gate;
-mod guard;
 mod host_limiter;
 mod http;
 mod opt_out;
@@ -24,6 +23,7 @@ mod permit;
 mod public_addresses;
 mod robots_cache;
 mod robots_rules;
+mod ssrf_guard;
 
 #[cfg(test)]
 mod tests;

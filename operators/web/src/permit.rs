@@ -15,8 +15,8 @@ use reqwest::header::HeaderMap;
 use url::Url;
 
 use super::body_budget::BodyPermit;
+use super::classify_fault::{self, WrappedFault};
 use super::failure::{AtFault, Failure, Peer};
-use super::faults::{self, WrappedFault};
 use super::host_limiter::{HostLimiter, HostPermit};
 use super::{OptOuts, Want};
 
@@ -118,12 +118,12 @@ impl Permit {
 
     /// The failure of a response with this status, which is not a success.
     pub(super) fn refused(&self, status: StatusCode, headers: &HeaderMap) -> Failure {
-        faults::of_status(status, (headers, self.judge.clock.now()), &self.peer)
+        classify_fault::of_status(status, (headers, self.judge.clock.now()), &self.peer)
     }
 
     /// What an error means with which the HTTP client ended before there was a response.
     pub fn failed(&self, error: &reqwest::Error) -> Failure {
-        faults::of_request(error, &self.peer)
+        classify_fault::of_request(error, &self.peer)
     }
 
     fn check_opt_outs(&self, headers: &HeaderMap) -> Result<(), Failure> {

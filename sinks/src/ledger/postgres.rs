@@ -10,7 +10,7 @@ mod codec;
 mod dialect;
 pub(super) mod lease;
 mod lease_renewal;
-mod living;
+mod live_runs;
 pub(super) mod message;
 pub(super) mod schema;
 pub(super) mod server;

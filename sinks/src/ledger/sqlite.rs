@@ -8,8 +8,8 @@ use std::time::Duration;
 use faceflow_core::kill_point::kill_point;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::format::{Formats, Found};
 use super::lock::{SharedLock, StateLock};
+use super::schema_version::{Formats, Found};
 use super::{Durability, LedgerSettings, OpenError};
 
 /// The file inside a state directory.

@@ -9,9 +9,9 @@ mod flush;
 mod ids;
 pub(super) mod load;
 mod prefetch;
+mod row_statements;
 mod rows;
 mod sequences;
-mod shape;
 mod table;
 
 use std::cell::RefCell;

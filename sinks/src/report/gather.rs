@@ -13,8 +13,8 @@ use crate::explain::as_text;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
-use crate::lines::ImageLine;
-use crate::read_lines::image_lines;
+use crate::read_results::image_lines;
+use crate::result_lines::ImageLine;
 
 /// Everything the report shows.
 pub struct Found {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use faceflow_core::kill_point::kill_point;
 
 use super::lease_renewal::LeaseRenewal;
-use super::living::LIVING;
+use super::live_runs::LIVING;
 use super::schema::keep_format;
 use super::server::Server;
 use crate::ledger::OpenError;

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::client::open;
-use super::living::LIVING;
+use super::live_runs::LIVING;
 use super::server::Server;
 use crate::ledger::error::TransactionError;
 

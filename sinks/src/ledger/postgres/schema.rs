@@ -3,13 +3,13 @@
 use faceflow_core::kill_point::kill_point;
 
 use super::client::Client;
-use super::living::LIVING;
+use super::live_runs::LIVING;
 use super::message::said;
 use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::error::TransactionError;
-use crate::ledger::format::{Formats, Found};
+use crate::ledger::schema_version::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
 const STEPS: [&str; 6] = [

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use rusqlite::params_from_iter;
 
 use super::WorkingSet;
+use super::row_statements::{Dialect, RowShape, Statement};
 use super::rows::{HashId, Stored};
-use super::shape::{Dialect, Shape, Statement};
 use super::table::{Table, Write};
 use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
@@ -95,16 +95,16 @@ fn row_values<'t, K, V: Stored<K>>(key: &'t K, value: &'t V, tenant: i64, values
 /// A statement on a file, prepared when it is needed.
 struct Prepared<'c> {
     connection: &'c rusqlite::Connection,
-    make: fn(&Shape, Dialect) -> Statement,
+    make: fn(&RowShape, Dialect) -> Statement,
     ready: Option<(rusqlite::CachedStatement<'c>, Vec<usize>)>,
 }
 
 impl<'c> Prepared<'c> {
-    fn new(connection: &'c rusqlite::Connection, make: fn(&Shape, Dialect) -> Statement) -> Self {
+    fn new(connection: &'c rusqlite::Connection, make: fn(&RowShape, Dialect) -> Statement) -> Self {
         Self { connection, make, ready: None }
     }
 
-    fn run(&mut self, shape: &Shape, values: &[Value<'_>]) -> Result<(), TransactionError> {
+    fn run(&mut self, shape: &RowShape, values: &[Value<'_>]) -> Result<(), TransactionError> {
         let (statement, takes) = match &mut self.ready {
             Some(ready) => ready,
             ready => {
@@ -122,7 +122,7 @@ fn write_rows<K: RowKey, V: Stored<K> + Clone>(
     tenant: i64,
     table: &Table<K, V>,
 ) -> Result<(), TransactionError> {
-    let [mut update, mut delete] = [Shape::update, Shape::delete].map(|make| Prepared::new(connection, make));
+    let [mut update, mut delete] = [RowShape::update, RowShape::delete].map(|make| Prepared::new(connection, make));
     let takes = V::SHAPE.insert(Dialect::Sqlite, 1).takes;
     let insert = |rows| V::SHAPE.insert(Dialect::Sqlite, rows).sql;
     let mut inserts = NewRows::new(connection, &insert, takes.len(), V::SHAPE.places);

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use faceflow_core::record::{Content, ContentId, HashBits, HashKind, Key};
 use faceflow_core::transition::State;
 
-use super::shape::Kind::{Blob, Bool, Int, Text};
-use super::shape::Role::{Always, Fixed, Key as Identity, Patch, Server};
-use super::shape::Shape;
+use super::row_statements::Kind::{Blob, Bool, Int, Text};
+use super::row_statements::Role::{Always, Fixed, Key as Identity, Patch, Server};
+use super::row_statements::RowShape;
 use crate::ledger::column_codecs::{EntryKind, StateText};
 use crate::ledger::error::TransactionError;
 use crate::ledger::new_rows::Places;
@@ -16,7 +16,7 @@ use crate::ledger::value::{Row, Value};
 
 /// A row that can be written.
 pub(in crate::ledger) trait Stored<K> {
-    const SHAPE: Shape;
+    const SHAPE: RowShape;
 
     /// The values of the row with key `key`, one for each column.
     fn values<'v>(&'v self, key: &'v K, tenant: i64, out: &mut Vec<Value<'v>>);
@@ -139,7 +139,7 @@ impl EntryRow {
 }
 
 impl Stored<i64> for EntryRow {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "entries",
         columns: &[
             ("id", Int, Identity),
@@ -329,7 +329,7 @@ impl PictureRow {
 }
 
 impl Stored<i64> for PictureRow {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "pictures",
         columns: &[
             ("id", Int, Identity),
@@ -426,7 +426,7 @@ impl SiteRow {
 }
 
 impl Stored<i64> for SiteRow {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "sites",
         columns: &[
             ("id", Int, Identity),
@@ -461,7 +461,7 @@ impl Stored<i64> for SiteRow {
 pub(in crate::ledger) struct PageImage;
 
 impl Stored<(i64, i64)> for PageImage {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "page_images",
         columns: &[("image", Int, Identity), ("page", Int, Identity)],
         replaces: false,
@@ -478,7 +478,7 @@ impl Stored<(i64, i64)> for PageImage {
 pub(in crate::ledger) struct SiteImage;
 
 impl Stored<(i64, i64)> for SiteImage {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "site_images",
         columns: &[("site", Int, Identity), ("image", Int, Identity)],
         replaces: false,
@@ -497,7 +497,7 @@ pub(in crate::ledger) struct Offer {
 }
 
 impl Stored<(i64, i64)> for Offer {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "offers",
         columns: &[("image", Int, Identity), ("alternate", Int, Identity), ("rank", Int, Always)],
         replaces: false,
@@ -517,7 +517,7 @@ pub(in crate::ledger) struct Buffered {
 }
 
 impl Stored<(i64, i64)> for Buffered {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "reorder_buffer",
         columns: &[("site", Int, Identity), ("sequence", Int, Identity), ("page", Int, Fixed), ("body", Text, Fixed)],
         replaces: false,
@@ -539,7 +539,7 @@ pub(in crate::ledger) struct HashRow {
 }
 
 impl Stored<HashId> for HashRow {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "hashes",
         columns: &[
             ("picture", Int, Identity),
@@ -571,7 +571,7 @@ pub(in crate::ledger) struct DetectionRow {
 }
 
 impl Stored<i64> for DetectionRow {
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "detections",
         columns: &[("picture", Int, Identity), ("faces", Int, Always), ("body", Text, Always)],
         replaces: true,

@@ -20,7 +20,7 @@ use super::dns_cache::{DnsCache, LookupPermit, least};
 use super::failure::Failure;
 use super::public_addresses::is_public;
 use super::settings::FetchSettings;
-use super::{Origin, faults};
+use super::{Origin, classify_fault};
 
 /// Decides where requests may go.
 #[derive(Debug)]
@@ -120,7 +120,8 @@ impl Guard {
             let found = (asked.as_str(), 0).to_socket_addrs();
             Ok(found.map_err(|error| unresolved(&asked, &error.to_string()))?.collect::<Vec<_>>())
         });
-        let late = |_| faults::timeout(format!("{name} was not looked up in {} ms", self.lookup_max.as_millis()));
+        let late =
+            |_| classify_fault::timeout(format!("{name} was not looked up in {} ms", self.lookup_max.as_millis()));
         self.checked(name, timeout(self.lookup_max, lookup).await.map_err(late)??)
     }
 

@@ -40,7 +40,7 @@ pub(super) enum Role {
 }
 
 /// A table as it is written.
-pub(in crate::ledger) struct Shape {
+pub(in crate::ledger) struct RowShape {
     pub table: &'static str,
     pub(super) columns: &'static [(&'static str, Kind, Role)],
     /// Whether a new row may replace one of its key that was not read.
@@ -62,7 +62,7 @@ pub(super) struct Statement {
     pub takes: Vec<usize>,
 }
 
-impl Shape {
+impl RowShape {
     fn columns(&self, dialect: Dialect) -> impl Iterator<Item = (usize, &'static str, Kind, Role)> {
         let all = self.columns.iter().enumerate().map(|(n, (name, kind, role))| (n, *name, *kind, *role));
         all.filter(move |(.., role)| dialect == Dialect::Postgres || *role != Role::Server)
@@ -171,7 +171,7 @@ fn rows(columns: &[Column]) -> String {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape {
+    const SHAPE: RowShape = RowShape {
         table: "things",
         columns: &[
             ("id", Kind::Int, Role::Key),
@@ -222,7 +222,7 @@ mod tests {
         for (statement, sql, takes) in cases {
             assert_eq!((statement.sql.as_str(), statement.takes), (sql, takes));
         }
-        let replaced = Shape { replaces: true, ..SHAPE }.insert(Dialect::Sqlite, 1).sql;
+        let replaced = RowShape { replaces: true, ..SHAPE }.insert(Dialect::Sqlite, 1).sql;
         assert!(replaced.ends_with("ON CONFLICT (id) DO UPDATE SET state = excluded.state"), "{replaced}");
     }
 }
