@@ -56,7 +56,7 @@ impl Settings {
         Self {
             fetch: self.fetch.taking(&new.fetch),
             crawl: new.crawl.clone(),
-            // Lanes that nobody was to look at again are forgotten.
+            // Queues that nobody was to look at again are forgotten.
             recrawl: RecrawlSettings { enabled: self.recrawl.enabled, ..new.recrawl },
             retry: new.retry,
             report: new.report.clone(),

@@ -45,8 +45,8 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
         executor: &Executor,
     ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>) {
         let room = Arc::clone(&pixel_cache);
-        let hangs = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
-        let (ready, gone) = self.ok_err(move |frame| if hangs(&frame) { Ok(frame) } else { Err(frame) });
+        let is_cached = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
+        let (ready, gone) = self.ok_err(move |frame| if is_cached(&frame) { Ok(frame) } else { Err(frame) });
         let job = move |frame: Frame| {
             let body = tenant_store.store.get(image_key(&tenant_store.folder(frame.job), &frame.content));
             let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());

@@ -7,8 +7,8 @@ use crate::ledger::sql::Sql;
 /// Numbers that can be named at once. Every statement has room for as many, so that it stays one prepared statement.
 pub const THESE_MAX: usize = 32;
 
-/// The next entries of a kind by URL: from after ?3. No index is named, since a state of an older format has none for
-/// this and can be read nevertheless, if slowly. A server has them in order by the first 500 characters only, since what an index
+/// The next entries of a kind by URL: from after ?3. SQLite finds its index by itself.
+/// A server has them in order by the first 500 characters only, since what an index
 /// holds is limited there, and sorts those that share them.
 const NEXT: Sql = Sql {
     sqlite: "(SELECT * FROM entries WHERE tenant = ?1 AND kind = ?2 AND url > ?3

@@ -275,8 +275,8 @@ impl NearDuplicates {
         let group = self.entries[at as usize].group;
         if status == DetectionStatus::Dead && group != NONE && self.groups[group as usize].best == at {
             self.groups[group as usize].best = NONE;
-            for position_of in 0..self.groups[group as usize].members.len() {
-                self.update_best(self.groups[group as usize].members[position_of]);
+            for position in 0..self.groups[group as usize].members.len() {
+                self.update_best(self.groups[group as usize].members[position]);
             }
         }
         self.update_best(at);

@@ -96,7 +96,7 @@ impl Default for ScriptedDetector {
 }
 
 impl ScriptedDetector {
-    /// BatchSupport of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
+    /// Batches of at most `batch_max` pictures; shapes are sides padded to multiples of 32.
     pub fn new(batch_max: usize) -> Self {
         Self { name: "scripted", batch_max, side: 32, rules: Vec::new(), batches: Mutex::default() }
     }

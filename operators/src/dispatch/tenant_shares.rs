@@ -52,6 +52,10 @@ impl Window {
 
     /// Something of a tenant is in flight from here on.
     pub fn enter(&mut self, tenant: TenantNumber, count: usize) {
+        // Whoever has nothing there has no share either: its last job may have been removed meanwhile.
+        if count == 0 {
+            return;
+        }
         self.total += count;
         self.tenants.entry(tenant).or_default().in_flight += count;
     }

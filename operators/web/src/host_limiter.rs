@@ -41,7 +41,7 @@ struct Limiters<K> {
 #[derive(Debug)]
 struct Limiter {
     permits: Arc<Semaphore>,
-    /// When the next request may start. BodyPermit by the one request key turn it is.
+    /// When the next request may start. Held by the one request whose turn it is.
     next: tokio::sync::Mutex<Instant>,
     /// When it wants to be asked again, as it said itself.
     not_before: Mutex<Option<Instant>>,

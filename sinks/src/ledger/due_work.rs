@@ -257,7 +257,7 @@ fn frame_work(_: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionE
     frame_at(row).map(Work::Frame)
 }
 
-/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, spared attempts, tenant.
+/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, uncounted attempts, tenant.
 fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
@@ -277,7 +277,7 @@ fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     })
 }
 
-/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, reading, spared attempts, tenant,
+/// The page or image whose columns these are: key, due, id, URL, site, attempts, depth, skip, inline, page version, uncounted attempts, tenant,
 /// job.
 fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
     let id: i64 = row.get(2)?;
@@ -286,7 +286,7 @@ fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, Transaction
     let attempts = row.get(5)?;
     let job = JobId { tenant: TenantNumber(row.get(11)?), number: row.get(12)? };
     if let Some(depth) = row.get(6)? {
-        let damaged = |error: serde_json::Error| TransactionError::Damaged(format!("the reading of {url}: {error}"));
+        let damaged = |error: serde_json::Error| TransactionError::Damaged(format!("the version of {url}: {error}"));
         let last =
             row.get::<Option<String>>(9)?.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()?;
         return Ok(Work::Page(Page {

@@ -182,27 +182,33 @@ pub(super) fn unpack(body: &[u8]) -> Result<(LogHeader, Vec<LogRecord<'static>>)
     let mut lines = all.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let header: LogHeader =
         serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| unreadable(&error))?;
-    let record = |line| match header.version {
-        0 => serde_json::from_slice(line).and_then(|line| serde_json::from_value(with_hashes(line))),
-        _ => serde_json::from_slice(line),
+    let record = |line: &[u8]| match header.version {
+        0 => serde_json::from_slice(with_hashes(line)?.as_bytes()).map_err(|error| unreadable(&error)),
+        _ => serde_json::from_slice(line).map_err(|error| unreadable(&error)),
     };
-    let records = lines.map(|line| record(line).map_err(|error| unreadable(&error)));
-    let records = records.collect::<Result<_, _>>()?;
+    let records = lines.map(record).collect::<Result<_, _>>()?;
     Ok((header, records))
 }
 
-/// A record of version 0 as it is written today.
-fn with_hashes(mut record: serde_json::Value) -> serde_json::Value {
-    let content = record.get_mut("Stored").and_then(|stored| stored.get_mut("content"));
-    if let Some(content) = content.and_then(serde_json::Value::as_object_mut)
-        && let Some(hash) = content.remove("phash")
-    {
-        let bits = hash["bits"].as_u64().unwrap_or_default();
-        let distinctive = hash["distinctive"].as_bool().unwrap_or_default();
-        let hash = serde_json::json!({"kind": "dct64", "version": 1, "bits": format!("{bits:016x}"), "distinctive": distinctive});
-        content.insert("hashes".to_owned(), serde_json::json!([hash]));
+/// A record of version 0 as it is written today: wherever a content has one hash, it has a list of that one. The text is changed and
+/// not a tree of values, because keys are numbers of 128 bits, which such a tree cannot hold. In a string the quotes would be escaped.
+fn with_hashes(line: &[u8]) -> Result<String, TransactionError> {
+    const HASH: &str = r#""phash":{"bits":"#;
+    let mut rest = std::str::from_utf8(line).map_err(|error| unreadable(&error))?;
+    let mut changed = String::with_capacity(line.len());
+    while let Some((before, hash)) = rest.split_once(HASH) {
+        let parts = hash.split_once(r#","distinctive":"#).and_then(|(bits, hash)| Some((bits, hash.split_once('}')?)));
+        let found =
+            parts.and_then(|(bits, (distinctive, after))| Some((bits.parse::<u64>().ok()?, distinctive, after)));
+        let Some((bits, distinctive, after)) = found else {
+            return Err(TransactionError::Damaged("a record of the log has a hash that is none".to_owned()));
+        };
+        changed += before;
+        changed +=
+            &format!(r#""hashes":[{{"kind":"dct64","version":1,"bits":"{bits:016x}","distinctive":{distinctive}}}]"#);
+        rest = after;
     }
-    record
+    Ok(changed + rest)
 }
 
 fn unreadable(error: &dyn std::error::Error) -> TransactionError {
@@ -215,18 +221,45 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn records_of_version_0_have_one_hash() {
-        let header = r#"{"resumed_max":5,"entries":[],"pictures":[],"sites":[]}"#;
-        let id: Vec<String> = vec!["7".to_owned(); 32];
-        let stored = format!(
-            r#"{{"Stored":{{"url":"http://a/","attempts":0,"final_url":"http://a/","headers":[],"content":{{"id":[{}],"bytes":1,
-            "format":"png","width":2,"height":3,"phash":{{"bits":18446744073709551615,"distinctive":true}}}}}}}}"#,
-            id.join(",")
-        );
-        let body = format!("{header}\n{}\n", stored.replace('\n', ""));
+    /// As it is written: the tenant is that of the log.
+    fn text(record: &LogRecord<'_>) -> String {
+        serde_json::to_string(record).expect("serialises")
+    }
+
+    /// A log of version 0 with this record.
+    fn read_version_0(record: &LogRecord<'_>, hash: &PerceptualHash) -> LogRecord<'static> {
+        let bits = hash.bits.as_u64().expect("it has 64 bits");
+        let today = format!(r#""hashes":[{}]"#, serde_json::to_string(hash).expect("serialises"));
+        let before = format!(r#""phash":{{"bits":{bits},"distinctive":{}}}"#, hash.distinctive);
+        let text = text(record).replace(&today, &before);
+        assert!(!text.contains("hashes"), "{text}");
+        let body = format!("{}\n{text}\n", r#"{"resumed_max":5,"entries":[],"pictures":[],"sites":[]}"#);
         let (_, records) = unpack(&zstd::bulk::compress(body.as_bytes(), LEVEL).expect("packs")).expect("is read");
-        let Some(LogRecord::Stored { content, .. }) = records.first() else { panic!("{records:?}") };
-        assert_eq!(content.hashes, Hashes::from(PerceptualHash::dct64(u64::MAX, true)));
+        records.into_iter().next().expect("one record")
+    }
+
+    #[test]
+    fn records_of_version_0_are_read_with_their_hashes_and_keys() {
+        use crate::ledger::tests::{dead, frame, page};
+        let hash = PerceptualHash::dct64(u64::MAX, true);
+        let mut failed = frame("one");
+        failed.content.hashes = Hashes::from(hash);
+        let Fact::Failed(disposition) = dead(failed.clone()) else { panic!("it is a failure") };
+        let record = LogRecord::Failed { fate: Cow::Owned(disposition), elsewhere: false };
+        let read = read_version_0(&record, &hash);
+        assert_eq!(text(&read), text(&record));
+        // Keys are larger than what a number of a JSON value holds.
+        let pages = vec![Page { skip: vec![Key(u128::MAX - 1)], ..page("/p", 1) }];
+        let found = Discovered {
+            visit: None,
+            pages: Cow::Owned(pages),
+            images: Cow::Owned(vec![]),
+            bounds: Bounds { pages_max: 1, images_max: 1, shorter_ways: true },
+            again: None,
+            removed: Cow::Owned(vec![Key(u128::MAX)]),
+            list: None,
+        };
+        let record = LogRecord::Discovered(found);
+        assert_eq!(text(&read_version_0(&record, &hash)), text(&record));
     }
 }

@@ -12,13 +12,14 @@ const NAMED: &str = "every row that is named is there";
 /// A table, a column of it, and the table whose rows it names by their ids.
 type Reference = (&'static str, &'static str, &'static str);
 
-const REFERENCES: [Reference; 15] = [
+const REFERENCES: [Reference; 16] = [
     ("entries", "site", "sites"),
     ("entries", "picture", "pictures"),
     ("entries", "primary_entry", "entries"),
     ("pictures", "representative", "pictures"),
     ("pictures", "main", "entries"),
     ("detections", "picture", "pictures"),
+    ("hashes", "picture", "pictures"),
     ("offers", "image", "entries"),
     ("offers", "alternate", "entries"),
     ("page_images", "image", "entries"),

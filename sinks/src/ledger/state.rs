@@ -115,7 +115,7 @@ impl StateLedger {
     /// Sees to it that the tenant has a job of this name and priority. Waits until that is durable, and returns its id.
     pub fn add_job(&self, name: &str, priority: Priority) -> Result<JobId, LedgerError> {
         match block_on(self.ask(Task::AddJob { name: name.to_owned(), priority }))? {
-            WriteReply::WriteRequest(number) => Ok(JobId { tenant: self.reader.tenant_number(), number }),
+            WriteReply::Job(number) => Ok(JobId { tenant: self.reader.tenant_number(), number }),
             other => unreachable!("a job is answered by its number, not {other:?}"),
         }
     }

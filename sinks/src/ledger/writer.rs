@@ -81,7 +81,7 @@ pub(super) enum WriteReply {
     /// Whether the cursor was where it was believed to be.
     Advanced(bool),
     /// The number of the job.
-    WriteRequest(u32),
+    Job(u32),
     Noted,
 }
 
@@ -338,7 +338,7 @@ impl LedgerTransaction<'_, '_> {
                 self.unfinished.extend(reorder_buffer::unfinished(self.tx, self.context.tenant)?);
                 Ok(WriteReply::Noted)
             }
-            (Task::AddJob { name, priority }, _) => self.add_job(name, *priority).map(WriteReply::WriteRequest),
+            (Task::AddJob { name, priority }, _) => self.add_job(name, *priority).map(WriteReply::Job),
             (Task::LookAgain, ExclusiveAccess::Lease(lease)) => lease.look_again(self.tx).map(|()| WriteReply::Noted),
             // A file belongs to this process, and all its work too.
             (Task::TakeOver { .. } | Task::LookAgain, ExclusiveAccess::Lock(_)) => Ok(WriteReply::Noted),

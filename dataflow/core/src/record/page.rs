@@ -64,7 +64,7 @@ pub struct PageVersion {
 pub enum PageKind {
     /// A page for readers (or a picture): its links are navigation.
     Page,
-    /// A sitemap, a sitemap index or a feed: its links are entries in their own right, pages or further listings.
+    /// A sitemap, a sitemap index or a feed: its links are entries in their own right, pages or further feeds.
     #[serde(alias = "Listing")]
     Feed,
 }
@@ -85,7 +85,7 @@ pub struct Visit {
     pub etag: Option<String>,
     /// Its `Last-Modified` header.
     pub last_modified: Option<String>,
-    /// Every link of the page to its own site, in document order, each once; those of a listing too.
+    /// Every link of the page to its own site, in document order, each once; those of a feed too.
     pub links: Vec<Url>,
     /// Every picture it shows, in document order, each once. `alternates` are set; `attempts` is 0.
     pub images: Vec<Image>,

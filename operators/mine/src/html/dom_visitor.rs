@@ -260,7 +260,7 @@ fn is(element: ElementRef<'_>, attribute: &str, value: &str) -> bool {
     element.attr(attribute).is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
 }
 
-/// OpenPicture Graph, Twitter cards and their relatives.
+/// Open Graph, Twitter cards and their relatives.
 fn names_meta_image(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let numbered =

@@ -47,7 +47,7 @@ impl Sequences {
         self.sites.entry(site).or_insert_with(unread)
     }
 
-    /// A number is there from now on. SiteWindow of a site grow.
+    /// A number is there from now on. Those of a site grow.
     pub fn add(&mut self, site: i64, number: i64) {
         self.numbers(site).here.insert(number);
         self.undo.push((site, number, Step::Added));
