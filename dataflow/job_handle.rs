@@ -72,7 +72,8 @@ pub struct JobCounts {
 }
 
 impl JobCounts {
-    /// Whether nothing is owed.
+    /// Whether nothing is owed. An image that is done may still become a duplicate: of near-duplicates the best is detected, and which
+    /// that is may be known later.
     pub fn is_settled(&self) -> bool {
         self.pages.open + self.images.open == 0
     }
