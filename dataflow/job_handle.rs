@@ -111,6 +111,10 @@ impl JobHandle {
         if self.controls.shutdown.mode() != Mode::Running {
             return Err(AddSourceError::Closed);
         }
+        // What the sources of a removed job find would be taken up and never be dispatched.
+        if !self.jobs().contains(&self.controls.job) {
+            return Err(AddSourceError::Closed);
+        }
         let ledger = self.controls.ledger.upgrade().ok_or(AddSourceError::Closed)?;
         remember_sites(source.as_mut(), &ledger)?;
         self.controls.sources.add(self.controls.job, source).ok_or(AddSourceError::Closed)

@@ -14,7 +14,7 @@ use faceflow::core::record::{ContentId, JobId, TenantId};
 use faceflow::core::source::Source;
 use faceflow::core::tally::Tally;
 use faceflow::job::{Job, Summary};
-use faceflow::job_handle::{JobCounts, JobHandle};
+use faceflow::job_handle::{AddSourceError, JobCounts, JobHandle};
 use faceflow::job_spec::{AddJobError, JobSpec};
 use faceflow::mine::url_normalization::parse_site;
 use faceflow::sinks::ledger::{Reader, StateLedger, StateLocation};
@@ -242,6 +242,10 @@ fn a_job_that_is_removed_leaves_its_open_work_to_whoever_adds_it_again_and_the_o
     assert_eq!(add(&handle, spec("acme", "leaves", &[], &SLOW)), leaves, "it is the same job");
     let done = settled(&handle, leaves);
     assert_eq!((done.pages.done, done.images.done), (21, 20));
+    // Without its own job, the handle has nobody to add a source for.
+    assert!(handle.remove_job(handle.id()));
+    let source = Box::new(List::new(std::iter::empty()));
+    assert!(matches!(handle.add_source(source), Err(AddSourceError::Closed)));
     ended(handle);
     let asked: Vec<_> = urls.iter().chain(&other_urls).map(|url| web.log().count(url)).collect();
     assert!(asked.iter().all(|count| *count == 1), "nothing is asked for twice: {asked:?}");
