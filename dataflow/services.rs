@@ -178,6 +178,7 @@ impl Services {
             crawl: self.live.crawl.clone(),
             again: self.again,
             jobs: self.jobs.clone(),
+            sources: self.sources.clone(),
         })
     }
 

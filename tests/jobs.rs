@@ -19,26 +19,12 @@ use faceflow::mine::url_normalization::parse_site;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use serde_json::Value;
-use support::{finish, job, line_of, lines};
+use support::{LIMIT, finish, job, line_of, lines, until};
 use tempfile::tempdir;
 use world::{Answer, Script, World, gallery_web, jpeg, picture};
 
-/// How long anything may take before a test fails.
-const LIMIT: Duration = Duration::from_secs(60);
-
 fn list(sites: &[String]) -> Box<dyn Source> {
     Box::new(List::new(sites.iter().map(|site| parse_site(site).expect("a site"))))
-}
-
-/// Waits until `condition` holds.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let came = (0..LIMIT.as_millis() / 10).any(|_| {
-        // Between two looks at the condition.
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(Duration::from_millis(10));
-        condition()
-    });
-    assert!(came, "{what}: not within {LIMIT:?}");
 }
 
 fn progress(handle: &JobHandle) -> JobProgress {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use faceflow::core::record::{ContentId, JobId, TenantId};
 use faceflow::core::source::Source;
@@ -21,24 +20,10 @@ use faceflow::sinks::ledger::{Reader, StateLedger, StateLocation};
 use faceflow::sinks::results::{Format, Kind, write_results};
 use faceflow::sources::list::List;
 use serde_json::Value;
-use support::{finish, job, settings};
+use support::{LIMIT, finish, job, settings, until};
 use tempfile::{TempDir, tempdir};
 use world::postgres::Server;
 use world::{Answer, Gallery, World, gallery_web, jpeg, picture};
-
-/// How long anything may take before a test fails.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Waits until `condition` holds.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let came = (0..LIMIT.as_millis() / 10).any(|_| {
-        // Between two looks at the condition.
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(Duration::from_millis(10));
-        condition()
-    });
-    assert!(came, "{what}: not within {LIMIT:?}");
-}
 
 fn ended(handle: JobHandle) -> Summary {
     let (send, receive) = mpsc::channel();
@@ -249,6 +234,23 @@ fn a_job_that_is_removed_leaves_its_open_work_to_whoever_adds_it_again_and_the_o
     ended(handle);
     let asked: Vec<_> = urls.iter().chain(&other_urls).map(|url| web.log().count(url)).collect();
     assert!(asked.iter().all(|count| *count == 1), "nothing is asked for twice: {asked:?}");
+}
+
+#[test]
+fn a_job_is_removed_also_once_the_input_has_ended() {
+    let web = World::new();
+    let (slow, _urls) = slow_site(&web, 40, 100);
+    let folder = tempdir().expect("a folder");
+    let handle = graph(folder.path(), &SLOW).start().expect("starts");
+    let job = add(&handle, spec("acme", "leaves", &[slow], &SLOW));
+    handle.close_input();
+    until("the input has ended", || handle.progress().expect("progress").sources.is_empty());
+    until("some of it is done", || counts(&handle, job).pages.done > 3);
+    assert!(handle.remove_job(job) && handle.jobs() == [handle.id()]);
+    ended(handle);
+    let (pages, _) = tallies(&state_in(&folder), "acme");
+    assert!(pages.open > 3 && pages.discovered == 41, "its open work stays: {pages:?}");
+    adds_up(&state_in(&folder), "acme");
 }
 
 /// A crawl of the same sites for two tenants, on a state in a folder or on a server.

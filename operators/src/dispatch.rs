@@ -32,6 +32,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use self::queues::CrawlQueues;
 use crate::jobs::{JobEvent, Jobs};
 use crate::select_links::CrawlSettings;
+use crate::source_set::SourceSet;
 
 /// What a fact changes for the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ pub struct Dispatcher {
     pub again: bool,
     /// The jobs.
     pub jobs: Jobs,
+    /// Where jobs go from, also once the input has ended and `read_sources` tells of them no more.
+    pub sources: SourceSet,
 }
 
 /// Dispatches work.
@@ -86,21 +89,26 @@ impl<'s> Dispatch<'s> for Flow<'s, DispatchEvent> {
         self.unary(Exchange::new(|_: &DispatchEvent| 0), "dispatch", move |_, info| {
             let operator = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let mut timer = Timer::new(&executor, Arc::clone(&operator));
+            if let Some(dispatcher) = &dispatcher {
+                dispatcher.sources.attach_dispatcher(Arc::clone(&operator), executor.clone());
+            }
             let mut in_flight = InFlight::new(&executor, "dispatch", operator);
+            // Jobs that went before it was heard here that they came.
+            let mut gone = Vec::new();
             let mut held = None::<Capability<Time>>;
             let mut dispatched = dispatcher.map(|dispatcher| {
-                let frontier = CrawlQueues::new(&dispatcher, stage(&executor.metrics));
-                (dispatcher, frontier)
+                let queues = CrawlQueues::new(&dispatcher, stage(&executor.metrics));
+                (dispatcher, queues)
             });
             move |input, output| {
                 let now = executor.clock.now();
                 input.for_each_time(|time, data| {
-                    let Some((dispatcher, frontier)) = dispatched.as_mut() else { return };
+                    let Some((dispatcher, queues)) = dispatched.as_mut() else { return };
                     for event in data.flat_map(|batch| batch.drain(..)) {
                         match event {
-                            DispatchEvent::Ledger(updates) => frontier.hear(updates, now),
+                            DispatchEvent::Ledger(updates) => queues.hear(updates, now),
                             DispatchEvent::Job(event) => {
-                                let added = frontier.change_jobs(event, now);
+                                let added = queues.change_jobs(event, now);
                                 added.into_iter().for_each(|job| ask_for_queues(&mut in_flight, dispatcher, job));
                             }
                         }
@@ -111,15 +119,17 @@ impl<'s> Dispatch<'s> for Flow<'s, DispatchEvent> {
                         held = Some(time.retain(output.output_index()));
                     }
                 });
-                let Some((dispatcher, frontier)) = dispatched.as_mut() else { return };
-                frontier.limit(&dispatcher.crawl.get());
+                let Some((dispatcher, queues)) = dispatched.as_mut() else { return };
+                gone.extend(dispatcher.sources.removed_at_end());
+                gone.retain(|job| !queues.remove(*job, now));
+                queues.limit(&dispatcher.crawl.get());
                 while let Some(((), answer)) = in_flight.next_done() {
                     match (answer, &held) {
-                        (Ok(Answer::Queues(queues)), _) => {
-                            queues.into_iter().for_each(|queue| frontier.open(queue, now));
+                        (Ok(Answer::Queues(opened)), _) => {
+                            opened.into_iter().for_each(|queue| queues.open(queue, now));
                         }
                         (Ok(Answer::Work(claimed)), Some(capability)) => {
-                            let work = claimed.into_iter().flat_map(|claimed| frontier.dispatch(claimed, now));
+                            let work = claimed.into_iter().flat_map(|claimed| queues.dispatch(claimed, now));
                             output.session(capability).give_iterator(work.collect::<Vec<_>>().into_iter());
                         }
                         // The process drains.
@@ -131,13 +141,13 @@ impl<'s> Dispatch<'s> for Flow<'s, DispatchEvent> {
                     held = None;
                 }
                 let Some(capability) = held.as_mut() else { return };
-                frontier.wake(now);
-                let asks = if in_flight.count() == 0 { frontier.asks() } else { vec![] };
+                queues.wake(now);
+                let asks = if in_flight.count() == 0 { queues.asks() } else { vec![] };
                 if !asks.is_empty() {
                     ask(&mut in_flight, &dispatcher.ledger, move |ledger| Ok(Answer::Work(ledger.claim(now, &asks)?)));
                 }
-                let next = frontier.next_due();
-                if in_flight.count() > 0 || frontier.is_behind() {
+                let next = queues.next_due();
+                if in_flight.count() > 0 || queues.is_behind() {
                     capability.downgrade(&now.max(*capability.time()));
                 } else if let Some(due) = next {
                     capability.downgrade(&due.max(*capability.time()));

@@ -179,16 +179,17 @@ impl Reader {
 
     /// Takes in what lists lost, once it is known what all of them name: what another of the same tenant still names is not removed.
     fn take_in_removed(&mut self, arrivals: &mut Vec<Arrival>) {
-        let all_read = || self.sources.iter().all(|source| source.source.is_read());
-        if self.removed.is_empty() || self.in_flight.count() > 0 || !all_read() {
+        if self.removed.is_empty() || self.in_flight.count() > 0 {
             return;
         }
+        let of = |tenant: TenantNumber| self.sources.iter().filter(move |source| source.job.tenant == tenant);
+        let is_read = |tenant| of(tenant).all(|source| source.source.is_read());
         let removed = std::mem::take(&mut self.removed).into_iter();
-        let names = |tenant: TenantNumber, site: &Key| {
-            self.sources.iter().any(|source| source.job.tenant == tenant && source.source.names(site))
-        };
-        let unnamed = removed.filter(|(job, site)| !names(job.tenant, site));
+        let (known, unsure) = removed.partition::<Vec<_>, _>(|(job, _)| is_read(job.tenant));
+        let names = |tenant, site: &Key| of(tenant).any(|source| source.source.names(site));
+        let unnamed = known.into_iter().filter(|(job, site)| !names(job.tenant, site));
         arrivals.extend(unnamed.map(|(job, site)| Arrival::Removed(job, site)));
+        self.removed = unsure;
     }
 
     /// Drops a source where it may block: it is code of others.

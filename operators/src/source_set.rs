@@ -47,8 +47,15 @@ struct State {
     /// Whether the operator has not seen the last change yet.
     changed: bool,
     /// The operator that reads them, once there is one.
-    reader: Option<(Arc<SyncActivator>, Executor)>,
+    reader: Option<Operator>,
+    /// The operator that dispatches the work of the jobs, once there is one.
+    dispatcher: Option<Operator>,
+    /// Whether the operator that reads has left, so that it tells nobody any more which jobs go.
+    has_ended: bool,
 }
+
+/// An operator that is woken by changes.
+type Operator = (Arc<SyncActivator>, Executor);
 
 impl SourceSet {
     /// This job with these sources, and nothing else: once they have ended, the input has.
@@ -68,6 +75,8 @@ impl SourceSet {
             open: true,
             changed: true,
             reader: None,
+            dispatcher: None,
+            has_ended: false,
         };
         let set = Self(Arc::new(Mutex::new(state)));
         for source in sources {
@@ -128,6 +137,21 @@ impl SourceSet {
         self.lock().reader = Some((operator, executor));
     }
 
+    /// From here on `operator` is woken by every change, too.
+    pub(crate) fn attach_dispatcher(&self, operator: Arc<SyncActivator>, executor: Executor) {
+        self.lock().dispatcher = Some((operator, executor));
+    }
+
+    /// Jobs that went after the input had ended, or as it ended: nobody but whoever asks here is told. Each once.
+    pub(crate) fn removed_at_end(&self) -> Vec<JobId> {
+        let mut state = self.lock();
+        if !state.has_ended {
+            return vec![];
+        }
+        let gone = |event: JobEvent| if let JobEvent::Removed(job) = event { Some(job) } else { None };
+        state.jobs.drain(..).filter_map(gone).collect()
+    }
+
     /// Adds what is new to `reading`, and takes out of it what was removed. `None` if nothing has changed.
     pub(crate) fn update(&self, reading: &mut VecDeque<NumberedSource>) -> Option<Changes> {
         let mut state = self.lock();
@@ -161,8 +185,10 @@ impl SourceSet {
     pub(crate) fn detach(&self) {
         let mut state = self.lock();
         state.open = false;
+        state.has_ended = true;
         state.active.clear();
-        state.jobs.clear();
+        // What was added is known by the ledger, and is not dispatched; what was removed still has to be heard of.
+        state.jobs.retain(|event| matches!(event, JobEvent::Removed(_)));
         let (unread, reader) = (std::mem::take(&mut state.added), state.reader.take());
         // Dropping them may run code of others.
         drop(state);
@@ -190,7 +216,7 @@ impl State {
     /// Makes the operator look at the set.
     fn wake(&mut self) {
         self.changed = true;
-        if let Some((operator, executor)) = &self.reader {
+        for (operator, executor) in self.reader.iter().chain(&self.dispatcher) {
             // Fails only when the worker has left.
             let _ = operator.activate();
             executor.wake_driver();
@@ -258,6 +284,18 @@ mod tests {
         let set = SourceSet::open(JobId::FIRST, vec![Box::new(Silent)]);
         set.detach();
         assert!(set.add(JobId::FIRST, Box::new(Silent)).is_none() && set.active().is_empty() && set.is_complete());
+    }
+
+    #[test]
+    fn what_goes_as_the_input_ends_or_later_is_heard_of_once() {
+        let set = SourceSet::open(JobId::FIRST, vec![]);
+        let other = JobId { number: 1, ..JobId::FIRST };
+        set.add_job(other, vec![]).expect("it is open");
+        set.remove_job(JobId::FIRST);
+        assert_eq!(set.removed_at_end(), [], "the input tells of it");
+        set.detach();
+        set.remove_job(other);
+        assert_eq!((set.removed_at_end(), set.removed_at_end()), (vec![JobId::FIRST, other], vec![]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
@@ -26,6 +27,20 @@ use faceflow::sources::list::List;
 use serde_json::Value;
 
 use crate::world::{Faceflow, Gallery, find_markers};
+
+/// How long anything may take before a test fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let came = (0..LIMIT.as_millis() / 10).any(|_| {
+        // Between two looks at the condition.
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(10));
+        condition()
+    });
+    assert!(came, "{what}: not within {LIMIT:?}");
+}
 
 /// Sees every rectangle in the marker colour as a face.
 pub struct Markers;

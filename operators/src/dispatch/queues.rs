@@ -97,13 +97,20 @@ impl CrawlQueues {
                 Some(job)
             }
             JobEvent::Removed(job) => {
-                if self.served.remove(&job).is_some() {
-                    self.window.serve(job.tenant, false);
-                    self.retire(job, now);
-                }
+                self.remove(job, now);
                 None
             }
         }
+    }
+
+    /// A job goes; whether it was served.
+    pub fn remove(&mut self, job: JobId, now: Time) -> bool {
+        let was_served = self.served.remove(&job).is_some();
+        if was_served {
+            self.window.serve(job.tenant, false);
+            self.retire(job, now);
+        }
+        was_served
     }
 
     /// Forgets what waits in the queues of a job that is not served any more, and of its tenant's pictures if none of its jobs is.

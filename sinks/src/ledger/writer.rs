@@ -123,6 +123,10 @@ impl Writer {
         });
         drop(turn);
         let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
+        if let ExclusiveAccess::Lease(lease) = &access {
+            let told = lease.tell_of_others(&mut connection, tenant, &backend.name());
+            told.map_err(|error| backend.refused(&error))?;
+        }
         let (backend, numbers) = (backend.clone(), IdAllocators::default());
         let resumed_max = backend.settings().transaction_max;
         let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max };

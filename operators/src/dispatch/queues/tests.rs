@@ -23,8 +23,8 @@ fn opened(queue: QueueId, due: Time) -> QueueUpdate {
     QueueUpdate { queue, due, again: false }
 }
 
-fn frontier(max: usize, per_queue: usize) -> CrawlQueues {
-    let mut frontier = CrawlQueues {
+fn queues(max: usize, per_queue: usize) -> CrawlQueues {
+    let mut queues = CrawlQueues {
         per_queue,
         again: false,
         jobs: Jobs::default(),
@@ -37,101 +37,101 @@ fn frontier(max: usize, per_queue: usize) -> CrawlQueues {
         full: 0,
         stage: Arc::default(),
     };
-    frontier.window.max = max;
-    assert_eq!(frontier.change_jobs(JobEvent::Added(JobId::FIRST), 0), Some(JobId::FIRST));
-    frontier
+    queues.window.max = max;
+    assert_eq!(queues.change_jobs(JobEvent::Added(JobId::FIRST), 0), Some(JobId::FIRST));
+    queues
 }
 
 /// Hosts with as much work as anyone may ask, all due.
-fn give(frontier: &mut CrawlQueues, hosts: &HashMap<QueueId, usize>, given: &mut HashMap<usize, Vec<Key>>) -> usize {
+fn give(queues: &mut CrawlQueues, hosts: &HashMap<QueueId, usize>, given: &mut HashMap<usize, Vec<Key>>) -> usize {
     let mut all = 0;
-    for ask in frontier.asks() {
+    for ask in queues.asks() {
         let host = hosts[&ask.queue];
         let of_host = given.entry(host).or_default();
         let work: Vec<Work> = (0..ask.max).map(|n| page(host, of_host.len() + n)).collect();
         assert!(work.iter().all(|work| !ask.held.contains(&work.key())));
         of_host.extend(work.iter().map(Work::key));
-        all += frontier.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0).len();
+        all += queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0).len();
     }
     all
 }
 
 #[test]
 fn greedy_queues_leave_room_for_whoever_comes_next() {
-    let mut frontier = frontier(1_000, 1_000);
+    let mut queues = queues(1_000, 1_000);
     let (hosts, mut given): (HashMap<QueueId, usize>, _) =
         ((0..50).map(|host| (queue_of_host(host), host)).collect(), HashMap::new());
     for host in 0..40 {
-        frontier.open(opened(queue_of_host(host), 0), 0);
+        queues.open(opened(queue_of_host(host), 0), 0);
     }
-    while give(&mut frontier, &hosts, &mut given) > 0 {}
+    while give(&mut queues, &hosts, &mut given) > 0 {}
     assert!(given.len() == 40 && given.values().all(|keys| !keys.is_empty()), "all of them have some");
-    assert!(frontier.is_behind() && frontier.dispatched.len() < 1_000, "{} of 1000", frontier.dispatched.len());
-    frontier.open(opened(queue_of_host(45), 0), 0);
-    while give(&mut frontier, &hosts, &mut given) > 0 {}
+    assert!(queues.is_behind() && queues.dispatched.len() < 1_000, "{} of 1000", queues.dispatched.len());
+    queues.open(opened(queue_of_host(45), 0), 0);
+    while give(&mut queues, &hosts, &mut given) > 0 {}
     assert!(!given[&45].is_empty());
     // Who has ended everything may have its share again.
     let ended = std::mem::take(given.get_mut(&3).expect("it has some"));
     for key in &ended {
-        frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, *key)), opened: vec![] }, 0);
+        queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, *key)), opened: vec![] }, 0);
     }
-    while give(&mut frontier, &hosts, &mut given) > 0 {}
+    while give(&mut queues, &hosts, &mut given) > 0 {}
     assert!(given[&3].len() >= ended.len().min(2), "{} after {}", given[&3].len(), ended.len());
 }
 
 #[test]
 fn a_queue_has_its_limit_and_comes_back_when_something_ends() {
-    let mut frontier = frontier(1_000, 4);
+    let mut queues = queues(1_000, 4);
     let (hosts, mut given) = (HashMap::from([(queue_of_host(0), 0)]), HashMap::new());
-    frontier.open(opened(queue_of_host(0), 0), 0);
-    assert_eq!(give(&mut frontier, &hosts, &mut given), 4);
-    assert_eq!((frontier.asks(), frontier.is_behind()), (vec![], true));
-    frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, given[&0][1])), opened: vec![] }, 0);
-    assert_eq!(give(&mut frontier, &hosts, &mut given), 1);
+    queues.open(opened(queue_of_host(0), 0), 0);
+    assert_eq!(give(&mut queues, &hosts, &mut given), 4);
+    assert_eq!((queues.asks(), queues.is_behind()), (vec![], true));
+    queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, given[&0][1])), opened: vec![] }, 0);
+    assert_eq!(give(&mut queues, &hosts, &mut given), 1);
     let unknown = page(9, 9).key();
-    frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, unknown)), opened: vec![] }, 0);
-    assert_eq!(give(&mut frontier, &hosts, &mut given), 0);
+    queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, unknown)), opened: vec![] }, 0);
+    assert_eq!(give(&mut queues, &hosts, &mut given), 0);
     // Another limit holds as soon as the queue moves.
-    frontier.limit(&CrawlSettings { in_flight_max: 1_000, in_flight_per_host: 6, ..CrawlSettings::default() });
-    frontier.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, given[&0][2])), opened: vec![] }, 0);
-    assert_eq!(give(&mut frontier, &hosts, &mut given), 3);
+    queues.limit(&CrawlSettings { in_flight_max: 1_000, in_flight_per_host: 6, ..CrawlSettings::default() });
+    queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, given[&0][2])), opened: vec![] }, 0);
+    assert_eq!(give(&mut queues, &hosts, &mut given), 3);
 }
 
 #[test]
 fn what_is_due_later_waits_and_the_frontier_says_when() {
-    let mut frontier = frontier(10, 10);
-    frontier.open(opened(host(7), 50), 10);
-    frontier.open(opened(host(8), 90), 10);
-    frontier.open(opened(host(7), 60), 10);
-    assert_eq!((frontier.asks(), frontier.is_behind(), frontier.next_due()), (vec![], false, Some(50)));
-    frontier.wake(49);
-    assert_eq!(frontier.asks(), []);
-    frontier.wake(50);
-    let asks = frontier.asks();
-    assert_eq!((asks.len(), asks[0].queue, frontier.next_due()), (1, host(7), Some(90)));
+    let mut queues = queues(10, 10);
+    queues.open(opened(host(7), 50), 10);
+    queues.open(opened(host(8), 90), 10);
+    queues.open(opened(host(7), 60), 10);
+    assert_eq!((queues.asks(), queues.is_behind(), queues.next_due()), (vec![], false, Some(50)));
+    queues.wake(49);
+    assert_eq!(queues.asks(), []);
+    queues.wake(50);
+    let asks = queues.asks();
+    assert_eq!((asks.len(), asks[0].queue, queues.next_due()), (1, host(7), Some(90)));
     // Updates that come while it is asked are not lost, whatever the reply says.
-    frontier.open(opened(host(7), 55), 50);
-    frontier.dispatch(DispatchReply { queue: host(7), work: vec![], next: Some(60) }, 51);
-    assert_eq!(frontier.next_due(), Some(55));
-    frontier.wake(100);
-    for ask in frontier.asks() {
-        frontier.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: None }, 100);
+    queues.open(opened(host(7), 55), 50);
+    queues.dispatch(DispatchReply { queue: host(7), work: vec![], next: Some(60) }, 51);
+    assert_eq!(queues.next_due(), Some(55));
+    queues.wake(100);
+    for ask in queues.asks() {
+        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: None }, 100);
     }
-    assert!(frontier.queues.is_empty() && frontier.next_due().is_none() && !frontier.is_behind());
+    assert!(queues.queues.is_empty() && queues.next_due().is_none() && !queues.is_behind());
 }
 
 /// A job of a tenant, both new.
-fn job_of(frontier: &mut CrawlQueues, tenant: u32, number: u32) -> JobId {
+fn job_of(queues: &mut CrawlQueues, tenant: u32, number: u32) -> JobId {
     let job = JobId { tenant: TenantNumber(tenant), number };
-    frontier.change_jobs(JobEvent::Added(job), 0);
+    queues.change_jobs(JobEvent::Added(job), 0);
     job
 }
 
 /// Asks until there is no room, and has each queue give as much as it is asked for. How much was given, by tenant.
-fn give_all(frontier: &mut CrawlQueues) -> HashMap<TenantNumber, usize> {
+fn give_all(queues: &mut CrawlQueues) -> HashMap<TenantNumber, usize> {
     let mut given = HashMap::new();
     loop {
-        let asks = frontier.asks();
+        let asks = queues.asks();
         if asks.is_empty() {
             return given;
         }
@@ -139,7 +139,7 @@ fn give_all(frontier: &mut CrawlQueues) -> HashMap<TenantNumber, usize> {
             let of_queue = |n| Url::parse(&format!("http://h{}.example/{n}", ask.queue.host)).expect("a URL");
             let first = ask.held.len();
             let work = (first..first + ask.max).map(|n| Work::Page(Page::start(ask.queue.job, of_queue(n))));
-            let work = frontier.dispatch(DispatchReply { queue: ask.queue, work: work.collect(), next: Some(0) }, 0);
+            let work = queues.dispatch(DispatchReply { queue: ask.queue, work: work.collect(), next: Some(0) }, 0);
             *given.entry(ask.queue.job.tenant).or_default() += work.len();
         }
     }
@@ -147,84 +147,84 @@ fn give_all(frontier: &mut CrawlQueues) -> HashMap<TenantNumber, usize> {
 
 #[test]
 fn a_tenant_with_very_many_hosts_leaves_others_their_turns_and_their_room() {
-    let mut frontier = frontier(1_000, 32);
-    let (many, few) = (JobId::FIRST, job_of(&mut frontier, 2, 0));
-    (1..100_000).for_each(|host| frontier.open(opened(QueueId { job: many, host }, 0), 0));
-    (1..4).for_each(|host| frontier.open(opened(QueueId { job: few, host }, 0), 0));
-    let asks = frontier.asks();
+    let mut queues = queues(1_000, 32);
+    let (many, few) = (JobId::FIRST, job_of(&mut queues, 2, 0));
+    (1..100_000).for_each(|host| queues.open(opened(QueueId { job: many, host }, 0), 0));
+    (1..4).for_each(|host| queues.open(opened(QueueId { job: few, host }, 0), 0));
+    let asks = queues.asks();
     let of_few = asks.iter().take(6).filter(|ask| ask.queue.job == few).count();
     assert_eq!(of_few, 3, "they take turns: {asks:?}");
     for ask in asks {
-        frontier.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: Some(0) }, 0);
+        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: Some(0) }, 0);
     }
-    give_all(&mut frontier);
+    give_all(&mut queues);
     // A third comes while nothing ends.
-    let third = job_of(&mut frontier, 3, 0);
-    frontier.open(opened(QueueId { job: third, host: 1 }, 0), 0);
-    let given = give_all(&mut frontier);
+    let third = job_of(&mut queues, 3, 0);
+    queues.open(opened(QueueId { job: third, host: 1 }, 0), 0);
+    let given = give_all(&mut queues);
     assert!(given[&third.tenant] > 0, "{given:?}");
 }
 
 #[test]
 fn the_same_url_of_two_tenants_is_in_flight_twice_and_ends_twice() {
-    let mut frontier = frontier(100, 10);
-    let jobs = [JobId::FIRST, job_of(&mut frontier, 2, 0)];
-    jobs.into_iter().for_each(|job| frontier.open(opened(QueueId { job, host: 7 }, 0), 0));
+    let mut queues = queues(100, 10);
+    let jobs = [JobId::FIRST, job_of(&mut queues, 2, 0)];
+    jobs.into_iter().for_each(|job| queues.open(opened(QueueId { job, host: 7 }, 0), 0));
     let url = Url::parse("http://h7.example/").expect("a URL");
-    for ask in frontier.asks() {
+    for ask in queues.asks() {
         let work = vec![Work::Page(Page::start(ask.queue.job, url.clone()))];
-        assert_eq!(frontier.dispatch(DispatchReply { queue: ask.queue, work, next: None }, 0).len(), 1);
+        assert_eq!(queues.dispatch(DispatchReply { queue: ask.queue, work, next: None }, 0).len(), 1);
     }
     for (left, job) in [(1, jobs[1]), (0, jobs[0])] {
-        frontier.hear(LedgerUpdate { ended: Some((job.tenant, Key::page(&url))), opened: vec![] }, 0);
-        assert_eq!(frontier.window.in_flight(), left);
+        queues.hear(LedgerUpdate { ended: Some((job.tenant, Key::page(&url))), opened: vec![] }, 0);
+        assert_eq!(queues.window.in_flight(), left);
     }
-    assert!(frontier.queues.is_empty());
+    assert!(queues.queues.is_empty());
 }
 
 #[test]
 fn of_a_job_that_was_removed_nothing_is_dispatched_until_it_comes_again() {
-    let mut frontier = frontier(100, 10);
-    let (stays, leaves) = (JobId::FIRST, job_of(&mut frontier, 1, 4));
+    let mut queues = queues(100, 10);
+    let (stays, leaves) = (JobId::FIRST, job_of(&mut queues, 1, 4));
     let queue = |job, host| QueueId { job, host };
     for (at, due) in [(1, 0), (2, 0), (3, 50)] {
-        frontier.open(opened(queue(leaves, at), due), 0);
+        queues.open(opened(queue(leaves, at), due), 0);
     }
-    frontier.open(opened(QueueId::detection(stays.tenant), 0), 0);
-    let asked = frontier.asks();
+    queues.open(opened(QueueId::detection(stays.tenant), 0), 0);
+    let asked = queues.asks();
     assert_eq!(asked.len(), 3);
-    frontier.open(opened(queue(leaves, 4), 0), 0);
-    assert_eq!(frontier.change_jobs(JobEvent::Removed(leaves), 0), None);
-    assert_eq!((frontier.asks(), frontier.next_due(), frontier.is_behind()), (vec![], None, false));
+    queues.open(opened(queue(leaves, 4), 0), 0);
+    assert_eq!(queues.change_jobs(JobEvent::Removed(leaves), 0), None);
+    assert_eq!((queues.asks(), queues.next_due(), queues.is_behind()), (vec![], None, false));
     // What was asked before comes after: it stays in the ledger.
     for ask in asked {
         let work = vec![page(ask.queue.host as usize, 0)];
-        let given = frontier.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0);
+        let given = queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0);
         assert_eq!(given.len(), usize::from(ask.queue.is_detection()), "pictures are their tenant's");
     }
-    frontier.open(opened(queue(leaves, 5), 0), 0);
-    assert!(frontier.asks().iter().all(|ask| ask.queue.is_detection()), "news of it are no work");
-    assert_eq!(frontier.change_jobs(JobEvent::Added(leaves), 0), Some(leaves));
-    frontier.open(opened(queue(leaves, 5), 0), 0);
-    assert_eq!(frontier.asks().iter().filter(|ask| ask.queue.job == leaves).count(), 1);
+    queues.open(opened(queue(leaves, 5), 0), 0);
+    assert!(queues.asks().iter().all(|ask| ask.queue.is_detection()), "news of it are no work");
+    assert_eq!(queues.change_jobs(JobEvent::Added(leaves), 0), Some(leaves));
+    queues.open(opened(queue(leaves, 5), 0), 0);
+    assert_eq!(queues.asks().iter().filter(|ask| ask.queue.job == leaves).count(), 1);
 }
 
 #[test]
 fn when_no_job_of_a_tenant_is_left_its_pictures_wait_too() {
-    let mut frontier = frontier(100, 10);
+    let mut queues = queues(100, 10);
     let pictures = QueueId::detection(JobId::FIRST.tenant);
-    let other = job_of(&mut frontier, 1, 1);
-    frontier.open(opened(pictures, 0), 0);
-    frontier.change_jobs(JobEvent::Removed(JobId::FIRST), 0);
-    assert!(frontier.is_behind(), "another job of the tenant is there");
-    frontier.change_jobs(JobEvent::Removed(other), 0);
-    assert_eq!((frontier.asks(), frontier.is_behind(), frontier.queues.len()), (vec![], false, 0));
+    let other = job_of(&mut queues, 1, 1);
+    queues.open(opened(pictures, 0), 0);
+    queues.change_jobs(JobEvent::Removed(JobId::FIRST), 0);
+    assert!(queues.is_behind(), "another job of the tenant is there");
+    queues.change_jobs(JobEvent::Removed(other), 0);
+    assert_eq!((queues.asks(), queues.is_behind(), queues.queues.len()), (vec![], false, 0));
 }
 
 #[test]
 fn jobs_of_a_tenant_are_asked_by_their_priorities() {
-    let mut frontier = frontier(100_000, 1);
-    frontier.jobs = one_tenant();
+    let mut queues = queues(100_000, 1);
+    queues.jobs = one_tenant();
     let job = |number, priority| JobScope {
         id: JobId { number, ..JobId::FIRST },
         name: number.to_string(),
@@ -232,13 +232,13 @@ fn jobs_of_a_tenant_are_asked_by_their_priorities() {
         settings: settings(),
     };
     for (number, priority) in [(1, 0), (2, 9)] {
-        frontier.jobs.add(job(number, priority));
-        let id = job_of(&mut frontier, 1, number);
-        (1..200).for_each(|host| frontier.open(opened(QueueId { job: id, host }, 0), 0));
+        queues.jobs.add(job(number, priority));
+        let id = job_of(&mut queues, 1, number);
+        (1..200).for_each(|host| queues.open(opened(QueueId { job: id, host }, 0), 0));
     }
-    assert_eq!(frontier.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398);
-    let asks = frontier.asks();
+    assert_eq!(queues.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398);
+    let asks = queues.asks();
     let of_first = asks.iter().filter(|ask| ask.queue.job.number == 1).count();
     assert!(asks.len() == ASKED_MAX && (5..=7).contains(&of_first), "{of_first} of {}", asks.len());
-    assert_eq!(frontier.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398 - ASKED_MAX);
+    assert_eq!(queues.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398 - ASKED_MAX);
 }

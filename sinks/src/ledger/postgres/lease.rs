@@ -64,14 +64,6 @@ impl Lease {
         let (over, remained) = (Cell::new(false), Cell::new(0));
         let begun = Self { id, own, lease, backend, over, remained, _heartbeat: heartbeat };
         kill_point("lease.begun");
-        // The lease is renewed already: to look for the others may take longer than a short one.
-        if own {
-            let others = others(connection, id).map_err(|error| server.refused(error.to_string()))?;
-            if others > 0 {
-                let place = &server.address;
-                tracing::warn!("{place}: shared with {others} other runs; what they have is left to them");
-            }
-        }
         Ok(begun)
     }
 
@@ -123,6 +115,23 @@ impl Lease {
     /// Says whose work the run does.
     pub fn serve(&self, tx: &DbTransaction<'_>, tenant: i64) -> Result<(), TransactionError> {
         tx.run("UPDATE runs SET tenant = ?2 WHERE id = ?1", values![self.id, tenant])
+    }
+
+    /// Waits a moment for runs of the tenant that were killed to count as over, and says how many others live: what they have is left
+    /// to them. The lease is renewed meanwhile.
+    pub fn tell_of_others(
+        &self,
+        connection: &mut Connection,
+        tenant: i64,
+        place: &str,
+    ) -> Result<(), TransactionError> {
+        if self.own {
+            let others = others(connection, (self.id, tenant))?;
+            if others > 0 {
+                tracing::warn!("{place}: shared with {others} other runs; what they have is left to them");
+            }
+        }
+        Ok(())
     }
 
     /// Becomes the successor of every run of the tenant that is over and has no living successor. While this one is `running`,
@@ -209,13 +218,13 @@ pub(in crate::ledger) fn who_looks_again(tx: &DbTransaction<'_>, tenant: i64) ->
     tx.one(&sql, values![tenant], |row| row.get(0))
 }
 
-/// How many other runs live. The server takes a moment to notice that a process was killed, so they are looked at again for
-/// a while.
-fn others(connection: &mut Connection, id: i64) -> Result<i64, TransactionError> {
-    let sql = format!("SELECT count(*) FROM runs WHERE {LIVING} AND id <> ?1");
+/// How many other runs of a tenant live. The server takes a moment to notice that a process was killed, so they are looked at again
+/// for a while.
+fn others(connection: &mut Connection, (id, tenant): (i64, i64)) -> Result<i64, TransactionError> {
+    let sql = format!("SELECT count(*) FROM runs WHERE {LIVING} AND tenant = ?2 AND id <> ?1");
     let mut looks = 0;
     loop {
-        let others = connection.write(|tx| tx.one(&sql, values![id], |row| row.get::<i64>(0)))?.unwrap_or(0);
+        let others = connection.write(|tx| tx.one(&sql, values![id, tenant], |row| row.get::<i64>(0)))?.unwrap_or(0);
         if others == 0 || looks == LOOKS {
             return Ok(others);
         }

@@ -190,18 +190,18 @@ fn rejections_use_up_no_tries() {
 
 fn what_the_store_failed_is_counted_apart() {
     let rig = Rig::showing(vec![image("/a"), image("/b")]);
-    let Work::Image(spared) = Work::Image(image("/a")).failed_once_more().failed_once_more().uncounted() else {
+    let Work::Image(failed) = Work::Image(image("/a")).failed_once_more().failed_once_more().uncounted() else {
         unreachable!("it is an image")
     };
-    rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone().into(), fault: fault("store"), due: 5 }));
-    assert_eq!((spared.attempts, spared.uncounted), (2, 1));
+    rig.tell(Fact::Failed(Disposition::Retry { work: failed.clone().into(), fault: fault("store"), due: 5 }));
+    assert_eq!((failed.attempts, failed.uncounted), (2, 1));
     let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
-    assert_eq!(again(&rig), [(5, Work::Image(spared))]);
+    assert_eq!(again(&rig), [(5, Work::Image(failed))]);
     rig.tell(kept(image("/b"), "one"));
-    let spared = Frame { pixels: None, owner: content("one").id.partition_hash() as usize, ..frame("one") };
-    let spared = Work::Frame(spared).failed_once_more().uncounted();
-    rig.tell(Fact::Failed(Disposition::Retry { work: spared.clone(), fault: fault("store"), due: 6 }));
-    assert_eq!(again(&rig)[1], (6, spared));
+    let failed = Frame { pixels: None, owner: content("one").id.partition_hash() as usize, ..frame("one") };
+    let failed = Work::Frame(failed).failed_once_more().uncounted();
+    rig.tell(Fact::Failed(Disposition::Retry { work: failed.clone(), fault: fault("store"), due: 6 }));
+    assert_eq!(again(&rig)[1], (6, failed));
     let rig = rig.reopened();
     let urls = vec![url("/a"), url("/b")];
     wait(rig.ledger().redrive(Selection { waiting: true, urls, ..Selection::default() })).expect("drives");
