@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use faceflow::core::record::TenantId;
+use faceflow::sinks::ledger::StateLocation;
 
 /// Turns a list of sites into a deduplicated, face-annotated image store, and never loses a face.
 #[derive(Debug, Parser)]
@@ -27,7 +28,7 @@ pub struct Common {
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", action = ArgAction::Append)]
     pub set: Vec<String>,
     /// Folder of the ledger, or postgres://USER@HOST/DATABASE
-    #[arg(long, global = true, value_name = "PLACE", default_value = "faceflow-state")]
+    #[arg(long, global = true, value_name = "PLACE", default_value = "faceflow-state", value_parser = state_location)]
     pub state: String,
     /// Folder or object store URL (s3://, az://) for images, crops, thumbnails, sidecars and the report
     #[arg(long, global = true, value_name = "URL", default_value = "faceflow-out")]
@@ -188,6 +189,14 @@ pub struct CrawlArgs {
     /// File of the processes' addresses, host:port, one per line
     #[arg(short = 'h', value_name = "FILE")]
     pub hosts: Option<PathBuf>,
+}
+
+/// Refuses what names neither a folder nor a server.
+fn state_location(text: &str) -> Result<String, &'static str> {
+    match StateLocation::new(text) {
+        StateLocation::Folder(_) if text.contains("://") => Err("it is neither a folder nor postgres://…"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 #[cfg(test)]

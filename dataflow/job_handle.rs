@@ -150,7 +150,8 @@ impl JobHandle {
     }
 
     /// Removes a job with its sources; whether it was there. What is in flight of it is finished and recorded; nothing else of it is
-    /// begun, and stays open in the ledger until a job of this tenant and name is added again, here or in another run.
+    /// begun, and stays open in the ledger until a job of this tenant and name is added again, here, or in another run once this graph
+    /// has ended: until then, on a server, what was open of it is held by this run.
     pub fn remove_job(&self, job: JobId) -> bool {
         self.controls.served.remove(job)
     }

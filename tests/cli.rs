@@ -20,8 +20,12 @@ fn a_state_of_an_unknown_scheme_is_refused() {
     let folder = tempdir().expect("a folder");
     let faceflow = Faceflow::new(env!("CARGO_BIN_EXE_faceflow"), folder.path());
     let ended = faceflow.run(&["run", "http://a.example/", "--state", "postgre://x/y"]);
-    assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("neither a folder nor postgres://"), "{}", ended.stderr);
+    assert_eq!(ended.code(), Some(2), "bad usage: {}", ended.stderr);
+    assert!(
+        ended.stderr.contains("--state") && ended.stderr.contains("neither a folder nor postgres://"),
+        "{}",
+        ended.stderr
+    );
     assert!(!folder.path().join("postgre:").exists());
 }
 
