@@ -1,5 +1,6 @@
 //! `faceflow run` and `faceflow stream`: their arguments become a job, its end an exit status.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ use faceflow::metrics_endpoint::MetricsEndpoint;
 use faceflow::mine::url_normalization::parse_site;
 use faceflow::reload::Reload;
 use faceflow::run::RunOptions;
-use faceflow::sinks::ledger::StateLocation;
+use faceflow::sinks::ledger::{Reader, StateLocation};
 use faceflow::sources::folder::Folder;
+use faceflow::sources::inbox::TakenUp;
 use faceflow::sources::list::List;
 use faceflow::sources::site_file::{Lines, ParseSite};
 use faceflow::sources::submit::Submissions;
@@ -68,7 +70,8 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
     if let Some(address) = args.listen.as_ref().filter(|_| job.is_first()) {
         let inbox = inbox(common, &job.settings)?;
         let sites = (parse_site as ParseSite, job.settings.fetch.url_max_bytes);
-        let submissions = Submissions::open(address, &inbox, &job.settings.submit, sites);
+        let taken_up = taken_up(common, &job.settings);
+        let submissions = Submissions::open(address, &inbox, &job.settings.submit, sites, taken_up);
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
         let made_up = job.settings.submit.token.is_empty();
         let token = if made_up { submissions.token() } else { "as in submit.token" };
@@ -86,6 +89,22 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
     finish(job, bars)?;
     // A supervisor's SIGTERM is the usual end of a stream, and so is that of another process of the cluster.
     Ok(if asked.load(Relaxed) { INTERRUPTED } else { DONE })
+}
+
+/// How many sites, from the first on, are in the ledger, as soon as there is one.
+fn taken_up(common: &Common, settings: &Settings) -> TakenUp {
+    let (state, tenant, settings) = (common.state.clone(), common.tenant.clone(), settings.ledger.clone());
+    let opened = OnceCell::new();
+    Box::new(move |sites| {
+        let reader = match opened.get() {
+            Some(reader) => reader,
+            None => {
+                let reader = Reader::open(StateLocation::new(&state), &tenant, &settings).map_err(io::Error::other)?;
+                opened.get_or_init(|| reader)
+            }
+        };
+        reader.sites_taken_up(sites).map_err(io::Error::other)
+    })
 }
 
 /// Where submissions are kept: where the settings say, else beside the ledger if that is a folder.

@@ -17,6 +17,7 @@ use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
+use crate::ledger::log_retention::removed;
 use crate::read_results::{image_lines, page_lines};
 use crate::result_lines::{ImageLine, PageLine};
 
@@ -43,6 +44,9 @@ pub struct History {
     events: VecDeque<HistoryEvent>,
     /// How much happened before that.
     earlier: usize,
+    /// Where the log no longer says how it was discovered: until when it was removed (`ledger.log_keep_ms`), in milliseconds since
+    /// the Unix epoch. What happened before that is not listed.
+    removed_upto_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,13 +83,20 @@ pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<History>, LedgerError> 
     while let Some(after) = from.filter(|_| !known.is_empty()) {
         from = reader.read(|tx| follow(reader, tx, after, &mut known))?;
     }
-    Ok(known.into_iter().map(|known| known.history).collect())
+    let gone = reader.read(|tx| removed(tx, reader.tenant_id()))?;
+    let told = known.into_iter().map(|Known { mut history, whole, .. }| {
+        history.removed_upto_ms = (gone.any() && !whole).then_some(gone.upto_ms);
+        history
+    });
+    Ok(told.collect())
 }
 
 /// A history while the log is read.
 struct Known {
     entry: i64,
     picture: Option<i64>,
+    /// Whether its discovery is in the log, and so everything that followed.
+    whole: bool,
     history: History,
 }
 
@@ -110,8 +121,9 @@ fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Kno
     let line = line.ok_or_else(|| TransactionError::Damaged(format!("entry {entry} is named but not there")))?;
     let again_ms = again_ms.filter(|_| !site_removed);
     let pages = pages(tx, entry)?;
-    let history = History { line, site_removed, again_ms, pages, events: VecDeque::new(), earlier: 0 };
-    Ok(Some(Known { entry, picture, history }))
+    let history =
+        History { line, site_removed, again_ms, pages, events: VecDeque::new(), earlier: 0, removed_upto_ms: None };
+    Ok(Some(Known { entry, picture, whole: false, history }))
 }
 
 fn pages(tx: &DbTransaction<'_>, image: i64) -> Result<Vec<String>, TransactionError> {
@@ -136,12 +148,13 @@ fn follow(
         LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'assigned'
         WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND (f.entry = ?4 OR (f.entry IS NULL AND f.picture = ?5))
         ORDER BY f.seq";
-    for Known { entry, picture, history } in known {
+    for Known { entry, picture, whole, history } in known {
         tx.each(sql, values![after, upto, reader.tenant_id(), *entry, *picture], |row| {
             if history.events.len() >= EVENTS_MAX {
                 history.events.pop_front();
                 history.earlier += 1;
             }
+            *whole |= row.get::<String>(1)? == "admitted";
             history.events.push_back(event_at(row)?);
             Ok(())
         })?;
@@ -215,6 +228,10 @@ impl fmt::Display for History {
         if let Some(again_ms) = self.again_ms {
             let when = if again_ms == 0 { "when one runs".to_owned() } else { format!("at {}", as_text(again_ms)) };
             writeln!(out, "  a stream looks at it again {when}")?;
+        }
+        if let Some(upto_ms) = self.removed_upto_ms {
+            let upto = as_text(upto_ms);
+            writeln!(out, "  events until {upto} were removed from the log (ledger.log_keep_ms) and are not listed")?;
         }
         if self.earlier > 0 {
             writeln!(out, "  {} earlier events are left out", self.earlier)?;

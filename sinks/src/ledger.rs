@@ -18,6 +18,7 @@ mod jobs;
 mod location;
 mod lock;
 mod log_record;
+pub(crate) mod log_retention;
 mod new_rows;
 mod postgres;
 mod reader;
@@ -74,6 +75,10 @@ pub struct LedgerSettings {
     pub lease_ms: u64,
     /// Pages and URLs listed in the sidecar of one picture, at most (each).
     pub sidecar_pages_max: usize,
+    /// How long the log is kept, in milliseconds; 0 for ever. What is older and was followed by every view is removed by whoever
+    /// writes: `explain` does not list it any more, and the rows cannot be rebuilt from the log. Results and states do not depend
+    /// on it.
+    pub log_keep_ms: u64,
 }
 
 /// What a committed fact survives.
@@ -97,6 +102,7 @@ impl Default for LedgerSettings {
             connect_timeout_ms: 10_000,
             lease_ms: 30_000,
             sidecar_pages_max: 10_000,
+            log_keep_ms: 30 * 24 * 3_600_000,
         }
     }
 }
@@ -125,9 +131,15 @@ impl LedgerSettings {
         if self.sidecar_pages_max == 0 {
             return Err(("sidecar_pages_max", "1 or more".to_owned()));
         }
+        if self.log_keep_ms > LOG_KEEP_MS_MAX {
+            return Err(("log_keep_ms", "at most 3153600000000 (100 years); 0 keeps everything".to_owned()));
+        }
         Ok(())
     }
 }
+
+/// A hundred years.
+const LOG_KEEP_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// Why a state could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,11 +45,11 @@ struct Sidecar {
 /// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote. Holds
 /// 8 bytes for each picture of a part of the log; where nothing was added to the log, nothing is read but that, or written.
 pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<usize, SinkError> {
-    let (mut count, mut again) = (0, None);
+    let (mut count, mut again) = (0, Vec::new());
     loop {
         let reader = ledger.reader().clone();
-        let changed = reading(move || reader.read(|tx| changed(&reader, tx, again))).await?;
-        let Some(Changed { cursor, from, upto, pictures }) = changed else { return Ok(count) };
+        let changed = reading(move || reader.read(|tx| changed(&reader, tx, &again))).await?;
+        let Some(Changed { cursor, upto, pictures }) = changed else { return Ok(count) };
         let mut replaced = Vec::new();
         for chunk in pictures.chunks(THESE_MAX) {
             let (reader, chunk) = (ledger.reader().clone(), chunk.to_vec());
@@ -64,7 +64,7 @@ pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<u
         kill_point("sidecars.cursor");
         // Another run that writes them too may have moved it, and what was written here may be older than what that run wrote: it is
         // written once more, as it is now.
-        again = if ledger.advance(VIEW, cursor, upto.max(cursor)).await? { None } else { Some(from) };
+        again = if ledger.advance(VIEW, cursor, upto).await? { Vec::new() } else { pictures };
     }
 }
 
@@ -76,33 +76,36 @@ pub(crate) const END: &str =
 struct Changed {
     /// Where the cursor is.
     cursor: i64,
-    /// Where this part begins.
-    from: i64,
     /// Where it ends.
     upto: i64,
     /// The pictures whose sidecars it may have changed.
     pictures: Vec<i64>,
 }
 
-/// The next part of the log, if anything was added to it; from `again` on, if that is given.
-fn changed(reader: &Reader, tx: &DbTransaction<'_>, again: Option<i64>) -> Result<Option<Changed>, TransactionError> {
+/// The next part of the log, if anything was added to it or these pictures are to be written `again`: what was said of those may
+/// have been removed from the log since.
+fn changed(reader: &Reader, tx: &DbTransaction<'_>, again: &[i64]) -> Result<Option<Changed>, TransactionError> {
     let tenant = reader.tenant_id();
     let cursor = "SELECT seq FROM cursors WHERE tenant = ?1 AND name = ?2";
     let cursor = tx.one(cursor, values![tenant, VIEW], |row| row.get::<i64>(0))?.unwrap_or(0);
-    let from = again.unwrap_or(cursor);
     // Facts of another tenant may be visible before older ones of ours are.
-    let upto = tx.one(END, values![from, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
-    let Some(upto) = upto else { return Ok(None) };
+    let upto = tx.one(END, values![cursor, tenant, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
+    let upto = match upto {
+        None if again.is_empty() => return Ok(None),
+        upto => upto.unwrap_or(cursor),
+    };
     // A picture's faces are also those of the pictures that it stands for.
     let sql = "SELECT picture FROM events WHERE seq > ?1 AND seq <= ?2 AND tenant = ?3 AND picture IS NOT NULL
         UNION SELECT q.id FROM events f JOIN pictures q ON q.representative = f.picture AND q.representative <> q.id
             WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND f.kind = 'detected'";
-    let mut pictures = Vec::new();
-    tx.each(sql, values![from, upto, tenant], |row| {
+    let mut pictures = again.to_vec();
+    tx.each(sql, values![cursor, upto, tenant], |row| {
         pictures.push(row.get(0)?);
         Ok(())
     })?;
-    Ok(Some(Changed { cursor, from, upto, pictures }))
+    pictures.sort_unstable();
+    pictures.dedup();
+    Ok(Some(Changed { cursor, upto, pictures }))
 }
 
 /// Sidecars, and what they leave behind.

@@ -1,7 +1,8 @@
 //! Sites submitted over HTTP: `POST /v1/sites`, with a bearer token.
 //!
-//! What is accepted is appended to the inbox, a file of sites that only grows, before the answer is given; the pipeline
-//! follows that file as far as it is on disk. So a submission survives a kill, and resuming is reading the inbox again. Nobody
+//! What is accepted is appended to the inbox, a file of sites, before the answer is given; the pipeline follows that file as far as
+//! it is on disk, and empties it once all of it is in the ledger (`inbox.rs`). So a submission survives a kill, and resuming is
+//! reading the inbox again. Nobody
 //! without the token is read further than the head, and every connection has its time. Promise: what was answered with 202 is
 //! on its way, and nothing else is.
 
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use url::Url;
 
+use crate::inbox::{Emptying, Kept, TakenUp};
 use crate::serve::{Deadline, listen, serve};
 use crate::site_file::{LINE_MAX_BYTES, Lines, ParseSite, shortened};
 
@@ -82,6 +84,7 @@ impl SubmitSettings {
 /// The inbox, and the server that fills it. Dropped, the server stops.
 pub struct Submissions {
     inbox: Lines,
+    emptying: Emptying,
     address: SocketAddr,
     token: String,
     _stop: oneshot::Sender<()>,
@@ -107,7 +110,7 @@ struct Refusal {
 }
 
 struct Acceptor {
-    inbox: Mutex<File>,
+    inbox: Arc<Mutex<File>>,
     /// How much of the inbox is on disk, whole lines all of it.
     kept: Arc<AtomicU64>,
     parse: ParseSite,
@@ -120,12 +123,13 @@ type Problem = (StatusCode, String);
 
 impl Submissions {
     /// Listens at `address` and keeps what comes in the file `inbox`: sites that `parse` takes, whose addresses are not longer
-    /// than what the crawl asks for.
+    /// than what the crawl asks for. It is emptied once all of it is `taken_up`.
     pub fn open(
         address: &str,
         inbox: &Path,
         settings: &SubmitSettings,
         (parse, url_max_bytes): (ParseSite, usize),
+        taken_up: TakenUp,
     ) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("the inbox {}: {error}", inbox.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(inbox).map_err(named)?;
@@ -136,7 +140,19 @@ impl Submissions {
         truncate_torn_line(&mut file)?;
         sync_entries(inbox, |_| false)?;
         let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
-        let follow = Kept { file: File::open(inbox)?, read: 0, kept: Arc::clone(&kept) };
+        let read = Arc::new(AtomicU64::new(0));
+        let follow = Kept { file: File::open(inbox)?, read: Arc::clone(&read), kept: Arc::clone(&kept) };
+        let file = Arc::new(Mutex::new(file));
+        let emptying = Emptying {
+            inbox: Arc::clone(&file),
+            file: File::open(inbox)?,
+            read,
+            kept: Arc::clone(&kept),
+            parse,
+            taken_up,
+            checked: 0,
+            not_before: 0,
+        };
         let listener = listen(address)?;
         let address = listener.local_addr()?;
         let token = match &settings.token[..] {
@@ -145,8 +161,7 @@ impl Submissions {
         };
         let digest = Sha256::digest(&token).into();
         let sites_max = settings.sites_max;
-        let acceptor =
-            Arc::new(Acceptor { inbox: Mutex::new(file), kept, parse, token: digest, sites_max, url_max_bytes });
+        let acceptor = Arc::new(Acceptor { inbox: file, kept, parse, token: digest, sites_max, url_max_bytes });
         let routes = Router::new()
             .route("/v1/sites", post(submit))
             .layer(DefaultBodyLimit::max(settings.body_max_bytes))
@@ -170,7 +185,7 @@ impl Submissions {
         })?;
         let name = inbox.display().to_string();
         let inbox = Lines::following(&name, Box::new(BufReader::new(follow)), parse);
-        Ok(Self { inbox, address, token, _stop: stop })
+        Ok(Self { inbox, emptying, address, token, _stop: stop })
     }
 
     /// Where it listens.
@@ -186,7 +201,13 @@ impl Submissions {
 
 impl Source for Submissions {
     fn poll(&mut self, now: Time) -> SourceItem {
-        self.inbox.poll(now)
+        let item = self.inbox.poll(now);
+        if let SourceItem::Later = item
+            && let Err(error) = self.emptying.go_on(now)
+        {
+            tracing::warn!("the inbox stays as it is, and is emptied later: {error}");
+        }
+        item
     }
 }
 
@@ -210,22 +231,6 @@ fn made_up() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The inbox as far as it is on disk.
-struct Kept {
-    file: File,
-    read: u64,
-    kept: Arc<AtomicU64>,
-}
-
-impl Read for Kept {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let left = self.kept.load(SeqCst).saturating_sub(self.read);
-        let read = (&mut self.file).take(left).read(room)?;
-        self.read += read as u64;
-        Ok(read)
-    }
 }
 
 /// Lets requests with the token through, before anything of their body is read.
@@ -289,13 +294,17 @@ impl Acceptor {
             }
         }
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = inbox.metadata()?.len();
+        let before = self.kept.load(SeqCst);
+        // What a submission left that failed, and could not be taken back, is not the beginning of this one.
+        inbox.set_len(before)?;
         kill_point("inbox.write");
         let written = inbox.write_all(lines.as_bytes()).and_then(|()| inbox.sync_data());
         kill_point("inbox.written");
         if let Err(error) = written {
-            // What is not answered for is not kept.
-            inbox.set_len(before)?;
+            // What is not answered for is not kept; if it cannot be cut off now, the next submission does so first.
+            if let Err(left) = inbox.set_len(before) {
+                tracing::warn!("the inbox still holds the beginning of a submission that was not accepted: {left}");
+            }
             return Err(error);
         }
         self.kept.store(before + lines.len() as u64, SeqCst);
@@ -311,6 +320,87 @@ mod tests {
 
     /// No address of the tests is longer.
     const SITES: (ParseSite, usize) = (parse, 100);
+
+    /// The ledger has none of them.
+    fn nothing() -> TakenUp {
+        Box::new(|_| Ok(0))
+    }
+
+    #[test]
+    fn the_inbox_is_emptied_once_all_of_it_is_in_the_ledger_and_not_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inbox = folder.path().join("inbox.txt");
+        let in_ledger = Arc::new(AtomicU64::new(0));
+        let asked = Arc::clone(&in_ledger);
+        // So many of the sites are in the ledger, by the number in their names.
+        let number = |site: &Url| site.path().trim_matches('/').parse::<u64>().expect("a number");
+        let taken_up =
+            move |sites: &[Url]| Ok(sites.iter().take_while(|site| number(site) < asked.load(SeqCst)).count());
+        let settings = SubmitSettings::default();
+        let mut submissions =
+            Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, Box::new(taken_up)).expect("opens");
+        let token = submissions.token().to_owned();
+        let bytes = || std::fs::metadata(&inbox).expect("is there").len();
+        let submit = |submissions: &Submissions, from: u64, count: u64| {
+            let sites: Vec<_> = (from..from + count).map(|n| format!("\"http://a.example/{n:070}\"")).collect();
+            let (status, body) = post(submissions, &token, &format!(r#"{{"sites":[{}]}}"#, sites.join(",")));
+            assert!(status.contains("202"), "{status} {body}");
+        };
+        let mut now = 0;
+        // Reads everything, then asks for more a few times, a second apart.
+        let mut read = |submissions: &mut Submissions| {
+            let (mut sites, mut later) = (0, 0);
+            while later < 8 {
+                match submissions.poll(now) {
+                    SourceItem::Site(_) => sites += 1,
+                    SourceItem::Later => (later, now) = (later + 1, now + 1_000),
+                    other => panic!("{other:?}"),
+                }
+            }
+            sites
+        };
+        submit(&submissions, 0, 3_000);
+        let full = bytes();
+        assert!(full > crate::inbox::EMPTIED_FROM_BYTES, "{full}");
+        assert_eq!((read(&mut submissions), bytes()), (3_000, full), "nothing is in the ledger");
+        in_ledger.store(2_999, SeqCst);
+        assert_eq!((read(&mut submissions), bytes()), (0, full), "one is not");
+        submit(&submissions, 3_000, 1);
+        in_ledger.store(3_000, SeqCst);
+        assert_eq!(read(&mut submissions), 1);
+        assert!(bytes() > full, "the last one is not");
+        in_ledger.store(3_001, SeqCst);
+        assert_eq!((read(&mut submissions), bytes()), (0, 0));
+        // It goes on from its beginning, any number of times.
+        for round in 1..4 {
+            let from = round * 3_000 + 1;
+            submit(&submissions, from, 3_000);
+            assert_eq!(bytes(), full);
+            in_ledger.store(from + 3_000, SeqCst);
+            assert_eq!((read(&mut submissions), bytes()), (3_000, 0));
+        }
+        // A small one is left alone.
+        submit(&submissions, 20_000, 1);
+        in_ledger.store(30_000, SeqCst);
+        assert_eq!(read(&mut submissions), 1);
+        assert!(bytes() > 0);
+    }
+
+    #[test]
+    fn what_a_failed_submission_left_is_no_part_of_the_next_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inbox = folder.path().join("inbox.txt");
+        let settings = SubmitSettings::default();
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()).expect("opens");
+        let token = submissions.token().to_owned();
+        // As if its end could neither be written nor cut off.
+        let mut beside = OpenOptions::new().append(true).open(&inbox).expect("opens");
+        beside.write_all(b"http://b.exa").expect("writes");
+        let (status, _) = post(&submissions, &token, r#"{"sites":["http://a.example/"]}"#);
+        assert!(status.contains("202"), "{status}");
+        assert_eq!(std::fs::read_to_string(&inbox).expect("reads"), "http://a.example/\n");
+        assert_eq!([next(&mut submissions), next(&mut submissions)], ["http://a.example/", "Later"]);
+    }
 
     fn parse(text: &str) -> Result<Url, String> {
         Url::parse(text).map_err(|error| error.to_string())
@@ -347,7 +437,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = SubmitSettings { timeout_ms: 500, ..SubmitSettings::default() };
         let inbox = folder.path().join("inbox.txt");
-        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()).expect("opens");
         let token = submissions.token().to_owned();
         let [fits, long] = [100, 101].map(|bytes| format!("{:x<bytes$}", "http://a.example/"));
         let (status, body) = post(&submissions, &token, &format!(r#"{{"sites":["{long}","{fits}"]}}"#));
@@ -368,7 +458,7 @@ mod tests {
         // Nobody would live to see the end of the silence.
         let settings = SubmitSettings { timeout_ms: u64::from(u32::MAX), ..SubmitSettings::default() };
         let inbox = folder.path().join("inbox.txt");
-        let submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
+        let submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()).expect("opens");
         let token = submissions.token().to_owned();
         let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(submissions.address()).expect("connects")).collect();
         let (status, _) = post(&submissions, &token, r#"{"sites":["http://a.example/"]}"#);
@@ -382,7 +472,7 @@ mod tests {
         let inbox = folder.path().join("inbox.txt");
         let settings =
             SubmitSettings { sites_max: 2, body_max_bytes: 1_000, timeout_ms: 500, ..SubmitSettings::default() };
-        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).expect("opens");
+        let mut submissions = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()).expect("opens");
         let token = submissions.token().to_owned();
         assert_eq!(token.len(), 32);
         let (status, body) = post(&submissions, &token, r#"{"sites":["http://a.example/","nonsense"]}"#);
@@ -405,7 +495,7 @@ mod tests {
         }
         assert_eq!(next(&mut submissions), "Later");
 
-        let second = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES).err().expect("it is kept");
+        let second = Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()).err().expect("it is kept");
         assert!(second.to_string().contains("another process"), "{second}");
         // Who is silent, or has no token and much to say, is not waited for.
         let mut silent = TcpStream::connect(submissions.address()).expect("connects");
@@ -419,7 +509,7 @@ mod tests {
         torn.write_all(b"http://torn.exam").expect("writes");
         // The server's thread lets go of the inbox in a moment.
         let mut again = loop {
-            match Submissions::open("127.0.0.1:0", &inbox, &settings, SITES) {
+            match Submissions::open("127.0.0.1:0", &inbox, &settings, SITES, nothing()) {
                 Ok(again) => break again,
                 Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
             }

@@ -31,6 +31,9 @@ pub const INBOX_POINTS: [&str; 2] = ["inbox.write", "inbox.written"];
 /// The point before the half line of a submission that was not answered for is cut off.
 pub const INBOX_CUT: &str = "inbox.cut";
 
+/// The point before an inbox of which everything is in the ledger is emptied.
+pub const INBOX_EMPTY: &str = "inbox.empty";
+
 /// Points that only runs which share a state on a server come to: the second one where another run has left something.
 pub const LEASE_POINTS: [&str; 2] = ["lease.begun", "lease.taken_over"];
 
@@ -39,6 +42,9 @@ pub const SINK_POINTS: [&str; 2] = ["sink.flush", "sink.flushed"];
 
 /// The point at which `faceflow retry` has driven everything and nothing is committed yet.
 pub const RETRY_POINT: &str = "retry.driven";
+
+/// The point at which the beginning of the log is removed and nothing of that is committed yet.
+pub const LOG_POINT: &str = "log.remove";
 
 /// Ends the process here if it is asked to.
 #[cfg(not(feature = "testing"))]
@@ -75,5 +81,5 @@ pub fn kill_point(point: &'static str) {
 #[cfg(feature = "testing")]
 fn is_listed(point: &str) -> bool {
     let all = POINTS.iter().chain(&INBOX_POINTS).chain(&LEASE_POINTS).chain(&SINK_POINTS);
-    all.chain([&INBOX_CUT, &RETRY_POINT]).any(|listed| *listed == point)
+    all.chain([&INBOX_CUT, &RETRY_POINT, &LOG_POINT, &INBOX_EMPTY]).any(|listed| *listed == point)
 }

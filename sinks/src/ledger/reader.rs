@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::TenantNumber;
 use faceflow_core::tally::Tally;
+use url::Url;
 
 use super::column_codecs::TransactionError;
 use super::database::{Connection, DbTransaction, Row, values};
 use super::location::{Backend, StateLocation};
+use super::sql::Sql;
 use super::tallies::Tallies;
 use super::{LedgerSettings, OpenError};
 
@@ -86,6 +88,21 @@ impl Reader {
     /// The number of the tenant, as records carry it.
     pub fn tenant_number(&self) -> TenantNumber {
         TenantNumber(self.0.id as u32)
+    }
+
+    /// How many of these sites, from the first on, are sites of the tenant that were not removed.
+    pub fn sites_taken_up(&self, sites: &[Url]) -> Result<usize, LedgerError> {
+        // On a server a digest of the URL is indexed.
+        const KNOWN: Sql = Sql::hinted("url = ?2", "site_key(url) = site_key(?2) AND url = ?2");
+        self.read(|tx| {
+            let sql = format!("SELECT 1 FROM sites WHERE tenant = ?1 AND {} AND NOT removed", KNOWN.of(tx));
+            for (n, site) in sites.iter().enumerate() {
+                if tx.one(&sql, values![self.tenant_id(), site.as_str()], |_| Ok(()))?.is_none() {
+                    return Ok(n);
+                }
+            }
+            Ok(sites.len())
+        })
     }
 
     /// Reads in one transaction: everything that `work` sees is of one moment.

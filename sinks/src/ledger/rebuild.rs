@@ -9,6 +9,7 @@ use super::database::{Connection, DbTransaction};
 use super::error::TransactionError;
 use super::jobs;
 use super::log_record::unpack;
+use super::log_retention::removed;
 use super::reader::Reader;
 use super::sqlite;
 use super::tallies::Tallies;
@@ -113,6 +114,15 @@ fn rebuild(tx: &DbTransaction<'_>, tenant: i64) -> Result<Connection, Transactio
     if tx.one(whole, values![tenant], |row| row.get::<bool>(0))? != Some(true) {
         let why = "the log of this tenant begins in the middle: the state was begun by an older faceflow";
         return Err(TransactionError::Stopped(why.to_owned()));
+    }
+    let gone = removed(tx, tenant)?;
+    if gone.any() {
+        let why = format!(
+            "the log of this tenant begins after commit {} and event {}: what was older was removed (ledger.log_keep_ms), so its \
+             rows cannot be rebuilt from it",
+            gone.commits, gone.events
+        );
+        return Err(TransactionError::Stopped(why));
     }
     let mut memory = Connection::Sqlite(sqlite::in_memory()?);
     memory.write(|tx| {

@@ -16,7 +16,7 @@ use super::{Durability, LedgerSettings, OpenError};
 pub(super) const FILE: &str = "ledger.sqlite";
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which SQLite keeps as `user_version`.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     include_str!("schema/001_ledger.sql"),
     include_str!("schema/002_cursors.sql"),
     include_str!("schema/003_shown.sql"),
@@ -26,6 +26,7 @@ const STEPS: [&str; 9] = [
     include_str!("schema/007_lists.sql"),
     include_str!("schema/008_commits.sql"),
     include_str!("schema/009_tenants.sql"),
+    include_str!("schema/010_log_retention.sql"),
 ];
 
 /// The formats that this faceflow can use.

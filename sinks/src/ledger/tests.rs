@@ -8,6 +8,7 @@ mod durability;
 mod encrypted;
 mod facts;
 mod group;
+mod log_retention;
 mod measure;
 mod migrations;
 pub(crate) mod place;

@@ -10,7 +10,8 @@
 //! one run's group is written the next of every run gathers. Runs of different tenants do not wait for each other.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
 
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
@@ -24,6 +25,7 @@ use super::error::TransactionError;
 use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
 use super::log_record::LogRecord;
+use super::log_retention::{Plan, Schedule};
 use super::redrive::{Progress, Selection};
 use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
@@ -144,8 +146,22 @@ impl Writer {
 
     /// Writes until nobody is left who could ask.
     pub fn work(mut self, jobs: &mpsc::Receiver<Vec<WriteRequest>>) {
-        let LedgerSettings { group_max, transaction_max, .. } = *self.backend.settings();
-        while let Ok(mut jobs_of_group) = jobs.recv() {
+        let LedgerSettings { group_max, transaction_max, log_keep_ms, .. } = *self.backend.settings();
+        let mut removal = Schedule::new(log_keep_ms);
+        loop {
+            // Between two groups, whether anything waits or not.
+            if removal.wait().is_some_and(|wait| wait.is_zero()) {
+                self.remove_log(&mut removal, log_keep_ms);
+            }
+            let received = match removal.wait() {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => jobs.recv_timeout(wait),
+            };
+            let mut jobs_of_group = match received {
+                Ok(jobs_of_group) => jobs_of_group,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let weigh = |jobs: &[WriteRequest]| jobs.iter().map(|job| job.task.weight()).sum::<usize>();
             let mut weight = weigh(&jobs_of_group);
             while let Some(more) =
@@ -175,6 +191,38 @@ impl Writer {
         {
             tracing::warn!("{}: run {} ends with its lease: {error}", self.backend.name(), lease.id());
         }
+    }
+
+    /// Removes a batch of what is older than what is kept of the log.
+    fn remove_log(&mut self, removal: &mut Schedule, keep_ms: u64) {
+        let began = Instant::now();
+        let more = self.remove_some(keep_ms).unwrap_or_else(|error| {
+            tracing::warn!("{}: the beginning of the log was not removed: {error}", self.backend.name());
+            false
+        });
+        removal.done(began, more);
+    }
+
+    /// Removes a batch of the log. Whether there may be more.
+    fn remove_some(&mut self, keep_ms: u64) -> Result<bool, TransactionError> {
+        let tenant = self.tenant;
+        let plan = |tx: &DbTransaction<'_>| Plan::next(tx, tenant, tx.now_ms()?.saturating_sub_unsigned(keep_ms));
+        // Where nothing is to be removed, nothing is locked or written.
+        if self.connection.read(plan)?.is_none() {
+            return Ok(false);
+        }
+        let turn = self.access.write_turn();
+        let shared = matches!(self.access, ExclusiveAccess::Lease(_));
+        let removed = self.connection.write(|tx| {
+            if shared {
+                lock_tenant(tx, tenant)?;
+            }
+            let Some(plan) = plan(tx)? else { return Ok(false) };
+            plan.carry_out(tx, tenant)?;
+            Ok(plan.more)
+        });
+        drop(turn);
+        removed
     }
 
     /// Writes a group and answers.

@@ -9,6 +9,7 @@ use faceflow_core::ledger::LedgerError;
 use super::sums::{BLOCK, Best, Candidate, Faces, Failure, Failures, Table};
 use crate::ledger::column_codecs::{EntryKind, StateText, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
+use crate::ledger::log_retention::removed;
 use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
 
@@ -59,7 +60,15 @@ impl Counts {
         let Some((end, at_ms)) = reader.read(|tx| last(reader, tx, self.seq))? else { return Ok(false) };
         while self.seq < end {
             let upto = end.min(self.seq.saturating_add(WINDOW));
-            let touched = reader.read(|tx| touched(reader, tx, (self.seq, upto)))?;
+            let touched = reader.read(|tx| {
+                let whole = removed(tx, reader.tenant_id())?.events <= self.seq;
+                whole.then(|| touched(reader, tx, (self.seq, upto))).transpose()
+            })?;
+            // What was to be followed was removed meanwhile: everything is counted again.
+            let Some(touched) = touched else {
+                *self = Self::all(reader, self.best.kept_max() / 2)?;
+                return Ok(true);
+            };
             for (table, blocks) in touched {
                 for range in runs(&blocks) {
                     self.read(reader, table, range)?;

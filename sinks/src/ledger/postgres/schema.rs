@@ -12,13 +12,14 @@ use crate::ledger::error::TransactionError;
 use crate::ledger::schema_version::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
     include_str!("../schema/postgres/004_lists.sql"),
     include_str!("../schema/postgres/005_commits.sql"),
     include_str!("../schema/postgres/006_tenants.sql"),
+    include_str!("../schema/postgres/007_log_retention.sql"),
 ];
 
 /// The formats that this faceflow can use.

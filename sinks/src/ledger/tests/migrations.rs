@@ -117,7 +117,7 @@ fn every_older_format_of_a_file_is_brought_to_ours_with_its_rows() {
         old.execute_batch(&rows(has)).expect("inserts");
         drop(old);
         let refused = Reader::open(home.place(), "default", &LedgerSettings::default()).err().expect("is refused");
-        assert!(matches!(refused, OpenError::Older { oldest: 9, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Older { oldest: 10, .. }), "{refused}");
         assert!(refused.to_string().contains("faceflow run"), "{refused}");
         let version = |home: &Home| {
             let file = rusqlite::Connection::open(home.path().join("ledger.sqlite")).expect("opens");
@@ -125,7 +125,7 @@ fn every_older_format_of_a_file_is_brought_to_ours_with_its_rows() {
         };
         assert_eq!(version(&home), format as i64, "whoever reads changes nothing");
         goes_on(&home);
-        assert_eq!(version(&home), 9);
+        assert_eq!(version(&home), 10);
     }
 }
 
@@ -149,7 +149,7 @@ fn every_older_format_on_a_server_is_brought_to_ours_with_its_rows() {
     for format in 1..=5 {
         let Some((home, _server)) = older(format) else { return };
         let refused = Reader::open(home.place(), "default", &LedgerSettings::default()).err().expect("is refused");
-        assert!(matches!(refused, OpenError::Older { oldest: 6, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Older { oldest: 7, .. }), "{refused}");
         goes_on(&home);
     }
 }

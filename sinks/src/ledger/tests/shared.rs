@@ -331,7 +331,7 @@ fn openers_at_once_make_one_schema() {
         }
     });
     let formats = home.open().reader().read(|tx| tx.one("SELECT count(*) FROM migrations", &[], |row| row.get(0)));
-    assert_eq!(formats, Ok(Some(6_i64)));
+    assert_eq!(formats, Ok(Some(7_i64)));
 }
 
 #[test]
