@@ -38,8 +38,8 @@ use crate::services::Services;
 /// Builds the pipeline on one worker. The probe sees everything settled before its frontier.
 pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Time> {
     let Services { executor, ledger, pixel_cache, settings, jobs, limits, .. } = services;
-    let (index, peers) = (scope.worker().index(), scope.worker().peers());
-    let (store, jobs) = (|| services.tenant_store.clone(), || jobs.clone());
+    let index = scope.worker().index();
+    let (store, jobs, decoder) = (|| services.tenant_store.clone(), || jobs.clone(), || services.picture_decoder());
 
     // Two loops: what the ledger learns goes to the dispatcher, how detections end goes to the near-duplicates.
     let (to_dispatcher, updates) = scope.feedback(1);
@@ -59,17 +59,19 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (_, discovered) =
         arrivals.select_links(jobs(), Arc::clone(&executor.clock)).append_facts(Arc::clone(ledger), executor);
 
-    // Images: downloaded, decoded once, the original stored before the fact that says so.
-    let web = Arc::clone(&services.web);
-    let (downloads, missing) = images.download(web, Arc::clone(pixel_cache), executor, limits.download);
-    let (decoded, undecodable) =
-        downloads.decode(settings.image.clone(), Arc::clone(pixel_cache), executor, limits.cpu);
+    // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else; others are decoded once, and the
+    // original is stored before the fact that says so.
+    let (web, contents) = (Arc::clone(&services.web), services.stored_contents());
+    let (downloads, copies, missing) =
+        images.download(web, (Arc::clone(&contents), decoder()), executor, limits.download);
+    let (_, copied) = copies.append_facts(Arc::clone(ledger), executor);
+    let (decoded, undecodable) = downloads.decode(decoder(), executor, limits.cpu);
     let (stored, unstored) = decoded.store_original(store(), Arc::clone(pixel_cache), executor);
     let (stored, downloaded) = stored.append_facts(Arc::clone(ledger), executor);
 
     // Pictures: each content once; of near-duplicates one is detected, and its faces are given to the others.
-    let seen = stored.map(|stored| stored.frame).dedupe_exact(services.known_contents((index, peers)));
-    let (new, copies) = seen.ok_err(|seen| match seen {
+    let seen = stored.map(|stored| stored.frame).dedupe_exact(contents);
+    let (new, late_copies) = seen.ok_err(|seen| match seen {
         Seen::First(frame) => Ok(frame),
         Seen::Before(frame) => Err(frame),
     });
@@ -84,12 +86,12 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         DedupeAction::Evict(frame) => Branched::B(frame),
         DedupeAction::Assign(assignment) => Branched::C(assignment),
     });
-    copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
+    late_copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
     let (assignments, _) = assignments.append_facts(Arc::clone(ledger), executor);
 
-    // Faces: pixels where they are cached, batches by shape, crops to the store, custom sinks, then the fact.
-    let wanted = chosen.to_owner().concat(due_frames);
-    let (frames, unread) = wanted.rehydrate(store(), Arc::clone(pixel_cache), settings.image.clone(), executor);
+    // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store, custom sinks, then the fact.
+    let wanted = chosen.concat(due_frames).to_owner();
+    let (frames, unread) = wanted.rehydrate(store(), decoder(), executor);
     let (detected, undetected) = frames.detect(services.detector_pool.clone(), Arc::clone(pixel_cache), executor);
     let (cropped, uncropped) = detected.store_crops(store(), Arc::clone(pixel_cache), executor);
     let tenant = services.job.tenant;
@@ -108,7 +110,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     ]);
     let dispositions = lost.decide_retry(jobs(), Arc::clone(&executor.clock));
     let (dispositions, failed) = dispositions.append_facts(Arc::clone(ledger), executor);
-    scope.concatenate([discovered, downloaded, answered, failed]).connect_loop(to_dispatcher);
+    scope.concatenate([discovered, copied, downloaded, answered, failed]).connect_loop(to_dispatcher);
     let ended = dispositions.flat_map(|disposition| match disposition {
         Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.job.tenant, frame.content)),
         Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => {

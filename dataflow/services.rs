@@ -1,6 +1,5 @@
 //! Everything the graph runs on, made from the settings once per process and shared by its workers.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use faceflow_config::Settings;
@@ -9,21 +8,23 @@ use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::ledger::{Ledger, LedgerError};
-use faceflow_core::record::{ContentId, DEFAULT_JOB, JobId, Priority, TenantId, TenantNumber};
+use faceflow_core::record::{DEFAULT_JOB, JobId, Priority, TenantId, TenantNumber};
 use faceflow_core::sink::{Sink, Store};
 use faceflow_core::source::Source;
 use faceflow_operators::dedupe_near::TenantPictures;
 use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
 use faceflow_operators::dispatch::Dispatcher;
 use faceflow_operators::jobs::{JobScope, Jobs, TenantScope};
+use faceflow_operators::picture_decoder::PictureDecoder;
 use faceflow_operators::pixel_cache::PixelCache;
 use faceflow_operators::read_sources::SourceReader;
 use faceflow_operators::source_set::SourceSet;
+use faceflow_operators::stored_contents::{StoredContents, WorkerShare};
 use faceflow_operators::tenant_store::TenantStore;
 use faceflow_operators::write_sinks::SharedSink;
 use faceflow_web::Web;
 
-use crate::known_contents::{KnownContents, WorkerShare};
+use crate::known_contents::KnownContents;
 
 /// Pages or images of one worker that wait for their host or are being requested. It leaves room for hosts that make us wait;
 /// how many requests are under way at once is limited by the web client (`fetch.concurrency`).
@@ -99,7 +100,7 @@ pub struct StageLimits {
     pub fetch: Limits,
     /// Images.
     pub download: Limits,
-    /// Parsing and decoding.
+    /// Parsing and decoding: twice what the process does at once, so that no permit waits for a worker.
     pub cpu: Limits,
 }
 
@@ -130,7 +131,7 @@ impl Services {
         jobs.add(JobScope { id: job, name: DEFAULT_JOB.to_owned(), priority: Priority::default(), settings: work });
         let known = Arc::new(KnownContents::new(share));
         known.load(backends.ledger.as_ref(), job.tenant)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let executor = executor.with_cpu_threads(settings.image.concurrency());
         let per_host = settings.fetch.per_host.max(1);
         Ok(Self {
             tenant_store: TenantStore { store: backends.store, jobs: jobs.clone() },
@@ -142,12 +143,12 @@ impl Services {
                 linger_ms: settings.detect.linger_ms,
                 shutdown: executor.shutdown.clone(),
             },
-            pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, settings.image.memory_max_bytes)),
+            pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, settings.image.memory_bytes())),
             sinks: backends.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
             limits: StageLimits {
                 fetch: Limits::starting(REQUESTS_MAX, per_host),
                 download: Limits::starting(REQUESTS_MAX, per_host),
-                cpu: Limits::finishing(cores * 2),
+                cpu: Limits::finishing(settings.image.concurrency() * 2),
             },
             again: false,
             processes: share.processes,
@@ -182,10 +183,18 @@ impl Services {
         })
     }
 
-    /// What the worker `index` of `peers` takes for known contents of a tenant.
-    pub fn known_contents(&self, worker: (usize, usize)) -> impl Fn(TenantNumber) -> HashSet<ContentId> + 'static {
-        let known = Arc::clone(&self.known);
-        move |tenant| known.contents_of(tenant, worker)
+    /// What decodes pictures.
+    pub fn picture_decoder(&self) -> PictureDecoder {
+        PictureDecoder {
+            settings: Arc::new(self.settings.image.clone()),
+            pixel_cache: Arc::clone(&self.pixel_cache),
+            cpu: self.executor.cpu.clone(),
+        }
+    }
+
+    /// The contents that the ledger is known to have.
+    pub fn stored_contents(&self) -> Arc<StoredContents> {
+        Arc::clone(&self.known.stored)
     }
 
     /// What the worker `index` knows of a tenant's pictures, and how they are grouped.

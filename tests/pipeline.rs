@@ -5,6 +5,7 @@ mod support;
 mod world;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
 
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
@@ -153,6 +154,34 @@ fn a_second_run_repeats_nothing_and_takes_up_what_is_new() {
     finish(job(folder.path(), &[one.url("/"), two.url("/")], &[]));
     assert_eq!(lines(folder.path(), Kind::Images).len(), 2);
     assert_eq!(web.log().count(&one.url("/a.jpg")), 1);
+}
+
+#[test]
+fn a_copy_of_a_recorded_picture_is_neither_decoded_nor_looked_at() {
+    let web = World::new();
+    let (one, two) = (web.site(), web.site());
+    let (portrait, faces) = world::portrait(1, 320, 240);
+    let bytes = world::png(&portrait);
+    for (site, path) in [(&one, "/a.png"), (&two, "/b.png")] {
+        site.page("/", format!("<img src={path}>")).image(path, bytes.clone());
+    }
+    let folder = tempdir().expect("a folder");
+    let looks = |site: &world::Site| {
+        let job = job(folder.path(), &[site.url("/")], &[]);
+        let metrics = job.metrics.clone();
+        let summary = finish(job);
+        assert_eq!((summary.images.open, summary.images.dead, summary.images.rejected), (0, 0, 0));
+        ["decode", "store_original", "detect"].map(|stage| metrics.stage(stage).ended.load(Relaxed))
+    };
+    assert_eq!(looks(&one), [1, 1, 1]);
+    assert_eq!(looks(&two), [0, 0, 0], "the bytes are known by their digest");
+    let lines = lines(folder.path(), Kind::Images);
+    let (first, copy) = (line_of(&lines, &one.url("/a.png")), line_of(&lines, &two.url("/b.png")));
+    assert_eq!(copy["status"], "duplicate");
+    assert_eq!(copy["faces"].as_array().map(Vec::len), Some(faces.len()));
+    for same in ["image", "faces", "detector"] {
+        assert_eq!(copy[same], first[same], "{same}");
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use faceflow_core::blocking::blocking;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
@@ -41,10 +40,11 @@ impl<'s> Mine<'s> for Flow<'s, Fetched> {
         executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Visit>, Flow<'s, FailedRecord<Page>>) {
-        let opt_outs = Arc::new(OptOuts::new(&fetch));
+        let (opt_outs, cpu) = (Arc::new(OptOuts::new(&fetch)), executor.cpu.clone());
         let job = move |fetched: Fetched| {
             let (settings, opt_outs) = (jobs.settings(fetched.page.job).mine, Arc::clone(&opt_outs));
-            async move { blocking(move || read(fetched, &settings, &opt_outs)).await }
+            let cpu = cpu.clone();
+            async move { cpu.blocking(move || read(fetched, &settings, &opt_outs)).await }
         };
         let (visits, lost) = self
             .map_async(Pipeline, "mine", executor, (limits, |fetched| QueueId::local(fetched.page.job), job))

@@ -1,7 +1,8 @@
-//! The cache of decoded pictures: one for each process, from decoding until the crops are stored or the frame is evicted.
+//! The cache of decoded pictures: one for each process, from decoding until the crops are made or the frame is evicted.
 //!
-//! Only handles travel through the graph. Promise: no more pictures than permits, and no more bytes than the memory budget
-//! (one picture larger than the whole budget may be in it alone).
+//! Only handles travel through the graph. Room is counted in bytes, so that thousands of small pictures can wait where few large
+//! ones can. Promise: no more bytes than the memory budget (one picture larger than the whole budget may be in it alone), and no
+//! more pictures than the limit.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,29 +11,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use faceflow_core::detector::Picture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Permits are counted in pieces of this many bytes.
-const PIECE_BYTES: u64 = 64 * 1024;
+/// Room is counted in pieces of this many bytes.
+const PIECE_BYTES: u64 = 16 * 1024;
 
 /// Decoded pictures of one process, by handle.
 pub struct PixelCache {
     cached: Mutex<HashMap<u64, CachedPicture>>,
     next: AtomicU64,
-    permits: Arc<Semaphore>,
+    pictures: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     pieces_max: u32,
 }
 
-/// A permit for one picture between its download and its crops; given back when dropped.
+/// Room for one picture between its download and its crops; given back when dropped.
 #[derive(Debug)]
-pub struct CacheSlot(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Room {
+    #[allow(dead_code, reason = "held for its drop")]
+    picture: OwnedSemaphorePermit,
+    memory: Mutex<OwnedSemaphorePermit>,
+}
 
-/// A permit for the memory of one picture; given back when dropped.
-#[derive(Debug)]
-pub struct MemoryPermit(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+impl Room {
+    /// Gives back what is more than `bytes` take.
+    pub fn shrink_to(&self, bytes: u64) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let surplus = memory.num_permits().saturating_sub(pieces(bytes));
+        drop(memory.split(surplus));
+    }
+}
+
+/// How many pieces so many bytes take: one at least.
+fn pieces(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(PIECE_BYTES)).unwrap_or(usize::MAX).max(1)
+}
 
 struct CachedPicture {
     picture: Picture,
-    _permits: (Arc<CacheSlot>, MemoryPermit),
+    room: Arc<Room>,
 }
 
 impl PixelCache {
@@ -42,29 +57,26 @@ impl PixelCache {
         Self {
             cached: Mutex::default(),
             next: AtomicU64::new(0),
-            permits: Arc::new(Semaphore::new(pictures_max.max(1))),
+            pictures: Arc::new(Semaphore::new(pictures_max.max(1))),
             memory: Arc::new(Semaphore::new(pieces as usize)),
             pieces_max: pieces,
         }
     }
 
-    /// Waits for a slot. A download counts as under way until it has one, so a slow detector slows the downloads.
-    pub async fn slot(&self) -> Arc<CacheSlot> {
-        let slot = Arc::clone(&self.permits).acquire_owned().await;
-        Arc::new(CacheSlot(slot.expect("the semaphore is never closed")))
-    }
-
-    /// Waits for the memory that decoding a picture takes at its peak.
-    pub async fn reserve(&self, bytes: u64) -> MemoryPermit {
-        let pieces = bytes.div_ceil(PIECE_BYTES).clamp(1, u64::from(self.pieces_max)) as u32;
+    /// Waits for room to decode a picture that takes `bytes` at its peak. A download counts as under way until it has it, so a slow
+    /// detector slows the downloads.
+    pub async fn reserve(&self, bytes: u64) -> Arc<Room> {
+        let picture = Arc::clone(&self.pictures).acquire_owned().await.expect("the semaphore is never closed");
+        let pieces = pieces(bytes).min(self.pieces_max as usize) as u32;
         let memory = Arc::clone(&self.memory).acquire_many_owned(pieces).await;
-        MemoryPermit(memory.expect("the semaphore is never closed"))
+        Arc::new(Room { picture, memory: Mutex::new(memory.expect("the semaphore is never closed")) })
     }
 
-    /// Inserts a picture; the handle finds it again.
-    pub fn insert(&self, picture: Picture, permits: (Arc<CacheSlot>, MemoryPermit)) -> u64 {
+    /// Inserts a picture; the handle finds it again. Of the room it was decoded in, it keeps what its pixels take.
+    pub fn insert(&self, picture: Picture, room: Arc<Room>) -> u64 {
+        room.shrink_to(picture.rgb.len() as u64);
         let handle = self.next.fetch_add(1, Relaxed);
-        self.lock().insert(handle, CachedPicture { picture, _permits: permits });
+        self.lock().insert(handle, CachedPicture { picture, room });
         handle
     }
 
@@ -73,10 +85,15 @@ impl PixelCache {
         self.lock().get(&handle).map(|cached| cached.picture.clone())
     }
 
-    /// Removes a picture and frees its slot.
+    /// Removes a picture and gives its room back.
     pub fn remove(&self, handle: Option<u64>) {
+        drop(self.take_room(handle));
+    }
+
+    /// Removes a picture; its room goes to the caller, for what was made of it.
+    pub fn take_room(&self, handle: Option<u64>) -> Option<Arc<Room>> {
         let gone = handle.and_then(|handle| self.lock().remove(&handle));
-        drop(gone);
+        gone.map(|gone| gone.room)
     }
 
     /// Pictures in the cache at the moment.
@@ -98,17 +115,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slots_and_memory_are_bounded_and_given_back() {
-        let cache = Arc::new(PixelCache::new(2, 2 * PIECE_BYTES));
-        let (first, memory) = (cache.slot().await, cache.reserve(3_000_000).await);
-        let handle = cache.insert(picture(), (first, memory));
-        let _second = cache.slot().await;
+    async fn pictures_and_memory_are_bounded_and_given_back() {
+        let cache = PixelCache::new(3, 2 * PIECE_BYTES);
+        let room = cache.reserve(3_000_000).await;
         let waiting = cache.reserve(3);
         tokio::pin!(waiting);
         assert!(futures::poll!(waiting.as_mut()).is_pending(), "the large picture has the whole budget");
+        let handle = cache.insert(picture(), room);
+        let other = cache.insert(picture(), waiting.await);
+        let more = cache.reserve(1);
+        tokio::pin!(more);
+        assert!(futures::poll!(more.as_mut()).is_pending(), "what two pictures take is all there is");
         assert_eq!(cache.get(handle).map(|picture| picture.width), Some(2));
-        cache.remove(Some(handle));
-        waiting.await;
+        let room = cache.take_room(Some(handle)).expect("it is in the cache");
+        assert!(cache.get(handle).is_none() && cache.take_room(Some(handle)).is_none());
+        assert!(futures::poll!(more.as_mut()).is_pending(), "its room is used for something else");
+        drop(room);
+        more.await;
+        cache.remove(Some(other));
         assert_eq!((cache.count(), cache.get(handle).is_none()), (0, true));
+    }
+
+    #[tokio::test]
+    async fn no_more_pictures_than_the_limit() {
+        let cache = PixelCache::new(1, 1 << 30);
+        let first = cache.reserve(1).await;
+        let second = cache.reserve(1);
+        tokio::pin!(second);
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        drop(first);
+        second.await;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A frame that waited for a retry, a duplicate that takes over, or a frame of an earlier run has no pixels in memory: its
 //! original is read from the object store and decoded again. Frames with pixels pass straight through. It stands before
-//! `detect` so that waiting for a slot of the cache never delays frames that have one.
+//! `detect` so that waiting for room in the cache never delays frames that have it.
 
 use std::sync::Arc;
 
@@ -16,22 +16,19 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::core::OkErr;
 
-use crate::decode::decode_picture;
-use crate::pixel_cache::PixelCache;
+use crate::picture_decoder::{Examined, PictureDecoder};
 use crate::tenant_store::TenantStore;
-use faceflow_pixels::ImageSettings;
 
 /// Originals read back at once, per worker.
-const RECALLS_MAX: usize = 8;
+const RECALLS_MAX: usize = 32;
 
 /// Reads pixels back.
 pub trait Rehydrate<'s> {
-    /// Reads the originals of frames without pixels from their tenants' parts of `tenant_store` and decodes them into `pixel_cache`.
+    /// Reads the originals of frames without pixels from their tenants' parts of `tenant_store` and has `decoder` decode them.
     fn rehydrate(
         self,
         tenant_store: TenantStore,
-        pixel_cache: Arc<PixelCache>,
-        settings: ImageSettings,
+        decoder: PictureDecoder,
         executor: &Executor,
     ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>);
 }
@@ -40,30 +37,25 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
     fn rehydrate(
         self,
         tenant_store: TenantStore,
-        pixel_cache: Arc<PixelCache>,
-        settings: ImageSettings,
+        decoder: PictureDecoder,
         executor: &Executor,
     ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>) {
-        let room = Arc::clone(&pixel_cache);
-        let is_cached = move |frame: &Frame| frame.pixels.is_some_and(|pixels| room.get(pixels).is_some());
+        let cache = Arc::clone(&decoder.pixel_cache);
+        let is_cached = move |frame: &Frame| frame.pixels.is_some_and(|pixels| cache.get(pixels).is_some());
         let (ready, gone) = self.ok_err(move |frame| if is_cached(&frame) { Ok(frame) } else { Err(frame) });
         let job = move |frame: Frame| {
             let body = tenant_store.store.get(image_key(&tenant_store.folder(frame.job), &frame.content));
-            let (pixel_cache, settings) = (Arc::clone(&pixel_cache), settings.clone());
+            let decoder = decoder.clone();
             async move {
-                let (content, pixels) = decode_picture(
-                    body.await.map_err(missing)?,
-                    settings,
-                    Arc::clone(&pixel_cache),
-                    pixel_cache.slot().await,
-                )
-                .await?;
-                if content.id == frame.content.id {
-                    return Ok(Frame { pixels: Some(pixels), ..frame });
+                let body = body.await.map_err(missing)?;
+                let (id, Examined { id: found, header }) = (frame.content.id, decoder.examine(body.clone()).await?);
+                if found != id {
+                    let detail = format!("the stored original of {id} has other bytes ({found})");
+                    return Err(Fault::transient(Class::Content, "original_corrupt", detail));
                 }
-                pixel_cache.remove(Some(pixels));
-                let detail = format!("the stored original of {} has other bytes ({})", frame.content.id, content.id);
-                Err(Fault::transient(Class::Content, "original_corrupt", detail))
+                let room = decoder.pixel_cache.reserve(header?.memory_bytes).await;
+                let (_, pixels) = decoder.decode((id, body), room).await?;
+                Ok(Frame { pixels: Some(pixels), ..frame })
             }
         };
         let limits = Limits::starting(RECALLS_MAX, RECALLS_MAX);

@@ -19,6 +19,9 @@ use crate::decode::DecodedImage;
 use crate::pixel_cache::PixelCache;
 use crate::tenant_store::TenantStore;
 
+/// Originals that are put at once, per worker.
+const PUTS_MAX: usize = 256;
+
 /// Stores originals.
 pub trait StoreOriginal<'s> {
     /// Puts each picture's bytes into its tenant's part of `tenant_store`. A picture whose bytes cannot be stored leaves `pixel_cache`.
@@ -45,7 +48,7 @@ impl<'s> StoreOriginal<'s> for Flow<'s, DecodedImage> {
                 Ok(decoded.kept)
             }
         };
-        let limits = Limits::finishing(64);
+        let limits = Limits::finishing(PUTS_MAX);
         let (kept, lost) = self
             .map_async(
                 Pipeline,

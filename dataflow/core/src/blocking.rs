@@ -3,8 +3,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::Poll;
+
+use tokio::sync::Semaphore;
 
 use crate::fault::{Class, Fault};
 
@@ -34,6 +38,45 @@ where
     }
 }
 
+/// Permits for CPU-bound work, which all workers of a process share: more of it at once than there are cores is done no sooner and
+/// takes more memory. Clones share them.
+#[derive(Clone, Debug)]
+pub struct CpuPermits(Arc<Semaphore>);
+
+impl CpuPermits {
+    /// So many pieces of work at once, one at least.
+    pub fn new(threads: usize) -> Self {
+        Self(Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Runs CPU-bound work on a blocking thread, as [`blocking`] does, once there is a permit for it.
+    pub async fn blocking<T, W>(&self, work: W) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> Result<T, Fault> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
+        // Work that was begun is done even when nobody waits for it any more.
+        blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+    }
+}
+
+impl Default for CpuPermits {
+    /// As many as there are cores.
+    fn default() -> Self {
+        Self::new(cores())
+    }
+}
+
+/// How many threads of this machine the process may use at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// Runs a job; a panic in it becomes a fault.
 pub async fn caught<T>(job: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let mut job = Box::pin(job);
@@ -61,5 +104,29 @@ mod tests {
         assert!(fault.detail.contains("at the disco"));
         let fault = blocking::<(), _>(|| panic!("{}", 7)).await.expect_err("panics");
         assert!(fault.detail.contains('7'));
+    }
+
+    #[tokio::test]
+    async fn no_more_work_runs_at_once_than_there_are_permits() {
+        use std::sync::Barrier;
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let (cpu, running, most) = (CpuPermits::new(2), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // Two run at the same time, since neither ends before the other has begun; a third does not.
+        let together = Arc::new(Barrier::new(2));
+        let work = |_| {
+            let (running, most, together) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&together));
+            cpu.blocking(move || {
+                most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                together.wait();
+                running.fetch_sub(1, SeqCst);
+                Ok(())
+            })
+        };
+        let done = futures::future::join_all((0..8).map(work)).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert_eq!(most.load(SeqCst), 2);
+        let panicked: Result<(), _> = cpu.blocking(|| panic!("gives its permit back")).await;
+        assert!(panicked.is_err());
+        assert_eq!(cpu.0.available_permits(), 2);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use timely::scheduling::activate::SyncActivator;
 use tokio::sync::Notify;
 
+use crate::blocking::CpuPermits;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -22,6 +23,8 @@ pub struct Executor {
     pub metrics: Metrics,
     /// Whether this process runs, drains or stops.
     pub shutdown: Shutdown,
+    /// Permits for CPU-bound work in this process.
+    pub cpu: CpuPermits,
     woken: Arc<Notify>,
 }
 
@@ -32,7 +35,12 @@ impl Executor {
         clock: Arc<dyn Clock>,
         (metrics, shutdown): (Metrics, Shutdown),
     ) -> Self {
-        Self { runtime, clock, metrics, shutdown, woken: Arc::default() }
+        Self { runtime, clock, metrics, shutdown, cpu: CpuPermits::default(), woken: Arc::default() }
+    }
+
+    /// The same executor with so many pieces of CPU-bound work at once.
+    pub fn with_cpu_threads(self, threads: usize) -> Self {
+        Self { cpu: CpuPermits::new(threads), ..self }
     }
 
     /// Resolves once an operator or the loop that steps the worker has been woken since the last call.

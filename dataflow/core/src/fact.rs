@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{DetectedFrame, Discovery, Disposition, Key, StoredImage, TenantAssignment, TenantNumber};
+use crate::record::{
+    CopiedImage, DetectedFrame, Discovery, Disposition, Key, StoredImage, TenantAssignment, TenantNumber,
+};
 
 /// Something that happened and stays true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub enum Fact {
     Failed(Disposition),
     /// An image's bytes are in the store.
     Stored(StoredImage),
+    /// An image's bytes are those of a picture that was recorded before.
+    Copied(CopiedImage),
     /// A picture's faces and crops are in the store.
     Detected(DetectedFrame),
     /// A picture has another representative than before.
@@ -30,6 +34,7 @@ impl Fact {
             Self::Discovered(found) => found.tenant(),
             Self::Failed(disposition) => disposition.tenant(),
             Self::Stored(stored) => stored.tenant(),
+            Self::Copied(copied) => copied.tenant(),
             Self::Detected(detected) => detected.tenant(),
             Self::Assigned(assigned) => assigned.tenant(),
         }
@@ -69,6 +74,7 @@ to_fact! {
     Discovery as Discovered, self of self.job.tenant, completes self.visit.as_ref().map(|visit| visit.page.key());
     Disposition as Failed, self of self.work().job().tenant, completes Some(self.work().key());
     StoredImage as Stored, self of self.image.job.tenant, completes Some(self.image.key());
+    CopiedImage as Copied, self of self.image.job.tenant, completes Some(self.image.key());
     // A degraded answer does not: what becomes of the full one is said by the fact that follows.
     DetectedFrame as Detected, self of self.frame.job.tenant, completes (!self.detection.degraded()).then(|| self.frame.key());
     TenantAssignment as Assigned, self of self.tenant, completes None;

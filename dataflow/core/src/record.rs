@@ -15,7 +15,7 @@ mod work;
 pub use detected::DetectedFrame;
 pub use discovery::{Bounds, Discovery};
 pub use hash::{HashBits, HashKind, Hashes, PerceptualHash};
-pub use image::{Image, StoredImage};
+pub use image::{CopiedImage, Image, StoredImage};
 pub use job::{DEFAULT_JOB, JobId, Priority, TenantNumber};
 pub use key::{ContentId, Key, number};
 pub use page::{Page, PageKind, PageVersion, Visit};

@@ -152,8 +152,9 @@ impl Head {
         }
     }
 
-    /// The faces of picture `n` of a batch with at least this score, in pixels of the picture, overlaps and all. The outputs
-    /// have passed [`Head::check`].
+    /// The faces of picture `n` of a batch with at least this score, in pixels of the picture, overlaps and all. A score that is
+    /// not a number is a fault, and so is a number that makes no sense in a row that passes. The outputs have passed
+    /// [`Head::check`].
     pub fn decode(
         &self,
         outputs: &[Output<'_>],
@@ -165,33 +166,35 @@ impl Head {
             let size = outputs[index].data.len() / batch;
             &outputs[index].data[n * size..(n + 1) * size]
         };
-        let count = outputs.len();
-        if !(0..count).all(|index| are_finite(own(index))) {
-            return Err(not_a_number(self.name()));
-        }
-        let mut faces = Vec::new();
-        match self {
+        let decoded = match self {
             Self::Scrfd { strides, anchors, landmarks } => {
-                for (level, stride) in strides.iter().enumerate() {
+                let of_level = |(level, stride): (usize, &u32)| {
                     let kind = |kind: usize| own(kind * strides.len() + level);
                     let points = if *landmarks { kind(2) } else { &[] };
                     let columns = (plan.input.width / stride) as usize * anchors;
                     let grid = Grid { stride: *stride as f32, columns, anchors: *anchors };
-                    faces.extend(grid.scrfd([kind(0), kind(1), points], plan, score_min));
-                }
+                    grid.scrfd([kind(0), kind(1), points], plan, score_min)
+                };
+                concat(strides.iter().enumerate().map(of_level))
             }
             Self::YuNet(levels) => {
-                for (at, stride) in levels.iter().zip(STRIDES) {
-                    let grid =
-                        Grid { stride: stride as f32, columns: (plan.input.width / stride) as usize, anchors: 1 };
-                    faces.extend(grid.yunet(at.map(own), plan, score_min));
-                }
+                let of_level = |(at, stride): (&[usize; 4], u32)| {
+                    let columns = (plan.input.width / stride) as usize;
+                    Grid { stride: stride as f32, columns, anchors: 1 }.yunet(at.map(own), plan, score_min)
+                };
+                concat(levels.iter().zip(STRIDES).map(of_level))
             }
-            Self::UltraFace([scores, boxes]) => faces.extend(ultraface([own(*scores), own(*boxes)], plan, score_min)),
-        }
+            Self::UltraFace([scores, boxes]) => ultraface([own(*scores), own(*boxes)], plan, score_min),
+        };
         let sane = |face: &Face| face.bbox.iter().all(|side| side.is_finite());
-        if faces.iter().all(sane) { Ok(faces) } else { Err(not_a_number(self.name())) }
+        decoded.filter(|faces| faces.iter().all(sane)).ok_or_else(|| not_a_number(self.name()))
     }
+}
+
+/// The faces of all levels, if each makes sense.
+fn concat(levels: impl Iterator<Item = Option<Vec<Face>>>) -> Option<Vec<Face>> {
+    let levels: Option<Vec<_>> = levels.collect();
+    Some(levels?.concat())
 }
 
 fn not_a_number(head: &str) -> Fault {
@@ -199,10 +202,15 @@ fn not_a_number(head: &str) -> Fault {
     Fault::transient(Class::Engine, "engine_error", detail)
 }
 
-/// Whether no number is infinite or NaN; these have all exponent bits set. Without an early exit, so that it vectorises.
+/// Whether a row is looked at: it passes the score, or its score is not a number, which says nothing about what is there.
+/// What else stands in a row that does not pass is never looked at, infinite or not.
+fn counts(score: f32, score_min: f32) -> bool {
+    score >= score_min || score.is_nan()
+}
+
+/// Whether no number is infinite or NaN.
 fn are_finite(numbers: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    !numbers.iter().fold(false, |found, number| found | (number.to_bits() & EXPONENT == EXPONENT))
+    numbers.iter().all(|number| number.is_finite())
 }
 
 /// The cells of one stride.
@@ -221,45 +229,58 @@ impl Grid {
     }
 
     /// Sides are distances from the cell's corner, landmarks offsets from it, all in strides.
-    fn scrfd(&self, [scores, sides, points]: [&[f32]; 3], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
+    fn scrfd(&self, [scores, sides, points]: [&[f32]; 3], plan: &ResizeGeometry, score_min: f32) -> Option<Vec<Face>> {
         let decode = |(row, score): (usize, &f32)| {
+            let (sides, points) = (&sides[row * 4..][..4], points.get(row * 10..row * 10 + 10).unwrap_or_default());
+            if !(score.is_finite() && are_finite(sides) && are_finite(points)) {
+                return None;
+            }
             let [x, y] = self.cell(row).map(|cell| cell * self.stride);
             let at = |x: f32, y: f32| [x / plan.scale[0], y / plan.scale[1]];
-            let side = |i: usize| sides[row * 4 + i] * self.stride;
+            let side = |i: usize| sides[i] * self.stride;
             let ([x1, y1], [x2, y2]) = (at(x - side(0), y - side(1)), at(x + side(2), y + side(3)));
-            let offset = |i: usize| points[row * 10 + i] * self.stride;
+            let offset = |i: usize| points[i] * self.stride;
             let landmarks =
                 (!points.is_empty()).then(|| std::array::from_fn(|i| at(x + offset(2 * i), y + offset(2 * i + 1))));
-            Face { bbox: [x1, y1, x2, y2], score: *score, quality: 0.0, landmarks }
+            Some(Face { bbox: [x1, y1, x2, y2], score: *score, quality: 0.0, landmarks })
         };
-        scores.iter().enumerate().filter(|(_, score)| **score >= score_min).map(decode).collect()
+        scores.iter().enumerate().filter(|(_, score)| counts(**score, score_min)).map(decode).collect()
     }
 
     /// The score is the geometric mean of class and objectness; boxes are centre offsets and logarithms of the sides.
-    fn yunet(&self, [cls, obj, sides, points]: [&[f32]; 4], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
+    fn yunet(
+        &self,
+        [cls, obj, sides, points]: [&[f32]; 4],
+        plan: &ResizeGeometry,
+        score_min: f32,
+    ) -> Option<Vec<Face>> {
         let scores = cls.iter().zip(obj).map(|(cls, obj)| (cls.clamp(0.0, 1.0) * obj.clamp(0.0, 1.0)).sqrt());
         let decode = |(row, score): (usize, f32)| {
+            let (sides, points) = (&sides[row * 4..][..4], &points[row * 10..][..10]);
+            if !(are_finite(&[cls[row], obj[row]]) && are_finite(sides) && are_finite(points)) {
+                return None;
+            }
             let [column, line] = self.cell(row);
             let at = |x: f32, y: f32| [x / plan.scale[0], y / plan.scale[1]];
-            let side = |i: usize| sides[row * 4 + i];
-            let (x, y) = ((column + side(0)) * self.stride, (line + side(1)) * self.stride);
-            let (width, height) = (side(2).exp() * self.stride, side(3).exp() * self.stride);
+            let (x, y) = ((column + sides[0]) * self.stride, (line + sides[1]) * self.stride);
+            let (width, height) = (sides[2].exp() * self.stride, sides[3].exp() * self.stride);
             let ([x1, y1], [x2, y2]) = (at(x - width / 2.0, y - height / 2.0), at(x + width / 2.0, y + height / 2.0));
-            let point = |i: usize, cell: f32| (points[row * 10 + i] + cell) * self.stride;
+            let point = |i: usize, cell: f32| (points[i] + cell) * self.stride;
             let landmarks = std::array::from_fn(|i| at(point(2 * i, column), point(2 * i + 1, line)));
-            Face { bbox: [x1, y1, x2, y2], score, quality: 0.0, landmarks: Some(landmarks) }
+            Some(Face { bbox: [x1, y1, x2, y2], score, quality: 0.0, landmarks: Some(landmarks) })
         };
-        scores.enumerate().filter(|(_, score)| *score >= score_min).map(decode).collect()
+        scores.enumerate().filter(|(_, score)| counts(*score, score_min)).map(decode).collect()
     }
 }
 
 /// Corners from 0 to 1; of the two scores the second is "face".
-fn ultraface([scores, boxes]: [&[f32]; 2], plan: &ResizeGeometry, score_min: f32) -> Vec<Face> {
+fn ultraface([scores, boxes]: [&[f32]; 2], plan: &ResizeGeometry, score_min: f32) -> Option<Vec<Face>> {
     let rows = scores.chunks_exact(2).zip(boxes.chunks_exact(4));
-    let found = rows.filter(|(score, _)| score[1] >= score_min);
+    let found = rows.filter(|(score, _)| counts(score[1], score_min));
     let decode = |(score, corners): (&[f32], &[f32])| {
         let bbox = std::array::from_fn(|i| corners[i] * plan.picture[i % 2] as f32);
-        Face { bbox, score: score[1], quality: 0.0, landmarks: None }
+        let face = Face { bbox, score: score[1], quality: 0.0, landmarks: None };
+        (are_finite(score) && are_finite(corners)).then_some(face)
     };
     found.map(decode).collect()
 }

@@ -7,7 +7,9 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use faceflow_core::blocking::cores;
 use faceflow_core::detector::Picture;
+use faceflow_core::record::ContentId;
 use faceflow_core::{Class, Fault};
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageError, ImageReader, Limits};
@@ -19,6 +21,8 @@ use super::structure_scan::{StructureScan, structure_scan};
 
 /// No side may be longer, whatever the settings say: sums over a row or a column stay within 32 bits.
 const SIDE_MAX_PX: u32 = 1 << 20;
+/// What decoded pictures may take for each core, and once more: a dozen of a megapixel each time.
+const MEMORY_PER_CORE_BYTES: u64 = 24 << 20;
 /// What a PNG decoder may allocate beside the pixels: a colour profile is compressed and may be a bomb of its own.
 const PNG_EXTRAS_MAX_BYTES: u64 = 16 << 20;
 
@@ -32,10 +36,12 @@ pub struct ImageSettings {
     pub pixels_max: u64,
     /// Images whose decoding would need more memory than this, in bytes, are rejected before it is allocated.
     pub decode_memory_max_bytes: u64,
-    /// Decoded pictures in flight, in bytes of pixels, at most.
+    /// Decoded pictures in flight, in bytes of pixels, at most; 0 for 24 MiB and as much again for each core.
     pub memory_max_bytes: u64,
     /// Images in flight between download and delivery, at most.
     pub concurrent_max: usize,
+    /// Pieces of CPU-bound work (reading pages, decoding, encoding) at once in a process; 0 for as many as there are cores.
+    pub threads: usize,
 }
 
 impl Default for ImageSettings {
@@ -44,8 +50,9 @@ impl Default for ImageSettings {
             min_side_px: 32,
             pixels_max: 50_000_000,
             decode_memory_max_bytes: 512 << 20,
-            memory_max_bytes: 256 << 20,
-            concurrent_max: 32,
+            memory_max_bytes: 0,
+            concurrent_max: 8_192,
+            threads: 0,
         }
     }
 }
@@ -57,8 +64,23 @@ impl ImageSettings {
         allowed((1..=SIDE_MAX_PX).contains(&self.min_side_px), "min_side_px", "1 to 1048576")?;
         allowed((1..=1_000_000_000).contains(&self.pixels_max), "pixels_max", "1 to 1000000000")?;
         allowed(self.decode_memory_max_bytes >= 1 << 20, "decode_memory_max_bytes", "1048576 or more")?;
-        allowed(self.memory_max_bytes >= 1 << 20, "memory_max_bytes", "1048576 or more")?;
-        allowed((1..=100_000).contains(&self.concurrent_max), "concurrent_max", "1 to 100000")
+        let memory = self.memory_max_bytes;
+        allowed(memory == 0 || memory >= 1 << 20, "memory_max_bytes", "0 (by the cores), or 1048576 or more")?;
+        allowed((1..=100_000).contains(&self.concurrent_max), "concurrent_max", "1 to 100000")?;
+        allowed(self.threads <= 10_000, "threads", "0 (as many as there are cores) to 10000")
+    }
+
+    /// How many bytes of pixels may be in flight on this machine.
+    pub fn memory_bytes(&self) -> u64 {
+        match self.memory_max_bytes {
+            0 => (cores() as u64 + 1) * MEMORY_PER_CORE_BYTES,
+            bytes => bytes,
+        }
+    }
+
+    /// How many pieces of CPU-bound work there are at once on this machine.
+    pub fn concurrency(&self) -> usize {
+        if self.threads == 0 { cores() } else { self.threads }
     }
 }
 
@@ -95,19 +117,20 @@ pub fn peek(bytes: &[u8], settings: &ImageSettings) -> Result<Header, Fault> {
 /// Decodes an image. Faults: as [`peek`]; a picture whose data break off or contradict themselves is a `corrupt_image`.
 pub fn decode(bytes: &[u8], settings: &ImageSettings) -> Result<Decoded, Fault> {
     let opened = open(bytes, settings)?;
-    let (Header { format, width, height, .. }, ended) = (opened.header, opened.structure_scan.ended);
+    let Header { format, width, height, .. } = opened.header;
+    let continued = if opened.structure_scan.ended { None } else { digest_continued(bytes, settings) };
     let rgb = opened.read()?;
-    if !ended && breaks_off(bytes, settings, &rgb) {
+    if continued.is_some_and(|other| other != ContentId::of(&rgb)) {
         return Err(fault("corrupt_image", "the data break off before the picture is complete".to_owned()));
     }
     Ok(Decoded { picture: Picture { width, height, rgb }, format })
 }
 
-/// Whether a JPEG without an end marker lacks data too. Its decoder makes up what is missing; if other bytes in that place
-/// give another picture, something was.
-fn breaks_off(bytes: &[u8], settings: &ImageSettings, rgb: &[u8]) -> bool {
+/// The digest of the pixels that a JPEG without an end marker has with other bytes behind it. Its decoder makes up what is missing:
+/// if these bytes give another picture, something was. A digest, because one picture's pixels at a time are accounted for.
+fn digest_continued(bytes: &[u8], settings: &ImageSettings) -> Option<ContentId> {
     let continued = [bytes, &[0x5a; 256]].concat();
-    open(&continued, settings).and_then(Opened::read).is_ok_and(|other| *other != *rgb)
+    open(&continued, settings).and_then(Opened::read).ok().map(|rgb| ContentId::of(&rgb))
 }
 
 /// An image whose limits have been checked.

@@ -107,9 +107,8 @@ fn outcome(widths: &'static [u32]) -> (Vec<Line>, Vec<usize>) {
 
 fn cached(cache: &PixelCache, width: u32, n: u8) -> Frame {
     let picture = Picture { width, height: 1, rgb: vec![0; width as usize * 3].into() };
-    let permits =
-        futures::executor::block_on(async { (cache.slot().await, cache.reserve(u64::from(width) * 3).await) });
-    Frame { pixels: Some(cache.insert(picture, permits)), ..frame(width, n) }
+    let room = futures::executor::block_on(cache.reserve(u64::from(width) * 3));
+    Frame { pixels: Some(cache.insert(picture, room)), ..frame(width, n) }
 }
 
 /// Detects the frames, and notes in the log what becomes of them.

@@ -147,21 +147,22 @@ impl LedgerTransaction<'_, '_> {
         Ok(())
     }
 
-    /// An image's bytes are in the store.
+    /// An image's bytes are in the store: those of this picture, which is described unless it has a row.
     pub fn stored(
         &mut self,
         (url, attempts): (&Url, u32),
         (final_url, headers): (&Url, &[(String, String)]),
-        content: &Content,
+        (id, content): (ContentId, Option<&Content>),
     ) -> Result<(), TransactionError> {
         let entry = self.find(Key::image(url))?;
         let next = try_step(entry, Event::Settle, url)?;
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
-        let known = self.find_picture(content.id)?;
-        let picture = match known {
-            Some(picture) => picture.id,
-            None => self.rows.new_picture(content, self.context.run)?,
+        let known = self.find_picture(id)?;
+        let picture = match (known, content) {
+            (Some(picture), _) => picture.id,
+            (None, Some(content)) => self.rows.new_picture(content, self.context.run)?,
+            (None, None) => self.known_picture(id)?.id,
         };
         let behind = self.rows.behind(entry.id)?.len() as i64;
         let headers = (!headers.is_empty()).then(|| json!(headers).to_string().into());

@@ -10,7 +10,8 @@ use faceflow_core::Time;
 use faceflow_core::detector::Detection;
 use faceflow_core::fact::Fact;
 use faceflow_core::record::{
-    Bounds, Content, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion, Priority,
+    Bounds, Content, ContentId, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion,
+    Priority,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -33,6 +34,14 @@ pub(super) enum LogRecord<'a> {
         final_url: Cow<'a, Url>,
         headers: Cow<'a, [(String, String)]>,
         content: Cow<'a, Content>,
+    },
+    /// An image whose bytes are those of a picture that has a row.
+    Copied {
+        url: Cow<'a, Url>,
+        attempts: u32,
+        final_url: Cow<'a, Url>,
+        headers: Cow<'a, [(String, String)]>,
+        content: ContentId,
     },
     Detected {
         attempts: u32,
@@ -122,6 +131,13 @@ impl<'a> From<&'a Fact> for LogRecord<'a> {
                 final_url: Cow::Borrowed(&kept.final_url),
                 headers: Cow::Borrowed(&kept.headers),
                 content: Cow::Borrowed(&kept.frame.content),
+            },
+            Fact::Copied(copied) => Self::Copied {
+                url: Cow::Borrowed(&copied.image.url),
+                attempts: copied.image.attempts,
+                final_url: Cow::Borrowed(&copied.final_url),
+                headers: Cow::Borrowed(&copied.headers),
+                content: copied.content,
             },
             Fact::Detected(delivered) => {
                 Self::Detected { attempts: delivered.frame.attempts, detection: Cow::Borrowed(&delivered.detection) }

@@ -24,8 +24,8 @@ use faceflow_core::fact::Fact;
 use faceflow_core::invariants::conserved;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, Ledger, LedgerError, QueueUpdate};
 use faceflow_core::record::{
-    Bounds, Content, ContentId, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image, JobId, Page,
-    PageKind, PerceptualHash, QueueId, StoredImage, TenantAssignment, Visit, Work,
+    Bounds, Content, ContentId, CopiedImage, DetectedFrame, Discovery, Disposition, DuplicateAssignment, Frame, Image,
+    JobId, Page, PageKind, PerceptualHash, QueueId, StoredImage, TenantAssignment, Visit, Work,
 };
 use faceflow_core::tally::Tally;
 use faceflow_core::{Class, Fault};

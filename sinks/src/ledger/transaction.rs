@@ -193,7 +193,10 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             LogRecord::Discovered(found) => self.discovered(found),
             LogRecord::Failed { fate, elsewhere } => self.failed(fate, *elsewhere),
             LogRecord::Stored { url, attempts, final_url, headers, content } => {
-                self.stored((url, *attempts), (final_url, headers), content)
+                self.stored((url, *attempts), (final_url, headers), (content.id, Some(content)))
+            }
+            LogRecord::Copied { url, attempts, final_url, headers, content } => {
+                self.stored((url, *attempts), (final_url, headers), (*content, None))
             }
             LogRecord::Detected { attempts, detection } => self.detected(*attempts, detection),
             LogRecord::Assigned(ruling) => self.assigned(ruling),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::job::JobId;
-use super::key::Key;
+use super::key::{ContentId, Key};
 use super::picture::Frame;
 
 /// An image to download.
@@ -54,6 +54,19 @@ pub struct StoredImage {
     pub headers: Vec<(String, String)>,
     /// The picture, with its pixels in the cache.
     pub frame: Frame,
+}
+
+/// An image whose bytes were downloaded and are those of a picture that the ledger has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopiedImage {
+    /// The image.
+    pub image: Image,
+    /// Where redirects ended.
+    pub final_url: Url,
+    /// Response headers kept as evidence, as of a [`StoredImage`].
+    pub headers: Vec<(String, String)>,
+    /// The picture.
+    pub content: ContentId,
 }
 
 /// Bytes as base64 where people or SQL may read them, as they are between processes.

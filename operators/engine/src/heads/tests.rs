@@ -129,23 +129,74 @@ fn a_single_picture_may_come_without_a_batch_dimension() {
     assert!(refused.contains("[2, 192, 1]"), "{refused}");
 }
 
+/// Whether the answer is a fault once the number `at` of an output is this.
+fn faults_with(head: &Head, recording: &Recording, (output, at): (usize, usize), poison: f32) -> bool {
+    let mut outputs = recording.outputs.clone();
+    outputs[output].data[at] = poison;
+    let plan = recording.plan(1.0);
+    match head.decode(&views(&outputs), (0, 1), &plan, recording.score_min) {
+        Ok(faces) => {
+            let before = head.decode(&views(&recording.outputs), (0, 1), &plan, recording.score_min);
+            assert_eq!(Some(faces), before.ok(), "{}: {poison} in output {output}", head.name());
+            false
+        }
+        Err(fault) => {
+            assert_eq!((fault.class, fault.reason.as_str(), fault.permanent), (Class::Engine, "engine_error", false));
+            true
+        }
+    }
+}
+
+/// Of each family: outputs of one level as (index, numbers per row), and the first of its rows that has a face and that has none.
+fn rows_of_a_level(head: &Head, recording: &Recording) -> (Vec<(usize, usize)>, usize, usize) {
+    let row = |index: usize| *recording.outputs[index].shape.last().expect("numbers of a row");
+    let level: Vec<_> = match head {
+        Head::Scrfd { .. } => [0, 3, 6].map(|index| (index, row(index))).to_vec(),
+        Head::YuNet(levels) => levels[0].map(|index| (index, row(index))).to_vec(),
+        Head::UltraFace(indices) => indices.map(|index| (index, row(index))).to_vec(),
+    };
+    let number = |at: usize, row: usize| recording.outputs[level[at].0].data[row];
+    let score = |row: usize| match head {
+        Head::Scrfd { .. } => number(0, row),
+        Head::YuNet(_) => (number(0, row).clamp(0.0, 1.0) * number(1, row).clamp(0.0, 1.0)).sqrt(),
+        Head::UltraFace(_) => number(0, 2 * row + 1),
+    };
+    let rows = recording.outputs[level[0].0].data.len() / level[0].1;
+    let first = |face: bool| (0..rows).find(|row| (score(*row) >= recording.score_min) == face).expect("such a row");
+    let (face, none) = (first(true), first(false));
+    (level, face, none)
+}
+
 #[test]
 fn numbers_that_make_no_sense_are_a_fault_and_not_an_empty_answer() {
     for (head, recording) in recordings() {
-        let plan = recording.plan(1.0);
-        for (output, poison) in
-            (0..recording.outputs.len()).zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY].iter().cycle())
-        {
-            let mut outputs = recording.outputs.clone();
-            *outputs[output].data.last_mut().expect("numbers") = *poison;
-            let fault = head.decode(&views(&outputs), (0, 1), &plan, recording.score_min).expect_err("poisoned");
-            assert_eq!((fault.class, fault.reason.as_str(), fault.permanent), (Class::Engine, "engine_error", false));
+        let (level, face, _) = rows_of_a_level(&head, &recording);
+        for (output, numbers) in &level {
+            let place = (*output, face * numbers + numbers - 1);
+            assert!(faults_with(&head, &recording, place, f32::NAN), "{}: NaN in output {output}", head.name());
+            assert!(faults_with(&head, &recording, place, f32::INFINITY), "{}: inf in output {output}", head.name());
         }
     }
     let [_, (head, mut recording), _] = recordings();
     recording.outputs[6].data.fill(200.0);
     let outputs = views(&recording.outputs);
     assert!(head.decode(&outputs, (0, 1), &recording.plan(1.0), 0.0).is_err(), "exp(200) is no width");
+}
+
+#[test]
+fn in_a_row_that_is_no_face_only_the_score_has_to_be_a_number() {
+    for (head, recording) in recordings() {
+        let (level, _, none) = rows_of_a_level(&head, &recording);
+        let scores = if matches!(head, Head::YuNet(_)) { 2 } else { 1 };
+        for (at, (output, numbers)) in level.iter().enumerate() {
+            let place = (*output, none * numbers + numbers - 1);
+            let fails = |poison| faults_with(&head, &recording, place, poison);
+            assert_eq!(fails(f32::NAN), at < scores, "{}: NaN in output {output}", head.name());
+            assert!(!fails(f32::NEG_INFINITY), "{}: -inf in output {output}", head.name());
+            // A score of infinity passes, and makes no sense.
+            assert!(at < scores || !fails(f32::INFINITY), "{}: inf in output {output}", head.name());
+        }
+    }
 }
 
 #[test]

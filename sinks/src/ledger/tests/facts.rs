@@ -31,6 +31,7 @@ both![
     what_is_tried_while_its_site_is_removed_may_still_end,
     a_file_that_is_replaced_is_a_picture_of_its_own,
     tenants_share_a_file_and_nothing_else,
+    a_copy_of_what_is_recorded_needs_its_digest_alone_and_follows_its_picture,
 ];
 
 fn refused(rig: &Rig, fact: Fact) -> String {
@@ -608,4 +609,27 @@ fn tenants_share_a_file_and_nothing_else() {
     let rig = rig.reopened();
     rig.check();
     assert_eq!(rig.statuses(), ["done"]);
+}
+
+fn a_copy_of_what_is_recorded_needs_its_digest_alone_and_follows_its_picture() {
+    let rig = Rig::showing(vec![image("/a"), image("/b"), image("/c"), image("/d")]);
+    let copied = |path: &str, name: &str| {
+        let (image, headers) = (image(path), vec![("etag".to_owned(), "\"copy\"".to_owned())]);
+        Fact::Copied(CopiedImage { final_url: url("/moved"), image, headers, content: content(name).id })
+    };
+    let why = refused(&rig, copied("/b", "one"));
+    assert!(why.contains(&content("one").id.to_string()), "nothing has these bytes yet: {why}");
+    rig.tell_all([kept(image("/b"), "one"), copied("/c", "one")]);
+    assert_eq!(rig.statuses(), ["open"; 4], "a detection is owed");
+    rig.tell_all([delivered("one", 2), copied("/a", "one")]);
+    assert_eq!(rig.statuses(), ["done", "duplicate", "duplicate", "open"], "the smallest URL is the picture's own");
+    let (copy, first) = (rig.line("/a"), rig.line("/b"));
+    for same in ["image", "faces", "detector"] {
+        assert_eq!(copy[same], first[same], "{same}");
+    }
+    assert_eq!(copy["final_url"], url("/moved").as_str());
+    assert_eq!(rig.tell(copied("/a", "one")), [], "it is settled");
+    let rig = rig.reopened();
+    rig.tell(copied("/d", "one"));
+    assert_eq!(rig.statuses()[3], "duplicate");
 }

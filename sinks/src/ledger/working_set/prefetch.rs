@@ -50,6 +50,13 @@ impl Wanted {
                 self.contents.insert(kept.frame.content.id);
                 self.kept.insert(kept.frame.content.id);
             }
+            Fact::Copied(copied) => {
+                let key = copied.image.key();
+                self.entries.insert(key);
+                self.stored.push(key);
+                self.contents.insert(copied.content);
+                self.kept.insert(copied.content);
+            }
             Fact::Detected(delivered) => {
                 self.contents.insert(delivered.detection.picture());
             }
