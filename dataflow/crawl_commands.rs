@@ -39,7 +39,9 @@ const WORKERS_MAX: usize = 64;
 /// `faceflow run`.
 pub fn run(common: &Common, args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
     let mut job = job(common, &args.crawl)?;
-    job.sources = sites(&args.crawl, |file| Ok(Box::new(Lines::open(file, parse_site)?)))?;
+    // A list in which no line is a site is a mistake of whoever named it, known before anything is done.
+    let primed = |file: &Path| Lines::open(file, parse_site)?.primed().map_err(io::Error::other);
+    job.sources = sites(&args.crawl, |file| Ok(Box::new(primed(file)?)))?;
     if args.crawl.sites.is_empty() && args.crawl.files.is_empty() && StateLocation::new(&common.state).is_new() {
         let why = "nothing to do: name a SITE or --sites FILE, or a --state with open work to go on with";
         return Err(Usage(why.to_owned()).into());

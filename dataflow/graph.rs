@@ -15,7 +15,7 @@ use faceflow_operators::dedupe_exact::{DedupeExact, Seen};
 use faceflow_operators::dedupe_near::{DedupeAction, DedupeEvent, DedupeNear};
 use faceflow_operators::detect::Detect;
 use faceflow_operators::dispatch::{Dispatch, DispatchEvent};
-use faceflow_operators::download::Downloads;
+use faceflow_operators::download::{DownloadImages, Downloads};
 use faceflow_operators::evict::Evict;
 use faceflow_operators::fetch::Fetch;
 use faceflow_operators::jobs::JobEvent;
@@ -52,24 +52,26 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let work = events.dispatch(services.dispatcher(index), executor);
     let (pages, images, due_frames) = work.route(Arc::clone(&services.web), services.processes, executor);
 
+    // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else. Only bytes show whether a link
+    // led to a picture or to a page.
+    let (web, contents) = (Arc::clone(&services.web), services.stored_contents());
+    let Downloads { new: downloads, copies, pages: behind_links, missing } =
+        images.download(web, (Arc::clone(&contents), decoder()), executor, limits.download);
+    let (_, copied) = copies.append_facts(Arc::clone(ledger), executor);
+
     // Pages: fetched, mined for links and images. What they lead to is discovered, like what comes from the sources.
     let (fetched, unreachable) = pages.fetch(Arc::clone(&services.web), executor, limits.fetch);
     let (visits, unreadable) = fetched.mine(jobs(), settings.fetch.clone(), executor, limits.cpu);
-    let arrivals = entered.concat(visits.map(Arrival::Visit));
+    let arrivals = entered.concat(visits.map(Arrival::Visit)).concat(behind_links.map(Arrival::Page));
     let (_, discovered) =
         arrivals.select_links(jobs(), Arc::clone(&executor.clock)).append_facts(Arc::clone(ledger), executor);
 
-    // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else; others are decoded once, and the
-    // original is stored before the fact that says so.
-    let (web, contents) = (Arc::clone(&services.web), services.stored_contents());
-    let (downloads, copies, missing) =
-        images.download(web, (Arc::clone(&contents), decoder()), executor, limits.download);
-    let (_, copied) = copies.append_facts(Arc::clone(ledger), executor);
+    // Pictures: bytes that are new are decoded once, and the original is stored before the fact that says so.
     let (decoded, undecodable) = downloads.decode(decoder(), executor, limits.cpu);
     let (stored, unstored) = decoded.store_original(store(), Arc::clone(pixel_cache), executor);
     let (stored, downloaded) = stored.append_facts(Arc::clone(ledger), executor);
 
-    // Pictures: each content once; of near-duplicates one is detected, and its faces are given to the others.
+    // Each content once; of near-duplicates one is detected, and its faces are given to the others.
     let seen = stored.map(|stored| stored.frame).dedupe_exact(contents);
     let (new, late_copies) = seen.ok_err(|seen| match seen {
         Seen::First(frame) => Ok(frame),
@@ -89,7 +91,8 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     late_copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
     let (assignments, _) = assignments.append_facts(Arc::clone(ledger), executor);
 
-    // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store, custom sinks, then the fact.
+    // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store,
+    // custom sinks, then the fact.
     let wanted = chosen.concat(due_frames).to_owner();
     let (frames, unread) = wanted.rehydrate(store(), decoder(), executor);
     let (detected, undetected) = frames.detect(services.detector_pool.clone(), Arc::clone(pixel_cache), executor);

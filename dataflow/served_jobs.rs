@@ -158,7 +158,7 @@ mod tests {
             settings: Arc::new(settings(&["crawl.max_pages=5"])),
             cluster,
             jobs: Jobs::default(),
-            known: Arc::default(),
+            known: Arc::new(KnownContents::new(Default::default())),
             sources: SourceSet::open(JobId::FIRST, vec![]),
             ledgers: Weak::new(),
             views: Weak::new(),

@@ -10,15 +10,20 @@ use bytes::Bytes;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
-use faceflow_core::record::{ContentId, CopiedImage, Image, QueueId};
-use faceflow_core::{FailedRecord, Flow};
+use faceflow_core::record::{ContentId, CopiedImage, Image, Page, QueueId};
+use faceflow_core::{FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::core::OkErr;
+use timely::dataflow::operators::vec::Map;
 use url::Url;
 
+use crate::branch::{Branch, Branched};
 use crate::picture_decoder::{Examined, PictureDecoder};
 use crate::pixel_cache::Room;
 use crate::stored_contents::StoredContents;
+use faceflow_mine::html::{self, Source};
+use faceflow_mine::url_normalization::{normalise, site_of};
 use faceflow_web::{Want, Web};
 
 /// An image with its bytes. Stays on its worker.
@@ -38,64 +43,123 @@ pub struct Download {
     pub room: Arc<Room>,
 }
 
+/// Links followed to a page that was taken for a picture, as far as anybody knows: a bounded crawl takes the pictures that it shows,
+/// and follows none of its links.
+const DEPTH: u32 = 2;
+
+/// What became of images: what is to be decoded, and the rest.
+pub struct Downloads<'s> {
+    /// Bytes that are not recorded yet.
+    pub new: Flow<'s, Download>,
+    /// Bytes that are.
+    pub copies: Flow<'s, CopiedImage>,
+    /// Pages that were found where pictures were expected; these images are among the losses, too.
+    pub pages: Flow<'s, Page>,
+    /// Images that gave no picture.
+    pub missing: Flow<'s, FailedRecord<Image>>,
+}
+
+/// What a response was.
+#[derive(Clone, Debug)]
+enum Downloaded {
+    New(Download),
+    Copy(CopiedImage),
+    Page(Page, FailedRecord<Image>),
+}
+
 /// Downloads images.
-pub trait Downloads<'s> {
+pub trait DownloadImages<'s> {
     /// Sends each image's request through `web`, at most `limits` at once. Bytes that are not among `contents` wait until
-    /// the cache of `decoder` has room. The flows: what is to be decoded, copies, and losses.
+    /// the cache of `decoder` has room.
     fn download(
         self,
         web: Arc<dyn Web>,
         known: (Arc<StoredContents>, PictureDecoder),
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Download>, Flow<'s, CopiedImage>, Flow<'s, FailedRecord<Image>>);
+    ) -> Downloads<'s>;
 }
 
-impl<'s> Downloads<'s> for Flow<'s, Image> {
+impl<'s> DownloadImages<'s> for Flow<'s, Image> {
     fn download(
         self,
         web: Arc<dyn Web>,
         (contents, decoder): (Arc<StoredContents>, PictureDecoder),
         executor: &Executor,
         limits: Limits,
-    ) -> (Flow<'s, Download>, Flow<'s, CopiedImage>, Flow<'s, FailedRecord<Image>>) {
+    ) -> Downloads<'s> {
         let job = move |image: Image| {
             let (web, contents, decoder) = (Arc::clone(&web), Arc::clone(&contents), decoder.clone());
-            async move {
-                let (final_url, headers, body) = match image.inline.clone() {
-                    Some(body) => (image.url.clone(), vec![], body),
-                    None => {
-                        let response = web.get(&image.url, Want::Image).await?;
-                        (response.final_url, response.headers, response.body)
-                    }
-                };
-                let Examined { id: content, header } = decoder.examine(body.clone()).await?;
-                if contents.holds(image.job.tenant, content) {
-                    return Ok(Err(CopiedImage { image, final_url, headers, content }));
-                }
-                let room = decoder.pixel_cache.reserve(header?.memory_bytes).await;
-                Ok(Ok(Download { image, final_url, headers, body, content, room }))
-            }
+            async move { download(image, web.as_ref(), &contents, &decoder).await }
         };
-        let (downloaded, lost): (Flow<'s, Result<Download, CopiedImage>>, _) = self
+        let (downloaded, lost) = self
             .map_async(Pipeline, "download", executor, (limits, |image| QueueId::of(image.job, &image.url), job))
             .ok_err(|answer| answer);
-        let (downloads, copies) = downloaded.ok_err(|downloaded| downloaded);
-        (downloads, copies, lost)
+        let (new, copies, behind_links) = downloaded.branch("downloads", |downloaded| match downloaded {
+            Downloaded::New(download) => Branched::A(download),
+            Downloaded::Copy(copied) => Branched::B(copied),
+            Downloaded::Page(page, lost) => Branched::C((page, lost)),
+        });
+        let pages = behind_links.clone().map(|(page, _)| page);
+        Downloads { new, copies, pages, missing: lost.concat(behind_links.map(|(_, lost)| lost)) }
     }
+}
+
+async fn download(
+    image: Image,
+    web: &dyn Web,
+    contents: &StoredContents,
+    decoder: &PictureDecoder,
+) -> Result<Downloaded, Fault> {
+    let (final_url, headers, body) = match image.inline.clone() {
+        Some(body) => (image.url.clone(), vec![], body),
+        None => {
+            let response = web.get(&image.url, Want::Image).await?;
+            (response.final_url, response.headers, response.body)
+        }
+    };
+    let Examined { id: content, header } = decoder.examine(body.clone()).await?;
+    if contents.holds(image.job.tenant, content) {
+        return Ok(Downloaded::Copy(CopiedImage { image, final_url, headers, content }));
+    }
+    match header {
+        Ok(header) => {
+            let room = decoder.pixel_cache.reserve(header.memory_bytes).await;
+            Ok(Downloaded::New(Download { image, final_url, headers, body, content, room }))
+        }
+        Err(fault) => match page_behind_link(
+            &image,
+            &Source { url: &final_url, content_type: content_type(&headers), body: &body },
+        ) {
+            Some(page) => Ok(Downloaded::Page(page, FailedRecord { record: image, fault })),
+            None => Err(fault),
+        },
+    }
+}
+
+fn content_type(headers: &[(String, String)]) -> Option<&str> {
+    headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str())
+}
+
+/// The page that was found where a picture was expected (`/wiki/File:Name.jpg`), if it is one of the site that linked it. The picture
+/// itself is rejected for what it is.
+fn page_behind_link(image: &Image, found: &Source<'_>) -> Option<Page> {
+    let is_own = site_of(&image.url) == site_of(&image.page) && site_of(found.url) == site_of(&image.page);
+    let fits = image.inline.is_none() && image.version.is_none() && is_own && html::is_page(found);
+    let url = fits.then(|| normalise(image.url.clone())).flatten()?;
+    Some(Page { depth: DEPTH, site: image.site.clone(), ..Page::start(image.job, url) })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use faceflow_core::Future;
     use faceflow_core::blocking::CpuPermits;
     use faceflow_core::record::JobId;
     use faceflow_core::testing::simulate;
-    use faceflow_core::{Fault, Future};
     use faceflow_web::Response;
-    use timely::dataflow::operators::vec::Map;
-    use timely::dataflow::operators::{Concat, Probe, ToStream};
+    use timely::dataflow::operators::{Probe, ToStream};
 
     use super::*;
     use crate::pixel_cache::PixelCache;
@@ -147,7 +211,8 @@ mod tests {
         simulate(100_000, move |scope, executor| {
             let images = [image("/new"), image("/known")].to_stream(scope).container::<Vec<_>>();
             let known = (contents, decoder);
-            let (others, copies, lost) = images.download(Arc::new(Echo), known, executor, Limits::starting(8, 8));
+            let Downloads { new: others, copies, missing: lost, .. } =
+                images.download(Arc::new(Echo), known, executor, Limits::starting(8, 8));
             let copies = copies.map(move |copy| {
                 assert_eq!(copy.content, ContentId::of(&body("/known")));
                 of_copies.lock().expect("not poisoned").push(copy.image.url.path().to_owned());

@@ -13,6 +13,7 @@ use faceflow_core::{FailedRecord, Fault, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
+use url::Url;
 
 use crate::fetch::Fetched;
 use crate::jobs::Jobs;
@@ -58,10 +59,20 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
     let Some(response) = response else { return Ok(unchanged(page)) };
     let content_type = response.header("content-type");
     let source = html::Source { url: &response.final_url, content_type, body: &response.body };
-    let (kind, reading) = match feed::read(&source, settings) {
+    let refresh = response.header("refresh").map(|header| html::refresh(&source, header, settings)).unwrap_or_default();
+    let leads_on = !refresh.links.is_empty() || !refresh.images.is_empty();
+    let (kind, mut reading) = match feed::read(&source, settings) {
         Some(reading) => (PageKind::Feed, reading),
-        None => (PageKind::Page, html::read(&source, settings)?),
+        None => match html::read(&source, settings) {
+            // Where it leads counts, whatever its own body is.
+            Err(_) if leads_on => (PageKind::Page, html::ExtractedPage::default()),
+            read => (PageKind::Page, read?),
+        },
     };
+    let new = |link: &Url| !reading.links.contains(link);
+    let (links, images) = (refresh.links.into_iter().filter(new).collect::<Vec<_>>(), refresh.images);
+    reading.links.splice(0..0, links);
+    reading.images.extend(images);
     for (name, content) in &reading.named_meta {
         if let Some(word) = opt_outs.in_meta(name, content) {
             return Err(OptOuts::fault(&word, content));
@@ -111,16 +122,19 @@ fn unchanged(page: Page) -> Visit {
 mod tests {
     use faceflow_core::Class;
     use faceflow_core::record::JobId;
-    use url::Url;
 
     use super::*;
     use faceflow_web::{FetchSettings, Response};
 
     fn visit(content_type: &str, body: &'static str) -> Result<Visit, Fault> {
+        visit_with(&[("content-type", content_type)], body)
+    }
+
+    fn visit_with(headers: &[(&str, &str)], body: &'static str) -> Result<Visit, Fault> {
         let url = Url::parse("https://site.example/x.xml").expect("a URL");
         let final_url = Url::parse("https://www.site.example/y/").expect("a URL");
         let page = Page { depth: 1, ..Page::start(JobId::FIRST, url) };
-        let headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let response = Response { final_url, status: 200, headers, body: body.into() };
         let fetched = Fetched { page, response: Some(Arc::new(response)) };
         read(fetched, &MineSettings::default(), &OptOuts::new(&FetchSettings::default()))
@@ -150,6 +164,28 @@ mod tests {
             let image = &visit.images[0];
             assert_eq!((image.url.path(), &image.page, &image.site), ("/y/a.jpg", &visit.page.url, &visit.page.site));
         }
+    }
+
+    #[test]
+    fn a_refresh_header_leads_on() {
+        for (header, target) in [
+            ("0;url=/q", Some("/q")),
+            ("0; URL='/q'", Some("/q")),
+            ("5;/q", Some("/q")),
+            ("0, url = \"q\" more", Some("/y/q")),
+            ("0", None),
+            ("0;url=https://other.example/", None),
+        ] {
+            for (content_type, body) in [("text/html", "<p>moving"), ("text/plain", "moving"), ("text/html", "")] {
+                let headers = [("content-type", content_type), ("refresh", header)];
+                let links = visit_with(&headers, body).map(|visit| visit.links).unwrap_or_default();
+                assert_eq!(links.first().map(Url::path), target, "{header} {body}");
+            }
+        }
+        let visit =
+            visit_with(&[("content-type", "text/html"), ("refresh", "0;url=/q")], "<a href=/q>a</a><a href=/r>b</a>");
+        let links = visit.expect("a page").links;
+        assert_eq!(links.iter().map(Url::path).collect::<Vec<_>>(), ["/q", "/r"]);
     }
 
     #[test]

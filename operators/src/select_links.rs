@@ -132,6 +132,8 @@ pub enum Arrival {
     Start(JobId, Url, Option<String>),
     /// A picture that no page shows.
     Picture(Image),
+    /// A page that was found where a picture was expected.
+    Page(Page),
     /// A page that was read.
     Visit(Visit),
     /// The page of a site that is no longer on the list.
@@ -144,6 +146,7 @@ impl Arrival {
         match self {
             Self::Start(job, ..) | Self::Removed(job, _) => *job,
             Self::Picture(image) => image.job,
+            Self::Page(page) => page.job,
             Self::Visit(visit) => visit.page.job,
         }
     }
@@ -154,6 +157,7 @@ impl Arrival {
         match self {
             Self::Start(job, url, list) => Discovery { pages: vec![Page::start(job, url)], list, ..nothing },
             Self::Picture(image) => Discovery { images: vec![image], ..nothing },
+            Self::Page(page) => Discovery { pages: vec![page], ..nothing },
             Self::Removed(_, site) => Discovery { removed: vec![site], ..nothing },
             Self::Visit(mut visit) => {
                 let (pages, images) = (settings.follow(&visit), std::mem::take(&mut visit.images));

@@ -6,4 +6,5 @@ pub mod list;
 pub mod serve;
 pub mod site_file;
 pub mod submit;
+mod text_reader;
 pub mod watch;

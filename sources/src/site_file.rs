@@ -1,8 +1,9 @@
-//! Sites in a text file or on standard input: one per line, `#` starts a comment.
+//! Sites in a text file or on standard input: one per line, `#` starts a comment; in UTF-8 or UTF-16, with lines ended in any way.
 //!
 //! Read line by line as the pipeline asks, so a file of any length costs no memory. A line that is no site, or is too long, is
 //! reported with its number in a few words, and the next one is read.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -13,6 +14,8 @@ use faceflow_core::Time;
 use faceflow_core::source::{Source, SourceItem};
 use url::Url;
 
+use crate::text_reader::TextReader;
+
 /// A line of a site list is shorter; one that is not is reported and skipped.
 pub(crate) const LINE_MAX_BYTES: u64 = 64 * 1024;
 
@@ -22,13 +25,18 @@ const SAID_CHARS: usize = 160;
 /// Parses one line.
 pub type ParseSite = fn(&str) -> Result<Url, String>;
 
+/// So many lines of a list are looked at for a site before its reading begins in earnest.
+const PRIMED_MAX: usize = 10_000;
+/// So many bad lines of a list without a site are said.
+const BAD_SAID: usize = 5;
+
 /// How long a poll waits for standard input to say something.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The lines of a reader.
 pub struct Lines {
     name: String,
-    reader: Box<dyn BufRead + Send>,
+    reader: TextReader,
     parse: ParseSite,
     number: u64,
     /// Whether more may come after the end.
@@ -55,7 +63,36 @@ impl Lines {
 
     /// The lines of `reader`, called `name` in reports.
     pub fn new(name: &str, reader: Box<dyn BufRead + Send>, parse: ParseSite) -> Self {
+        let reader = TextReader::new(reader);
         Self { name: name.to_owned(), reader, parse, number: 0, follow: false, begun: vec![], skipping: false }
+    }
+
+    /// These lines, if one of the first [`PRIMED_MAX`] is a site or all are comments.
+    ///
+    /// # Errors
+    /// What is wrong with the first lines, where none is a site.
+    pub fn primed(mut self) -> Result<Primed, String> {
+        let (mut begun, mut bad) = (VecDeque::new(), vec![]);
+        while begun.len() < PRIMED_MAX {
+            match self.poll(0) {
+                SourceItem::Later => continue,
+                SourceItem::Failed(why) => return Err(why),
+                SourceItem::End if bad.is_empty() => break,
+                SourceItem::End => {
+                    let said = bad.iter().take(BAD_SAID).map(String::as_str).collect::<Vec<_>>().join("; ");
+                    return Err(format!("none of its {} lines is a site: {said}", bad.len()));
+                }
+                SourceItem::Bad(why) => {
+                    bad.push(why.clone());
+                    begun.push_back(SourceItem::Bad(why));
+                }
+                site => {
+                    begun.push_back(site);
+                    break;
+                }
+            }
+        }
+        Ok(Primed { begun, rest: self })
     }
 
     /// The next line. `None` at the end, and [`io::ErrorKind::WouldBlock`] where more may come.
@@ -96,6 +133,18 @@ impl Lines {
     }
 }
 
+/// Lines of which the first were read already.
+pub struct Primed {
+    begun: VecDeque<SourceItem>,
+    rest: Lines,
+}
+
+impl Source for Primed {
+    fn poll(&mut self, now: Time) -> SourceItem {
+        self.begun.pop_front().unwrap_or_else(|| self.rest.poll(now))
+    }
+}
+
 impl Source for Lines {
     fn poll(&mut self, _now: Time) -> SourceItem {
         loop {
@@ -105,7 +154,7 @@ impl Source for Lines {
                 Ok(Some(line)) => line,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SourceItem::Later,
                 Err(error) => {
-                    self.reader = Box::new(io::empty());
+                    self.reader = TextReader::new(Box::new(io::empty()));
                     return SourceItem::Failed(format!("{at} could not be read: {error}"));
                 }
             };
@@ -123,10 +172,17 @@ impl Source for Lines {
 
 /// What a line says; `None` for blank lines and comments.
 fn entry_in(line: &str) -> Option<&str> {
-    let text = line.trim_start_matches('\u{feff}').trim();
+    let text = line.trim_matches(is_blank);
     // A `#` inside a URL is its fragment; after a blank it starts a comment.
-    let text = text.split_once(" #").map_or(text, |(site, _)| site.trim_end());
-    (!text.is_empty() && !text.starts_with('#')).then_some(text)
+    let comment = text.match_indices('#').find(|(at, _)| text[..*at].chars().next_back().is_none_or(is_blank));
+    let text = comment.map_or(text, |(at, _)| text[..at].trim_end_matches(is_blank));
+    (!text.is_empty()).then_some(text)
+}
+
+/// White space, and characters that nobody sees: byte order marks, zero-width blanks and joiners, marks of direction.
+fn is_blank(char: char) -> bool {
+    char.is_whitespace()
+        || matches!(char, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{202a}'..='\u{202e}' | '\0')
 }
 
 /// The beginning and the end of a long message: it quotes somebody's line, and says at its end what is wrong.
@@ -209,6 +265,62 @@ mod tests {
         assert_eq!(seen[..2], ["http://a.example/", "http://b.example/x,y"]);
         assert!(seen[2].starts_with("sites.txt line 5: nonsense"), "{seen:?}");
         assert_eq!(seen[3], "http://c.example/");
+    }
+
+    /// What the sites of a list are, or what is said about it.
+    fn primed(bytes: &[u8]) -> Result<Vec<String>, String> {
+        let mut lines = Lines::new("sites.txt", Box::new(io::Cursor::new(bytes.to_vec())), parse).primed()?;
+        let mut seen = Vec::new();
+        loop {
+            match lines.poll(0) {
+                SourceItem::Site(url) => seen.push(url.path().to_owned()),
+                SourceItem::Bad(why) => seen.push(why),
+                SourceItem::End => return Ok(seen),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_read_as_people_have_them() {
+        let plain = "# sites\n\n  http://x.example/a  \n\thttp://x.example/b  # the second\n\nhttp://x.example/c";
+        let wide = |text: &str, unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<_>>();
+        for end in ["\n", "\r\n", "\r"] {
+            for last in ["", end] {
+                for mark in ["", "\u{feff}"] {
+                    let text = format!("{mark}{}{last}", plain.replace('\n', end));
+                    for bytes in
+                        [text.clone().into_bytes(), wide(&text, u16::to_le_bytes), wide(&text, u16::to_be_bytes)]
+                    {
+                        assert_eq!(primed(&bytes), Ok(["/a", "/b", "/c"].map(str::to_owned).to_vec()), "{bytes:?}");
+                    }
+                }
+            }
+        }
+        for line in [
+            "http://x.example/a\t# one",
+            "http://x.example/a #",
+            "\u{200b}http://x.example/a\u{200b}\u{feff}",
+            "\u{a0}http://x.example/a\u{3000}\u{200e}# one",
+            "http://x.example/a\0",
+            "http://x.example/a#fragment",
+        ] {
+            assert_eq!(primed(line.as_bytes()), Ok(vec!["/a".to_owned()]), "{line:?}");
+        }
+        let seen = primed(&wide("\u{feff}nonsense\r\nhttp://x.example/\u{fc}", u16::to_le_bytes)).expect("one is good");
+        assert!(seen[0].starts_with("sites.txt line 1: nonsense") && seen[1] == "/%C3%BC", "{seen:?}");
+    }
+
+    #[test]
+    fn a_list_without_a_site_is_refused_and_one_that_names_nothing_is_not() {
+        for bytes in [&b""[..], b"\n\n", b"# nothing\n", b"\xff\xfe"] {
+            assert_eq!(primed(bytes), Ok(vec![]), "{bytes:?}");
+        }
+        for bytes in [&b"nonsense"[..], b"# sites\nnonsense\n\nmore nonsense\n", b"\xff\xfex\0\n\0"] {
+            let why = primed(bytes).expect_err("no line is a site");
+            assert!(why.starts_with("none of its ") && why.contains("sites.txt line "), "{why}");
+        }
+        assert_eq!(primed(b"nonsense\nhttp://x.example/a").map(|seen| seen.len()), Ok(2));
     }
 
     #[test]

@@ -129,6 +129,19 @@ pub struct Source<'a> {
     pub body: &'a [u8],
 }
 
+/// Whether a body is a page, whatever its address looks like.
+pub fn is_page(source: &Source<'_>) -> bool {
+    matches!(BodyKind::of(source), BodyKind::Page { .. })
+}
+
+/// Follows a `Refresh` header, which is a `meta` refresh by other means (HTML standard, "shared declarative refresh steps"), from a
+/// page of any kind.
+pub fn refresh(source: &Source<'_>, header: &str, settings: &MineSettings) -> ExtractedPage {
+    let mut collector = LinkCollector::new(settings, source.url, source.url.clone(), encoding_rs::UTF_8);
+    dom_visitor::refresh_target(header).into_iter().for_each(|target| collector.link_or_image(target));
+    collector.finish()
+}
+
 /// A picture that a page shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtractedImage {

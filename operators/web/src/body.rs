@@ -1,28 +1,27 @@
 //! Bodies read with a limit and a deadline for every piece.
 //!
 //! The only place where a body enters memory. What is sent and what it decodes to are counted as they arrive, so an
-//! endless body, a decompression bomb and a coded stream that decodes to nothing all end at the limit. A page that is a gzip
-//! file is unpacked here too, so that it is held to the same account. Promise: what is returned is complete as it was sent,
+//! endless body, a decompression bomb and a coded stream that decodes to nothing all end at the limit. A page or robots.txt that is a
+//! gzip file is unpacked here too, so that it is held to the same account. Promise: what is returned is complete as it was sent,
 //! no longer than allowed, and within the memory of the process.
 
 use std::io;
 use std::time::Duration;
 
-use async_compression::futures::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
-use bytes::{Bytes, BytesMut};
-use faceflow_core::{Class, Fault};
+use async_compression::futures::bufread::{BrotliDecoder, ZstdDecoder};
+use bytes::{Buf, Bytes, BytesMut};
+use faceflow_core::Fault;
 use futures::stream::{self, BoxStream};
 use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt};
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body_budget::{BodyPermit, SHARE_BYTES};
 use super::classify_fault;
 use super::classify_fault::WrappedFault;
+use super::content_coding::{Coding, START_BYTES, Stated};
+use super::inflate::{GZIP_START, Inflate, Wrapping};
 use super::settings::SizeLimit;
-
-/// The `Accept-Encoding` of every request: the content codings that [`read`] removes.
-pub const CODINGS: &str = "gzip, deflate, br, zstd";
 
 /// How much of a body is wanted, and how patiently.
 #[derive(Clone, Copy, Debug)]
@@ -61,47 +60,53 @@ const PIECE_BYTES: usize = 16 << 10;
 /// The pieces of a body.
 type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
 
-/// Reads the body of a response, which has a permit for its memory, and removes its content coding and, where the limit says so,
+/// Reads the body of a response, which has a permit for its memory, and removes its content codings and, where the limit says so,
 /// its packing.
 pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit) -> Result<Bytes, Fault> {
     let mut announced = response.content_length().unwrap_or(0);
     if limit.whole && announced > limit.size.bytes as u64 {
         return Err(classify_fault::too_large(announced, limit.size));
     }
-    let coding =
-        response.headers().get(CONTENT_ENCODING).map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
+    let stated = Stated::of(response.headers())?;
+    let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
     let mut body: Pieces<'_> = Box::pin(sent(response, limit.patience));
-    if let Some(coding) = coding.filter(|coding| !matches!(coding.as_slice(), b"" | b"identity")) {
+    for layer in stated.layers.iter().rev() {
+        let start;
+        (start, body) = peeked(body, START_BYTES, limit.deadline).await?;
+        let Some(coding) = layer.found(&start)? else { continue };
         announced = 0;
-        body = Box::pin(decoded(decoder(&coding, bytes_of(body, limit.size))?, false));
+        body = without(coding, counted(body, limit), framed);
+    }
+    if !stated.unknown.is_empty() {
+        let start;
+        (start, body) = peeked(body, START_BYTES, limit.deadline).await?;
+        stated.check_unknown(&start)?;
     }
     let Some(size) = limit.unpacked else { return collect(body, announced, limit, permit).await };
-    let start = start(&mut body, limit.deadline).await?;
-    let is_packed = start.concat().starts_with(&GZIP);
-    let body: Pieces<'_> = Box::pin(stream::iter(start.into_iter().map(Ok)).chain(body));
-    match is_packed {
+    let (start, body) = peeked(body, GZIP_START.len(), limit.deadline).await?;
+    match start.starts_with(&GZIP_START[..2]) {
         false => collect(body, announced, limit, permit).await,
         true => {
-            let pieces = Box::pin(decoded(decoder(b"gzip", bytes_of(body, limit.size))?, true));
-            collect(pieces, 0, Limit { size, ..limit }, permit).await
+            // A file that is broken lies broken on its server, and its reader knows what a beginning is worth. A broken content coding
+            // is a fault of one answer, and so is a file that must be had as a whole: rules would be missing.
+            let ending = if limit.whole { Ending::Anywhere } else { Ending::Complete { framed } };
+            let pieces = inflated(counted(body, limit), Wrapping::Gzip, ending);
+            collect(Box::pin(pieces), 0, Limit { size, ..limit }, permit).await
         }
     }
 }
 
-/// How a gzip file begins (RFC 1952).
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
-/// Enough pieces to see how a body begins.
-async fn start(body: &mut Pieces<'_>, deadline: Deadline) -> Result<Vec<Bytes>, Fault> {
-    let (mut start, mut bytes) = (vec![], 0);
-    while bytes < GZIP.len() {
+/// How a body begins, in so many bytes if it has them; and all of it.
+async fn peeked(mut body: Pieces<'_>, wanted: usize, deadline: Deadline) -> Result<(Vec<u8>, Pieces<'_>), Fault> {
+    let (mut pieces, mut start) = (vec![], vec![]);
+    while start.len() < wanted {
         let piece = timeout_at(deadline.at, body.next()).await;
         let Some(piece) = piece.map_err(|_| deadline.missed())? else { break };
         let piece = piece?;
-        bytes += piece.len();
-        start.push(piece);
+        start.extend_from_slice(&piece[..piece.len().min(wanted - start.len())]);
+        pieces.push(piece);
     }
-    Ok(start)
+    Ok((start, Box::pin(stream::iter(pieces.into_iter().map(Ok)).chain(body))))
 }
 
 /// The pieces of a body as they arrive, each within its deadline.
@@ -114,45 +119,87 @@ fn sent(response: reqwest::Response, patience: Duration) -> impl Stream<Item = R
     })
 }
 
-/// The same pieces as bytes to decode, up to a limit.
-fn bytes_of<'a>(pieces: Pieces<'a>, limit: SizeLimit) -> impl AsyncBufRead + Send + Unpin + 'a {
+/// The same pieces, to be decoded: too many are a fault.
+fn counted(pieces: Pieces<'_>, limit: Limit) -> Pieces<'_> {
     let mut bytes = 0;
-    let counted = pieces.map(move |piece| {
+    Box::pin(pieces.map(move |piece| {
         let piece = piece?;
         bytes += piece.len();
-        if bytes > limit.bytes { Err(classify_fault::too_large("more, still coded,", limit)) } else { Ok(piece) }
-    });
-    counted.map_err(|fault| io::Error::other(WrappedFault(fault))).into_async_read()
+        match bytes > limit.size.bytes {
+            true => Err(classify_fault::too_large("more, still coded,", limit.size)),
+            false => Ok(piece),
+        }
+    }))
 }
 
-fn decoder<'a>(
-    coding: &[u8],
-    coded: impl AsyncBufRead + Send + Unpin + 'a,
-) -> Result<Box<dyn AsyncRead + Send + Unpin + 'a>, Fault> {
+/// The pieces without one coding; `framed` if the message says where they end.
+fn without(coding: Coding, coded: Pieces<'_>, framed: bool) -> Pieces<'_> {
+    let ending = Ending::Complete { framed };
     match coding {
-        b"gzip" | b"x-gzip" => {
-            let mut gzip = GzipDecoder::new(coded);
-            gzip.multiple_members(true);
-            Ok(Box::new(gzip))
-        }
-        b"deflate" => Ok(Box::new(ZlibDecoder::new(coded))),
-        b"br" => Ok(Box::new(BrotliDecoder::new(coded))),
-        b"zstd" => Ok(Box::new(ZstdDecoder::new(coded))),
-        other => {
-            let detail = format!("unknown content coding {:?}", String::from_utf8_lossy(other));
-            Err(Fault::permanent(Class::Content, "content_encoding", detail))
+        Coding::Gzip => Box::pin(inflated(coded, Wrapping::Gzip, ending)),
+        Coding::Zlib => Box::pin(inflated(coded, Wrapping::Zlib, ending)),
+        Coding::Bare => Box::pin(inflated(coded, Wrapping::Bare, ending)),
+        Coding::Brotli => Box::pin(decoded(BrotliDecoder::new(bytes_of(coded)))),
+        Coding::Zstd => {
+            let mut zstd = ZstdDecoder::new(bytes_of(coded));
+            zstd.multiple_members(true);
+            Box::pin(decoded(zstd))
         }
     }
 }
 
-/// The pieces that a decoder gives. `tolerant` of what does not decode, they end there: a file that is broken lies broken
-/// on its server, and its reader knows what a beginning is worth. A broken content coding is a fault of one answer.
-fn decoded<D: AsyncRead + Unpin>(decoder: D, tolerant: bool) -> impl Stream<Item = Result<Bytes, Fault>> {
+/// The same pieces as bytes to decode.
+fn bytes_of<'a>(pieces: Pieces<'a>) -> impl AsyncBufRead + Send + Unpin + 'a {
+    pieces.map_err(|fault| io::Error::other(WrappedFault(fault))).into_async_read()
+}
+
+/// Where deflate data may end.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Where they are complete.
+    Complete {
+        /// Whether the message said where it ends.
+        framed: bool,
+    },
+    /// Wherever they break.
+    Anywhere,
+}
+
+/// The pieces of deflate data that are decoded.
+fn inflated(coded: Pieces<'_>, wrapping: Wrapping, ending: Ending) -> impl Stream<Item = Result<Bytes, Fault>> {
+    let state = (coded, Inflate::new(wrapping), Bytes::new(), vec![0; PIECE_BYTES]);
+    stream::try_unfold(state, move |(mut coded, mut inflate, mut input, mut room)| async move {
+        loop {
+            if input.is_empty() {
+                match (coded.next().await, ending) {
+                    (Some(piece), _) => input = piece?,
+                    (None, Ending::Complete { framed }) => {
+                        inflate.finish(framed).map_err(classify_fault::of_deflate)?;
+                        return Ok(None);
+                    }
+                    (None, Ending::Anywhere) => return Ok(None),
+                }
+                continue;
+            }
+            match (inflate.read(&input, &mut room), ending) {
+                (Ok((used, 0)), _) => input.advance(used),
+                (Ok((used, given)), _) => {
+                    input.advance(used);
+                    return Ok(Some((Bytes::copy_from_slice(&room[..given]), (coded, inflate, input, room))));
+                }
+                (Err(_), Ending::Anywhere) => return Ok(None),
+                (Err(broken), Ending::Complete { .. }) => return Err(classify_fault::of_deflate(broken)),
+            }
+        }
+    })
+}
+
+/// The pieces that a decoder gives.
+fn decoded<D: AsyncRead + Unpin>(decoder: D) -> impl Stream<Item = Result<Bytes, Fault>> {
     stream::try_unfold((decoder, vec![0; PIECE_BYTES]), move |(mut decoder, mut room)| async move {
         match decoder.read(&mut room).await {
             Ok(0) => Ok(None),
             Ok(bytes) => Ok(Some((Bytes::copy_from_slice(&room[..bytes]), (decoder, room)))),
-            Err(error) if tolerant && classify_fault::underneath(&error).is_none() => Ok(None),
             Err(error) => Err(classify_fault::of_decoder(&error)),
         }
     })

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::failure::{AtFault, Failure, Peer};
+use super::inflate::Broken;
 use super::settings::SizeLimit;
 
 /// A fault on its way through the error type of a library.
@@ -94,8 +95,22 @@ pub fn of_decoder(error: &io::Error) -> Fault {
     Fault::transient(Class::Protocol, if cut { "body_truncated" } else { "bad_encoding" }, error.to_string())
 }
 
+/// The fault of a body whose deflate data are broken.
+pub fn of_deflate(broken: Broken) -> Fault {
+    match broken {
+        Broken::Cut => Fault::transient(Class::Protocol, "body_truncated", "the compressed data break off"),
+        Broken::Damaged(how) => Fault::transient(Class::Protocol, "bad_encoding", how),
+    }
+}
+
+/// The fault of a 206 that is not the whole, and nobody asked for a part (RFC 9110, section 15.3.7).
+pub fn partial(range: &str) -> Fault {
+    let detail = format!("a part that nobody asked for: Content-Range {range:?}");
+    Fault::transient(Class::Protocol, "partial_content", detail)
+}
+
 /// The fault of the body that a decoder was reading from, if it is not the decoder's own.
-pub fn underneath(error: &io::Error) -> Option<&Fault> {
+fn underneath(error: &io::Error) -> Option<&Fault> {
     error.get_ref().and_then(|error| error.downcast_ref()).map(|WrappedFault(fault)| fault)
 }
 

@@ -3,13 +3,15 @@
 //! Redirects are followed here rather than by the HTTP library, so that every hop is guarded, obeys its own host's robots.txt and
 //! waits its turn at its own host and address. Promise: what comes back is complete and within its limits.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use faceflow_core::record::PageVersion;
 use faceflow_core::{Class, Fault, Reloadable};
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LOCATION,
 };
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, StatusCode};
@@ -17,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::body::{self, Deadline, Limit};
+use super::content_coding::CODINGS;
+use super::cookies::Cookies;
 use super::failure::Failure;
 use super::permit::{Admit, Permit, PinnedNames, Purpose};
 use super::settings::{FetchSettings, SizeLimit};
@@ -47,8 +51,9 @@ enum Hop {
 }
 
 /// Headers that the miner reads or that are kept as evidence of what a site allows.
-const KEPT_HEADERS: [&str; 9] = [
+const KEPT_HEADERS: [&str; 10] = [
     "content-type",
+    "refresh",
     "content-language",
     "etag",
     "last-modified",
@@ -90,6 +95,15 @@ impl Resource<'_> {
         }
     }
 
+    /// The size of what comes as a gzip file, without its packing; `None` if it stays packed.
+    fn unpacked(self, size: SizeLimit, settings: &FetchSettings) -> Option<SizeLimit> {
+        match self {
+            Self::Page(_) => Some(settings.feed_max()),
+            Self::Image => None,
+            Self::RobotsTxt => Some(size),
+        }
+    }
+
     /// The conditions on which `url` is asked again.
     fn conditions(self, url: &Url) -> HeaderMap {
         let Self::Page(Some(last)) = self else { return HeaderMap::new() };
@@ -124,6 +138,10 @@ impl Http {
             .pool_max_idle_per_host(settings.per_host)
             .pool_idle_timeout(Duration::from_millis(settings.keep_alive_ms))
             .http1_max_headers(settings.headers_max)
+            // A malformed line that matters to nobody is passed over, as browsers do; what frames the message is never guessed.
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
             .build()?;
         Ok(Self { client, settings: live })
@@ -138,24 +156,25 @@ impl Http {
     ) -> Result<Option<Response>, Failure> {
         let settings = self.settings.get();
         let mut left = Duration::from_millis(settings.total_timeout_ms);
-        let mut passed = vec![];
+        let (mut passed, mut cookies) = (vec![], Cookies::default());
         url.set_fragment(None);
         loop {
             let permit = gate.admit(&url, resource.purpose()).await?;
             let start = Instant::now();
             let deadline = Deadline { at: start + left, total_ms: settings.total_timeout_ms };
-            let next = match self.ask(permit, resource, (&settings, deadline)).await? {
+            let next = match self.ask(permit, (resource, &mut cookies), (&settings, deadline)).await? {
                 Hop::Arrived(response) => return Ok(Some(response)),
                 Hop::NotModified => return Ok(None),
                 Hop::Redirect(next) => next,
             };
             left = left.saturating_sub(start.elapsed());
             passed.push(std::mem::replace(&mut url, next));
-            if passed.contains(&url) {
-                return Err(refused("redirect_loop", format!("{url} leads back to itself")));
-            }
+            // The second visit of one URL is no loop yet: the first may have set a cookie, or been counted. The limit ends one.
             if passed.len() > settings.redirects_max {
-                return Err(refused("too_many_redirects", format!("more than {}", settings.redirects_max)));
+                return Err(match passed.contains(&url) {
+                    true => refused("redirect_loop", format!("{url} leads back to itself")),
+                    false => refused("too_many_redirects", format!("more than {}", settings.redirects_max)),
+                });
             }
         }
     }
@@ -169,13 +188,16 @@ impl Http {
     async fn ask(
         &self,
         permit: Permit,
-        resource: Resource<'_>,
+        (resource, cookies): (Resource<'_>, &mut Cookies),
         (settings, deadline): (&FetchSettings, Deadline),
     ) -> Result<Hop, Failure> {
         let conditions = resource.conditions(permit.url());
         let is_conditional = !conditions.is_empty();
         let request = self.client.get(permit.url().clone()).headers(conditions);
-        let request = request.header(ACCEPT, resource.accept()).header(ACCEPT_ENCODING, body::CODINGS);
+        let mut request = request.header(ACCEPT, resource.accept()).header(ACCEPT_ENCODING, CODINGS);
+        if let Some(cookies) = cookies.header(permit.url()) {
+            request = request.header(COOKIE, cookies);
+        }
         let response = head(request, &permit, (settings, deadline)).await?;
         let (status, headers) = (response.status(), response.headers());
         check_size(headers, settings.headers_max_bytes)?;
@@ -187,14 +209,20 @@ impl Http {
             return Ok(Hop::NotModified);
         }
         if status.is_redirection() {
+            cookies.take(permit.url(), headers, permit.judge.clock.now());
             return Ok(Hop::Redirect(target(permit.url(), headers)?));
         }
+        let range = (status == StatusCode::PARTIAL_CONTENT).then(|| whole_range(headers)).transpose()?;
         let kept = kept(headers);
         let (size, whole) = resource.size(headers, settings);
-        let unpacked = matches!(resource, Resource::Page(_)).then(|| settings.feed_max());
+        let unpacked = resource.unpacked(size, settings);
         let patience = Duration::from_millis(settings.read_timeout_ms);
         let limit = Limit { size, whole, unpacked, patience, deadline };
+        let sent = response.content_length();
         let body = body::read(response, limit, permit.body).await.map_err(Failure::of_url)?;
+        if let Some(total) = range.filter(|total| sent.unwrap_or(body.len() as u64) < *total) {
+            return Err(Failure::of_url(classify_fault::partial(&format!("of {total} bytes, and fewer came"))));
+        }
         Ok(Hop::Arrived(Response { final_url: permit.url, status: status.as_u16(), headers: kept, body }))
     }
 }
@@ -229,10 +257,33 @@ fn check_size(headers: &HeaderMap, bytes_max: usize) -> Result<(), Failure> {
 fn target(base: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
     let bad = |detail: &str| refused("bad_redirect", detail);
     let location = headers.get(LOCATION).ok_or_else(|| bad("a redirect without a Location"))?;
-    let location = std::str::from_utf8(location.as_bytes()).map_err(|_| bad("a Location that is not UTF-8"))?;
-    let mut target = base.join(location).map_err(|error| bad(&format!("a Location that is no URL: {error}")))?;
+    // What is not UTF-8 is in an encoding that only its server knows: its bytes go back as they came.
+    let location = match std::str::from_utf8(location.as_bytes()) {
+        Ok(location) => Cow::Borrowed(location),
+        Err(_) => Cow::Owned(location.as_bytes().iter().map(|byte| escaped(*byte)).collect()),
+    };
+    let mut target = base.join(&location).map_err(|error| bad(&format!("a Location that is no URL: {error}")))?;
     target.set_fragment(None);
     Ok(target)
+}
+
+/// A byte of an address, escaped unless it is ASCII.
+fn escaped(byte: u8) -> String {
+    if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+}
+
+/// The length of what a 206 brings, if it is the whole (`Content-Range: bytes 0-99/100`).
+fn whole_range(headers: &HeaderMap) -> Result<u64, Failure> {
+    let range = headers.get(CONTENT_RANGE).map(|range| String::from_utf8_lossy(range.as_bytes()).into_owned());
+    let range = range.unwrap_or_default();
+    let whole = || {
+        let (first_and_last, total) = range.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+        let (first, last) = first_and_last.split_once('-')?;
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let (first, last, total) = (number(first)?, number(last)?, number(total)?);
+        (first == 0 && last.checked_add(1) == Some(total)).then_some(total)
+    };
+    whole().ok_or_else(|| Failure::of_url(classify_fault::partial(&range)))
 }
 
 fn refused(reason: &str, detail: impl Into<String>) -> Failure {

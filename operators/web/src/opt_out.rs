@@ -30,7 +30,8 @@ impl OptOuts {
         let mut to_us = true;
         for item in value.split(',') {
             let (name, word) = match item.split_once(':') {
-                Some((name, _)) if has_value(name.trim()) => continue,
+                // A rule with a value speaks to whom the words before it speak.
+                Some((name, value)) if has_value(name.trim()) || !self.is_rule(value.trim()) => continue,
                 Some((name, word)) => (Some(name.trim()), word),
                 None => (None, item),
             };
@@ -56,6 +57,13 @@ impl OptOuts {
         Fault::permanent(Class::Policy, format!("opt_out:{word}"), format!("the site says {shown:?}"))
     }
 
+    /// Whether what stands behind a colon is a rule, so that a crawler's name stands before it; otherwise it is the value of a rule
+    /// that we do not know, which hides none of the words beside it.
+    fn is_rule(&self, text: &str) -> bool {
+        let word = text.to_ascii_lowercase();
+        word.is_empty() || word.contains(':') || WORDS.contains(&word.as_str()) || self.words.contains(&word)
+    }
+
     fn is_us(&self, name: &str) -> bool {
         let name = name.split('/').next().unwrap_or_default();
         name == "*" || name.eq_ignore_ascii_case(&self.agent)
@@ -74,8 +82,47 @@ impl OptOuts {
 fn has_value(name: &str) -> bool {
     let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*/.".contains(&byte));
     let lower = name.to_ascii_lowercase();
-    name.is_empty() || !is_name || lower.starts_with("max-") || lower == "unavailable_after"
+    name.is_empty() || !is_name || lower.starts_with("max-") || RULES.contains(&lower.as_str())
 }
+
+/// Rules without a value, besides those that opt out.
+const WORDS: [&str; 20] = [
+    "all",
+    "none",
+    "index",
+    "noindex",
+    "follow",
+    "nofollow",
+    "archive",
+    "noarchive",
+    "nocache",
+    "snippet",
+    "nosnippet",
+    "noodp",
+    "noydir",
+    "notranslate",
+    "noimageindex",
+    "noimageai",
+    "noai",
+    "nositelinkssearchbox",
+    "indexifembedded",
+    "noml",
+];
+
+/// Rules that have a value (Google's robots rules; Content Signals; AIPREF; TDMRep), which are no names of crawlers.
+const RULES: [&str; 11] = [
+    "unavailable_after",
+    "ai-train",
+    "ai-input",
+    "train-ai",
+    "train-genai",
+    "ai",
+    "genai",
+    "search",
+    "tdm",
+    "tdm-reservation",
+    "tdm-policy",
+];
 
 #[cfg(test)]
 mod tests {
@@ -95,6 +142,21 @@ mod tests {
             ("max-snippet: 5,max-image-preview:large,noai", Some("noai")),
             ("unavailable_after: Tue, 25 Jun 2030 15:00:00 PST, noai", Some("noai")),
             ("unavailable_after: 25-Jun-2030 15:00:00 PST", None),
+            ("ai-train:no, noai", Some("noai")),
+            ("ai-train: no , noai", Some("noai")),
+            ("noai, ai-train:no", Some("noai")),
+            ("search:yes, ai-train:no, noimageai", Some("noimageai")),
+            ("train-ai:n,noai", Some("noai")),
+            ("tdm-reservation:1, noai", Some("noai")),
+            ("x-new-rule:7, noai", Some("noai")),
+            ("x-new-rule:yes, noai", Some("noai")),
+            ("max-video-preview:-1, noai", Some("noai")),
+            ("x-licence: by-nc, noai", Some("noai")),
+            ("ai-train:no", None),
+            ("otherbot: max-snippet:5, noai", None),
+            ("otherbot: nofollow, ai-train:no, noai", None),
+            ("faceflow: ai-train:no, noai", Some("noai")),
+            ("otherbot: nofollow, faceflow: ai-train:no, noai", Some("noai")),
             ("faceflow: noai", Some("noai")),
             ("FaceFlow:noai", Some("noai")),
             ("faceflow/1.0: nofollow, noai", Some("noai")),

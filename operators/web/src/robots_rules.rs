@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use robotxt::Robots;
-use url::Url;
+use url::{Position, Url};
 
 /// The rules of one robots.txt that apply to us.
 #[derive(Debug)]
@@ -53,8 +53,59 @@ impl RobotsRules {
 
     /// Whether the URL may be asked. `/robots.txt` itself always may.
     pub fn allow(&self, url: &Url) -> bool {
-        self.robots.is_url_allowed(url)
+        if url.path() == "/robots.txt" {
+            return true;
+        }
+        let path = escaped_path(&url[Position::BeforePath..Position::AfterQuery]);
+        // The rule that wins stands first.
+        self.robots.rules().iter().find(|rule| matches(rule.pattern(), &path)).is_none_or(|rule| rule.is_allow())
     }
+}
+
+/// Path and query as rules are written: with `*`, `$` and escapes of what need not be escaped in one spelling (RFC 9309, 2.2.2 and
+/// 2.2.3). In a rule `*` and `$` have a meaning and `%2A` and `%24` stand for the characters, so an address has the latter.
+fn escaped_path(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        let escaped = match (byte, after) {
+            (b'%', [high, low, after @ ..]) => hex(*high, *low).map(|byte| (byte, after)),
+            _ => None,
+        };
+        let byte = escaped.map_or(*byte, |(byte, after)| {
+            rest = after;
+            byte
+        });
+        let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let plain = byte.is_ascii_graphic() && !b"\"<>`{}*$".contains(&byte);
+        match unreserved || (plain && escaped.is_none()) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
+/// Whether a pattern in the parser's spelling matches: `*` is any text, a final `$` the end, and everything else itself. A `$` inside
+/// is the character, which stands escaped in an address.
+fn matches(pattern: &str, path: &str) -> bool {
+    let (pattern, anchored) = pattern.strip_suffix('$').map_or((pattern, false), |pattern| (pattern, true));
+    let pattern = if pattern.contains('$') { Cow::Owned(pattern.replace('$', "%24")) } else { Cow::Borrowed(pattern) };
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = path.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(last) = parts.next_back() else { return !anchored || rest.is_empty() };
+    // The first place of each part leaves most for the next.
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    if anchored { rest.ends_with(last) } else { rest.contains(last) }
 }
 
 /// RFC 9309 asks for UTF-8; a byte order mark that says otherwise is believed.
@@ -158,6 +209,37 @@ mod tests {
         assert_eq!(allowed(body, "faceflow", paths), ["/", "/a/b", "/c", "/x.gif?y", "/A", "/robots.txt"]);
         assert_eq!(allowed(b"User-agent: *\nDisallow: /", "faceflow", "/ /robots.txt"), ["/robots.txt"]);
         assert_eq!(allowed(b"", "faceflow", "/ /x"), ["/", "/x"]);
+    }
+
+    /// RFC 9309, 2.2.2 and 2.2.3: each rule alone, what it bars and what not.
+    #[test]
+    fn rules_and_addresses_are_compared_in_one_spelling() {
+        for (rule, barred, open) in [
+            ("/a-%2A.html", "/a-*.html /a-%2a.html", "/a-x.html /a-.html"),
+            ("/foo-%24", "/foo-$ /foo-%24x /foo-$/y", "/foo- /foo-x"),
+            ("/foo-%24$", "/foo-$", "/foo-$x /foo-"),
+            ("/a$b", "/a$b /a%24bc", "/a /ab"),
+            ("/a*$b", "/a$b /axx$bc", "/a /ab /axb"),
+            ("/$", "/", "/x /$"),
+            ("/*%2Fhidden", "/list%2Fhidden /a/b%2fhidden", "/list/hidden"),
+            ("/list/hidden", "/list/hidden", "/list%2Fhidden"),
+            ("/\u{442}\u{430}", "/\u{442}\u{430}/1 /%D1%82%D0%B0 /%d1%82%d0%b0x", "/%D1%82"),
+            ("/%e3%83%84/", "/\u{30c4}/2 /%E3%83%84/", "/\u{30c4}"),
+            ("/%7Ejoe", "/~joe /%7ejoe", "/joe"),
+            ("/~joe", "/~joe /%7Ejoe", "/joe"),
+            ("/%41", "/A /%41b", "/a"),
+            ("/*?sort=", "/l?sort=up /?sort=", "/l?x=1 /sort="),
+            ("/*?*a%2Ab", "/l?q=a*b", "/l?q=aab"),
+            ("/*.bak$", "/old.bak /x/.bak", "/old.bakery /old.bak?x"),
+            ("/**x", "/x /ax", "/a"),
+            ("/a b", "/a%20b", "/ab"),
+        ] {
+            let body = format!("User-agent: *\nDisallow: {rule}\n");
+            assert_eq!(allowed(body.as_bytes(), "faceflow", barred), [] as [&str; 0], "{rule}");
+            assert_eq!(allowed(body.as_bytes(), "faceflow", open), open.split(' ').collect::<Vec<_>>(), "{rule}");
+        }
+        let body = "User-agent: *\nDisallow: /a-%2A\nAllow: /a-*b\n";
+        assert_eq!(allowed(body.as_bytes(), "faceflow", "/a-*b /a-*c /a-xb"), ["/a-xb"], "the longer rule wins");
     }
 
     #[test]

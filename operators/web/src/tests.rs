@@ -2,6 +2,7 @@
 
 mod gate;
 mod hostile;
+mod loose;
 mod manners;
 mod responses;
 mod server;

@@ -21,6 +21,15 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// a fifth of the writer's time.
 const SHARE: u32 = 4;
 
+/// The machine's own time.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "paces the writer's thread by how long its transactions take; no work of the graph"
+)]
+pub(super) fn machine_now() -> Instant {
+    Instant::now()
+}
+
 /// When the writer removes the next batch.
 pub(super) struct Schedule {
     /// `None` where everything is kept.
@@ -29,17 +38,17 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub fn new(keep_ms: u64) -> Self {
-        Self { at: (keep_ms > 0).then(Instant::now) }
+        Self { at: (keep_ms > 0).then(machine_now) }
     }
 
     /// How long until the next batch; `None` if there is never any.
     pub fn wait(&self) -> Option<Duration> {
-        self.at.map(|at| at.saturating_duration_since(Instant::now()))
+        self.at.map(|at| at.saturating_duration_since(machine_now()))
     }
 
     /// A batch that began at `began` is done; whether there is more.
     pub fn done(&mut self, began: Instant, more: bool) {
-        let now = Instant::now();
+        let now = machine_now();
         self.at = Some(now + if more { (now - began) * SHARE } else { PAUSE });
     }
 }

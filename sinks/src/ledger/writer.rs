@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Instant;
 
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
@@ -25,7 +24,7 @@ use super::error::TransactionError;
 use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
 use super::log_record::LogRecord;
-use super::log_retention::{Plan, Schedule};
+use super::log_retention::{Plan, Schedule, machine_now};
 use super::redrive::{Progress, Selection};
 use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
@@ -195,7 +194,7 @@ impl Writer {
 
     /// Removes a batch of what is older than what is kept of the log.
     fn remove_log(&mut self, removal: &mut Schedule, keep_ms: u64) {
-        let began = Instant::now();
+        let began = machine_now();
         let more = self.remove_some(keep_ms).unwrap_or_else(|error| {
             tracing::warn!("{}: the beginning of the log was not removed: {error}", self.backend.name());
             false

@@ -87,7 +87,7 @@ fn sitemaps_name_pages_and_their_pictures() {
             "/a",
             "t",
         ),
-        ("<url><loc>/a</loc><xhtml:link rel='alternate' hreflang='de' href='/de'/></url>", "/a", ""),
+        ("<url><loc>/a</loc><xhtml:link rel='alternate' hreflang='de' href='/de'/></url>", "/a /de", ""),
         ("<url>https://www.site.example/bare</url><url> words </url>", "/bare", ""),
     ] {
         check(&urlset(entries), links, images);
@@ -308,6 +308,23 @@ fn the_content_says_what_is_a_listing() {
         assert_eq!(read_as("application/xml", page.as_bytes()), None, "{page}");
     }
     assert_eq!(found(&read_as("", b"<rss").expect("the beginning of a feed")), (String::new(), String::new()));
+}
+
+#[test]
+fn the_languages_of_a_page_are_pages() {
+    let entry = |links: &str| read_as("", urlset(&format!("<url><loc>/p</loc>{links}</url>")).as_bytes());
+    let links = |links: &str| found(&entry(links).expect("a sitemap")).0;
+    for (alternates, expected) in [
+        ("<xhtml:link rel='alternate' hreflang='fr' href='/fr/p'/>", "/p /fr/p"),
+        ("<xhtml:link rel=\"alternate\" hreflang=\"de\" href=\" /de/p \"></xhtml:link>", "/p /de/p"),
+        ("<link rel='alternate' media='only screen' href='/m/p'/>", "/p /m/p"),
+        ("<xhtml:link rel='alternate' hreflang='en' href='/p'/>", "/p"),
+        ("<xhtml:link rel='alternate' type='application/rss+xml' href='/feed'/>", "/p"),
+        ("<xhtml:link rel='amphtml' href='/amp/p'/>", "/p"),
+        ("<xhtml:link rel='alternate' hreflang='fr' href='https://other.example/p'/>", "/p"),
+    ] {
+        assert_eq!(links(alternates), expected, "{alternates}");
+    }
 }
 
 #[test]

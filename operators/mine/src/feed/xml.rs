@@ -196,6 +196,8 @@ impl FeedReader<'_, '_, '_> {
                 self.entry.has_link = true;
                 self.visitor.collector.link_or_image(href);
             }
+            // The same page in another language, which need not have an entry of its own (Google's sitemap extension).
+            (Name::Url, "alternate") if is_page() => self.visitor.collector.link_or_image(href),
             (_, "enclosure") if attributes.begins("type", "image/") || names_picture(href) => {
                 self.visitor.collector.image(href);
             }

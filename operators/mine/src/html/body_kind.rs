@@ -37,6 +37,11 @@ impl BodyKind {
     }
 }
 
+/// Whether the first bytes are those of a picture, whatever they are declared as.
+pub(super) fn begins_like_picture(body: &[u8]) -> bool {
+    by_signature(body, true) == Some(BodyKind::Picture)
+}
+
 /// Bodies whose first bytes leave no doubt. `BM` begins bitmaps, but also words, and a page may begin with a word.
 fn by_signature(body: &[u8], declared_as_page: bool) -> Option<BodyKind> {
     let other = |what: &str| Some(BodyKind::Other(what.to_owned()));

@@ -149,7 +149,7 @@ impl DomVisitor<'_> {
             self.collector.meta(name, content);
         }
         if is(element, "http-equiv", "refresh") {
-            refresh_target(content).into_iter().for_each(|target| self.collector.link(target));
+            refresh_target(content).into_iter().for_each(|target| self.collector.link_or_image(target));
         }
         let named = ["property", "name"].iter().filter_map(|attribute| element.attr(attribute));
         if named.flat_map(str::split_ascii_whitespace).any(names_meta_image) {
@@ -283,7 +283,7 @@ fn names_meta_image(name: &str) -> bool {
 }
 
 /// The address in the content of a refresh ("shared declarative refresh steps" of the HTML standard).
-fn refresh_target(content: &str) -> Option<&str> {
+pub(super) fn refresh_target(content: &str) -> Option<&str> {
     let rest = content.trim_start().trim_start_matches(|char: char| char.is_ascii_digit() || char == '.');
     let rest = rest.trim_start_matches(|char: char| char.is_ascii_whitespace() || matches!(char, ';' | ','));
     let is_url = rest.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("url"));

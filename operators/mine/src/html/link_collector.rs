@@ -11,6 +11,7 @@ use encoding_rs::Encoding;
 use faceflow_core::record::ContentId;
 use url::Url;
 
+use super::body_kind::begins_like_picture;
 use super::candidate::Candidate;
 use super::url_extension::UrlExtension;
 use super::{ExtractedImage, ExtractedPage, MineSettings};
@@ -143,12 +144,10 @@ fn is_data(text: &str) -> bool {
 }
 
 /// The bytes of a `data:` URI that is a picture other than SVG and at most `bytes_max` long, and the address that
-/// stands for them.
+/// stands for them. The bytes decide what it is, since types are wrong or missing.
 fn decoded(text: &str, bytes_max: usize) -> Option<(Url, Bytes)> {
     let uri = DataUrl::process(text.trim()).ok()?;
-    if uri.mime_type().type_ != "image" || uri.mime_type().subtype.starts_with("svg") {
-        return None;
-    }
+    let declared = uri.mime_type().type_ == "image" && !uri.mime_type().subtype.starts_with("svg");
     let mut bytes = Vec::new();
     let mut fits = true;
     let result: Result<_, DecodeError<Infallible>> = uri.decode(|part| {
@@ -156,7 +155,7 @@ fn decoded(text: &str, bytes_max: usize) -> Option<(Url, Bytes)> {
         bytes.extend_from_slice(if fits { part } else { &[] });
         Ok(())
     });
-    if result.is_err() || !fits || bytes.is_empty() {
+    if result.is_err() || !fits || bytes.is_empty() || !(declared || begins_like_picture(&bytes)) {
         return None;
     }
     let url = Url::parse(&format!("data:sha256,{}", ContentId::of(&bytes))).ok()?;

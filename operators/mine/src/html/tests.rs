@@ -311,6 +311,10 @@ fn data_uris_are_pictures_with_their_bytes() {
         images("<img src='DATA:image/gif,GIF89a%01%00%01%00%00%00%00,' srcset=a.jpg>"),
         format!("{} a.jpg", gif())
     );
+    for kind in ["", "text/plain", "application/octet-stream", "image/svg+xml", "image/jpg", "img/gif", "nonsense"] {
+        let uri = format!("data:{kind};base64,R0lGODlhAQABAAAAACw=");
+        assert_eq!(images(&format!("<img src='{uri}'>")), gif(), "the bytes decide, whatever {kind:?} says");
+    }
     assert_eq!(
         images(
             "<img src='data:text/html,x'><img src='data:image/svg+xml,<svg/>'><img src='data:image/png;base64,!'><img src=data:>"

@@ -36,6 +36,14 @@ impl Server {
         H: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {
+        Self::by_head(move |head, before| handler(head.split(' ').nth(1).unwrap_or_default().to_owned(), before)).await
+    }
+
+    async fn by_head<H, F>(handler: H) -> Self
+    where
+        H: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Reply> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let port = listener.local_addr().expect("bound").port();
         let heads = Arc::new(Mutex::new(vec![]));
@@ -60,6 +68,11 @@ impl Server {
     /// Answers by path alone.
     pub async fn paths(handler: fn(&str) -> Reply) -> Self {
         Self::start(move |path, _| std::future::ready(handler(&path))).await
+    }
+
+    /// Answers by the whole head of a request, and by how many came before it.
+    pub async fn heads_start(handler: fn(&str, usize) -> Reply) -> Self {
+        Self::by_head(move |head, before| std::future::ready(handler(&head, before))).await
     }
 
     pub fn url(&self, path: &str) -> Url {
@@ -89,13 +102,12 @@ where
             head.push(stream.read_u8().await?);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
-        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let before = {
             let mut seen = seen.lock().expect("no test panics here");
-            seen.push(head);
+            seen.push(head.clone());
             seen.len() - 1
         };
-        match handler(path, before).await {
+        match handler(head, before).await {
             Reply::Bytes(bytes) => stream.write_all(&bytes).await?,
             Reply::Close(bytes) => {
                 stream.write_all(&bytes).await?;
