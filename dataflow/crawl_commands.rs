@@ -220,6 +220,9 @@ fn print_summary(summary: &Summary) -> Result<()> {
     writeln!(out, "pages   {}", summary.pages)?;
     writeln!(out, "images  {}", summary.images)?;
     writeln!(out, "faces   {}", summary.faces)?;
+    for host in &summary.given_up {
+        writeln!(out, "host    {} was given up: {}: {}", host.host, host.reason, host.detail)?;
+    }
     if let Some(report) = &summary.report {
         writeln!(out, "report  {report}")?;
     }

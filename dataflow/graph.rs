@@ -18,6 +18,7 @@ use faceflow_operators::dispatch::{Dispatch, DispatchEvent};
 use faceflow_operators::download::{DownloadImages, Downloads};
 use faceflow_operators::evict::Evict;
 use faceflow_operators::fetch::Fetch;
+use faceflow_operators::give_up::GiveUp;
 use faceflow_operators::jobs::JobEvent;
 use faceflow_operators::mine::Mine;
 use faceflow_operators::read_sources::read_sources;
@@ -50,6 +51,8 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (entered, job_events) = read_sources(scope, services.source_reader(index), executor);
     let events = updates.map(DispatchEvent::Ledger).concat(job_events.clone().map(DispatchEvent::Job));
     let work = events.dispatch(services.dispatcher(index), executor);
+    // What waits for a host that was given up ends with it.
+    let (work, given_up) = work.give_up();
     let (pages, images, due_frames) = work.route(Arc::clone(&services.web), services.processes, executor);
 
     // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else. Only bytes show whether a link
@@ -107,6 +110,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
 
     // Every loss gets a disposition, which is recorded: a retry waits in the ledger, the end of a picture goes to its group.
     let lost = scope.concatenate([
+        given_up,
         unreachable.concat(unreadable).map(into_failed_work),
         missing.concat(undecodable).concat(unstored).map(into_failed_work),
         unread.concat(undetected).concat(uncropped).concat(degraded.map(degraded_as_failure)).map(into_failed_work),

@@ -3,7 +3,7 @@
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
-use faceflow_sinks::ledger::OpenError;
+use faceflow_sinks::ledger::{HostHistory, OpenError};
 use faceflow_sinks::objects::ObjectsError;
 use faceflow_web::GateError;
 
@@ -21,6 +21,8 @@ pub struct Summary {
     pub images: Tally,
     /// Faces in images that are done.
     pub faces: u64,
+    /// Hosts that were given up, the first of them by name: what waited for them is dead.
+    pub given_up: Vec<HostHistory>,
     /// Where the report lies, if one was written.
     pub report: Option<String>,
 }

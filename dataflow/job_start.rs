@@ -74,7 +74,7 @@ impl Job {
         let ledger = self.open_ledger(&ledgers, runtime, connections.as_mut())?;
         let ledgers = Arc::new(ledgers);
         if let Some(endpoint) = self.metrics_endpoint.take() {
-            endpoint.serve(&executor, Arc::clone(&ledgers) as _);
+            endpoint.serve(&executor, Arc::clone(&ledgers) as _, Arc::clone(&web) as _);
         }
         let store = Arc::new(self.open_store(runtime)?);
         for source in &mut self.sources {

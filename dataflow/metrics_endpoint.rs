@@ -18,10 +18,11 @@ use axum::routing::get;
 use faceflow_core::Time;
 use faceflow_core::executor::Executor;
 use faceflow_core::invariants::conserved;
-use faceflow_core::ledger::Ledger;
+use faceflow_core::ledger::{FailingHosts, Ledger};
 use faceflow_core::metrics::StageMetrics;
 use faceflow_core::tally::Tally;
 use faceflow_sources::serve::{listen, serve};
+use faceflow_web::{HeldBack, Web};
 use tokio::task::spawn_blocking;
 
 /// How long one answer may take.
@@ -45,9 +46,10 @@ impl MetricsEndpoint {
         self.address
     }
 
-    /// Serves what `executor` and `ledger` count, as long as the runtime lives.
-    pub fn serve(self, executor: &Executor, ledger: Arc<dyn Ledger>) {
-        let routes = Router::new().route("/metrics", get(answer)).with_state((executor.clone(), ledger));
+    /// Serves what `executor`, `ledger` and `web` count, as long as the runtime lives.
+    pub fn serve(self, executor: &Executor, ledger: Arc<dyn Ledger>, web: Arc<dyn Web>) {
+        let counted = Counted { executor: executor.clone(), ledger, web };
+        let routes = Router::new().route("/metrics", get(answer)).with_state(counted);
         executor.runtime.spawn(async move {
             if let Err(error) = serve(self.listener, routes, LIMIT).await {
                 tracing::error!("there are no more metrics: {error}");
@@ -56,14 +58,22 @@ impl MetricsEndpoint {
     }
 }
 
-async fn answer(State((executor, ledger)): State<(Executor, Arc<dyn Ledger>)>) -> impl IntoResponse {
-    let text = spawn_blocking(move || exposition(&executor, ledger.as_ref())).await;
+/// Who counts.
+#[derive(Clone)]
+struct Counted {
+    executor: Executor,
+    ledger: Arc<dyn Ledger>,
+    web: Arc<dyn Web>,
+}
+
+async fn answer(State(counted): State<Counted>) -> impl IntoResponse {
+    let text = spawn_blocking(move || exposition(&counted)).await;
     let text = text.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
     text.map(|text| ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
 /// All metrics as they are now, in the text format.
-fn exposition(executor: &Executor, ledger: &dyn Ledger) -> String {
+fn exposition(Counted { executor, ledger, web }: &Counted) -> String {
     let mut text = Text::default();
     text.stages(&executor.metrics.stages());
     // What the ledger cannot say now is left out, which is not the same as zero.
@@ -71,6 +81,11 @@ fn exposition(executor: &Executor, ledger: &dyn Ledger) -> String {
         Ok((pages, images)) => text.entries(&[("page", pages), ("image", images)]),
         Err(error) => tracing::warn!("metrics without counts of entries: {error}"),
     }
+    match ledger.failing_hosts() {
+        Ok(hosts) => text.failing_hosts(hosts),
+        Err(error) => tracing::warn!("metrics without failing hosts: {error}"),
+    }
+    text.held_back(web.held_back());
     if let Some(frontier) = executor.metrics.frontier() {
         text.frontier(frontier, executor.clock.now());
     }
@@ -138,6 +153,22 @@ impl Text {
         self.family("faceflow_conservation_ok", "gauge", help, [(String::new(), conserved)]);
     }
 
+    fn failing_hosts(&mut self, FailingHosts { held_back, given_up }: FailingHosts) {
+        let samples = [("held_back", held_back), ("given_up", given_up)];
+        let samples = samples.map(|(state, count)| (format!("state=\"{state}\""), count));
+        self.family("faceflow_failing_hosts", "gauge", "Hosts that fail as a whole, by the ledger.", samples);
+    }
+
+    fn held_back(&mut self, HeldBack { hosts, addresses, refused }: HeldBack) {
+        let one = |count: u64| [(String::new(), count)];
+        let help = "Hosts that want to be left alone for now, as they told this process.";
+        self.family("faceflow_resting_hosts", "gauge", help, one(hosts as u64));
+        let help = "Addresses that are not asked by this process, because nothing there takes connections.";
+        self.family("faceflow_open_circuits", "gauge", help, one(addresses as u64));
+        let help = "Requests that were not made because of either.";
+        self.family("faceflow_requests_refused_total", "counter", help, one(refused));
+    }
+
     /// How far the frontier lags. In a stream that has nothing to do it follows the clock.
     fn frontier(&mut self, frontier: Time, now: Time) {
         let help =
@@ -176,6 +207,23 @@ mod tests {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
         assert!(text_of(Tally { open: 1, ..whole }).ends_with("\nfaceflow_conservation_ok 0\n"));
+    }
+
+    #[test]
+    fn hosts_that_fail_are_counted_and_not_named() {
+        let mut text = Text::default();
+        text.failing_hosts(FailingHosts { held_back: 3, given_up: 1 });
+        text.held_back(HeldBack { hosts: 2, addresses: 4, refused: 9 });
+        for line in [
+            "faceflow_failing_hosts{state=\"held_back\"} 3",
+            "faceflow_failing_hosts{state=\"given_up\"} 1",
+            "faceflow_resting_hosts 2",
+            "faceflow_open_circuits 4",
+            "# TYPE faceflow_requests_refused_total counter",
+            "faceflow_requests_refused_total 9",
+        ] {
+            assert!(text.0.lines().any(|other| other == line), "{line} is not in {}", text.0);
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::run_options::{RunError, RunOptions, RunOutcome};
 use crate::services::Services;
 use crate::tenant_views::TenantViews;
 
+/// Hosts that were given up, named in the summary, at most.
+const HOSTS_NAMED: usize = 10;
 /// How long calls that have not returned at the end are waited for.
 pub(crate) const LEAVE: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,7 @@ impl RunningJob {
             }
         }
         let faces = self.ledger.reader().face_count()?;
-        Ok(Summary { outcome, pages, images, faces, report })
+        let given_up = self.ledger.reader().given_up_hosts(HOSTS_NAMED)?;
+        Ok(Summary { outcome, pages, images, faces, given_up, report })
     }
 }

@@ -9,7 +9,7 @@ use support::{finish, job, line_of, lines};
 use tempfile::tempdir;
 use world::{Answer, Script, World};
 
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 10] = [
     "fetch.total_timeout_ms=1500",
     "fetch.read_timeout_ms=1000",
     "fetch.per_host=32",
@@ -17,6 +17,8 @@ const LIMITS: [&str; 8] = [
     "retry.web.base_ms=10",
     "retry.web.jitter=0",
     "retry.web.attempts_max=3",
+    "retry.host.base_ms=10",
+    "retry.host.attempts_max=3",
     "fetch.robots_retry_ms=1",
 ];
 

@@ -17,6 +17,8 @@ command -v cargo-mutants >/dev/null || cargo install --locked --quiet --root "$t
 # Where a file is tested: its crate, or which modules of its folder the small crate needs. Then the tests that are about it.
 files=(
     "faceflow-core dataflow/core/src/retry_policy.rs retry_policy::"
+    "faceflow-core dataflow/core/src/retry_policy/host.rs retry_policy::"
+    "faceflow-core dataflow/core/src/retry_policy/policy.rs retry_policy::"
     "faceflow-core dataflow/core/src/transition.rs transition::"
     "faceflow-core dataflow/core/src/tally.rs tally::"
     "recrawl operators/src/recrawl.rs recrawl::"

@@ -193,6 +193,7 @@ mod tests {
             inline: None,
             alternates: vec![],
             version: None,
+            host: None,
         }
     }
 

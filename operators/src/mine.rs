@@ -89,6 +89,7 @@ fn read(fetched: Fetched, settings: &MineSettings, opt_outs: &OptOuts) -> Result
         uncounted: 0,
         alternates: found.alternates,
         version: None,
+        host: None,
     });
     let header = |name| response.header(name).map(str::to_owned);
     Ok(Visit {

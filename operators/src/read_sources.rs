@@ -225,6 +225,7 @@ fn picture(job: JobId, url: Url, version: String) -> Image {
         uncounted: 0,
         alternates: vec![],
         version: Some(version),
+        host: None,
     }
 }
 

@@ -195,7 +195,18 @@ mod tests {
             let (url, page) = (Url::parse(url).expect("a URL"), Url::parse("http://a.example/").expect("a URL"));
             let site = page.clone();
             let (job, version) = (JobId::FIRST, None);
-            let image = Image { job, url, page, site, attempts: 1, uncounted: 0, inline, alternates: vec![], version };
+            let image = Image {
+                job,
+                url,
+                page,
+                site,
+                attempts: 1,
+                uncounted: 0,
+                inline,
+                alternates: vec![],
+                version,
+                host: None,
+            };
             RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
         };
         assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));

@@ -293,6 +293,7 @@ mod tests {
             uncounted: 0,
             alternates: vec![],
             version: None,
+            host: None,
         };
         work.extend(["http://h2.example/i.jpg", "data:sha256,77", "file:///a.jpg"].map(|url| Work::Image(image(url))));
         let (came, asked) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));

@@ -120,6 +120,7 @@ impl CrawlSettings {
             uncounted: 0,
             skip: skip.clone(),
             last: None,
+            host: None,
         };
         links.into_iter().map(next).collect()
     }
@@ -263,6 +264,7 @@ mod tests {
             uncounted: 0,
             alternates: vec![],
             version: None,
+            host: None,
         };
         assert_eq!(Arrival::Picture(picture.clone()).found(&settings).images, [picture]);
     }
@@ -380,6 +382,7 @@ mod tests {
             uncounted: 0,
             alternates: vec![],
             version: None,
+            host: None,
         };
         let start = Arrival::Start(JobId::FIRST, url("/"), None).found(&CrawlSettings::default()).pages.remove(0);
         let Arrival::Visit(visit) = visit(&start, &[]) else { panic!("it is one") };

@@ -17,6 +17,7 @@ use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
+use crate::ledger::hosts::HostHistory;
 use crate::ledger::log_retention::removed;
 use crate::read_results::{image_lines, page_lines};
 use crate::result_lines::{ImageLine, PageLine};
@@ -40,6 +41,8 @@ pub struct History {
     again_ms: Option<i64>,
     /// Pages that show it, the first few by URL.
     pages: Vec<String>,
+    /// What its host did, if that fails.
+    host: Option<HostHistory>,
     /// What happened, in order; the latest of it, if it is much.
     events: VecDeque<HistoryEvent>,
     /// How much happened before that.
@@ -120,9 +123,9 @@ fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Kno
     };
     let line = line.ok_or_else(|| TransactionError::Damaged(format!("entry {entry} is named but not there")))?;
     let again_ms = again_ms.filter(|_| !site_removed);
-    let pages = pages(tx, entry)?;
-    let history =
-        History { line, site_removed, again_ms, pages, events: VecDeque::new(), earlier: 0, removed_upto_ms: None };
+    let (pages, host) = (pages(tx, entry)?, HostHistory::of_entry(tx, entry)?);
+    let events = VecDeque::new();
+    let history = History { line, site_removed, again_ms, pages, host, events, earlier: 0, removed_upto_ms: None };
     Ok(Some(Known { entry, picture, whole: false, history }))
 }
 
@@ -229,6 +232,9 @@ impl fmt::Display for History {
             let when = if again_ms == 0 { "when one runs".to_owned() } else { format!("at {}", as_text(again_ms)) };
             writeln!(out, "  a stream looks at it again {when}")?;
         }
+        if let Some(host) = &self.host {
+            write_host(host, out)?;
+        }
         if let Some(upto_ms) = self.removed_upto_ms {
             let upto = as_text(upto_ms);
             writeln!(out, "  events until {upto} were removed from the log (ledger.log_keep_ms) and are not listed")?;
@@ -240,6 +246,21 @@ impl fmt::Display for History {
             writeln!(out, "  {} {}", event.at, event.what)?;
         }
         Ok(())
+    }
+}
+
+fn write_host(host: &HostHistory, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let HostHistory { host: name, failures, since_ms, not_before_ms, given_up, reason, detail } = host;
+    let (since, again) = (as_text(*since_ms), as_text(*not_before_ms));
+    match failures {
+        0 => writeln!(out, "  its host {name} wants to be left alone since {since}: {reason}: {detail}")?,
+        _ => writeln!(out, "  its host {name} has failed {failures} times in a row since {since}: {reason}: {detail}")?,
+    }
+    match given_up {
+        true => {
+            writeln!(out, "  it was given up, with all that waits for it; what is new asks it again from {again} on")
+        }
+        false => writeln!(out, "  it is asked again, by one request, from {again} on"),
     }
 }
 

@@ -14,6 +14,7 @@ mod discover;
 mod due_work;
 mod error;
 mod event_log;
+pub(crate) mod hosts;
 mod jobs;
 mod location;
 mod lock;
@@ -43,6 +44,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub use hosts::HostHistory;
 pub use location::StateLocation;
 /// The name of a location outside this crate.
 pub use postgres::address::Address;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::oracle::{ATTEMPTS, End, ExpectedImage, Is, Oracle};
 use crate::pool::pool;
-use crate::script::{Mood, World, lock};
+use crate::script::{HostMood, Mood, World, host_of, lock};
 use crate::support;
 
 /// What every simulated history ends with, whatever was in it: everything here asks only the state that it left.
@@ -126,7 +126,8 @@ fn check_tries(world: &World, line: &Value, dead: bool, history: History) -> u64
     let url = text(&line["url"]);
     let asked = lock(&world.asked).get(url).map_or(0, Vec::len) as u64;
     let attempts = line["attempts"].as_u64().expect("a number");
-    if !history.again && !history.driven {
+    // Of a host that failed as a whole, that was no attempt of its addresses.
+    if !history.again && !history.driven && world.host(url) == HostMood::Well {
         assert!(!dead || attempts == u64::from(ATTEMPTS), "{line}");
         let known = asked.saturating_sub(history.kills as u64)..=asked;
         assert!(known.contains(&attempts) || line["image"].is_object(), "asked for {asked} times: {line}");
@@ -138,7 +139,8 @@ fn check_attempts(world: &World, line: &Value, expected: &ExpectedImage, history
     let dead = matches!(expected.is, Is::Tried(End::Dead(_)));
     let asked = check_tries(world, line, dead, history);
     let Some(picture) = expected.picture() else { return };
-    if history.again || history.driven || history.kills > 0 {
+    let whole = world.host(text(&line["url"])) != HostMood::Well;
+    if history.again || history.driven || history.kills > 0 || whole {
         return;
     }
     // Those of its detection are added, also to what was looked at before something better came.
@@ -226,5 +228,16 @@ fn check_asked(world: &World, history: History) {
         let again = if history.again { 3 } else { 0 };
         let most = 1 + failed + unkept + history.kills + again + usize::from(history.driven);
         assert!(asked.len() <= most, "{url} was asked for {} times, at most {most} were due", asked.len());
+    }
+    // However many addresses a host has: those of the moment in which it failed, and then one by one.
+    let mut in_vain = BTreeMap::<&str, usize>::new();
+    let asked = lock(&world.asked_in_vain);
+    for (url, times) in &*asked {
+        *in_vain.entry(host_of(url)).or_default() += times;
+    }
+    for (host, times) in in_vain {
+        let probes = 10 * (1 + history.kills + usize::from(history.driven));
+        let most = asked.keys().filter(|url| host_of(url) == host).count() * (1 + history.kills) + probes;
+        assert!(times <= most, "{host} was asked {times} times while it failed, at most {most} were due");
     }
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
-use faceflow::core::record::{Discovery, Disposition, JobId, TenantNumber, Work};
+use faceflow::core::record::{Discovery, Disposition, HostHold, JobId, TenantNumber, Work};
 use faceflow::core::tally::{Tally, Violation};
-use faceflow::core::{Class, Future, Time};
+use faceflow::core::{Class, Fault, Future, HostFaultKind, Time};
 use faceflow::sinks::ledger::StateLedger;
 use tokio::sync::oneshot;
 
 use crate::life::Life;
-use crate::script::lock;
+use crate::script::{host_of, lock};
 
 /// What a ledger says that fails.
 pub const BROKEN: &str = "the connection broke";
@@ -126,7 +126,11 @@ async fn write_group(
 /// A retry is due when the backoff says: 2 s, doubled to a minute, for the web; a minute, doubled to an hour, for pictures; and to
 /// an hour for everything that the store is to blame for.
 fn check_due(life: &Life, fact: &Fact, now: Time) {
-    let Fact::Failed(Disposition::Retry { work, fault, due }) = fact else { return };
+    let Fact::Failed(Disposition::Retry { work, fault, due, host }) = fact else { return };
+    if let Some(hold) = host {
+        check_hold(life, (work, fault), (hold, *due), now);
+        return;
+    }
     if matches!(work, Work::Page(page) if page.last.is_some()) {
         return;
     }
@@ -140,9 +144,27 @@ fn check_due(life: &Life, fact: &Fact, now: Time) {
     }
 }
 
+/// A host is left alone for 2 s, doubled to a minute, or for as long as it says; and its work is due no earlier.
+fn check_hold(life: &Life, (work, fault): (&Work, &Fault), (hold, due): (&HostHold, Time), now: Time) {
+    let backoff = if hold.failures == 0 { 1 } else { (2_000 << (hold.failures - 1).min(20)).min(60_000) };
+    let resting = fault.host.is_some_and(|host| host.kind == HostFaultKind::Resting);
+    let asked = fault.retry_after_ms.unwrap_or(0);
+    let expected = now + if resting { asked } else { asked.max(backoff) };
+    if hold.not_before != expected || due < hold.not_before {
+        life.object(format!("after {fault:?} at {now}, {work:?} is due at {due}, by {hold:?}, not {expected}"));
+    }
+}
+
 /// Notes when the web is to be asked again, and that a page that was read is due when its interval says.
 fn note_due(life: &Life, fact: &Fact, at: Time) {
     let (world, now) = (&life.world, life.executor.clock.now());
+    if let Fact::Failed(Disposition::Retry { work, fault, host: Some(hold), .. }) = fact
+        && let Some(url) = url_of(work).filter(|_| fault.class == Class::Busy)
+    {
+        let mut rests = lock(&world.rests);
+        let (until, _) = *rests.entry(host_of(&url).to_owned()).or_insert((hold.not_before, now));
+        rests.insert(host_of(&url).to_owned(), (until.max(hold.not_before), now));
+    }
     let due = match fact {
         Fact::Failed(Disposition::Retry { work, due, .. }) => url_of(work).map(|url| (url, *due)),
         Fact::Failed(

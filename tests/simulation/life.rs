@@ -3,6 +3,7 @@
 //! Every touch of the outside is a step before and a step after, and the world changes only between the two. From the step of
 //! the kill on nothing is ever answered, so nothing changes any more: that is what SIGKILL leaves behind.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -12,14 +13,14 @@ use bytes::Bytes;
 use faceflow::core::blocking::blocking;
 use faceflow::core::detector::{Answer, Detection, Detector, EngineInfo, Inferred, PictureView, Shape, View};
 use faceflow::core::executor::Executor;
-use faceflow::core::record::ContentId;
+use faceflow::core::record::{ContentId, queue_of};
 use faceflow::core::sink::{Listed, Listing, Sink, Store};
-use faceflow::core::{Class, Fault, Future, Time};
+use faceflow::core::{Class, Fault, Future, HostFaultKind, Time};
 use faceflow::web::{Response, Want, Web};
 use url::Url;
 
 use crate::pool::{by_pixels, pool};
-use crate::script::{Mood, Place, World, lock};
+use crate::script::{HostMood, Mood, Place, World, host_of, lock};
 use crate::support::markers;
 
 /// How a life ends.
@@ -40,6 +41,8 @@ pub struct Life {
     death: Death,
     steps: AtomicU64,
     dead: AtomicBool,
+    /// Hosts that have said until when they want to be left alone.
+    told: Mutex<HashMap<String, Time>>,
     /// Everything that happened, in order.
     history: Mutex<DefaultHasher>,
     began: Time,
@@ -56,6 +59,7 @@ impl Life {
             death,
             steps: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            told: Mutex::default(),
             history: Mutex::default(),
             began: executor.clock.now(),
             wrong: Mutex::default(),
@@ -108,11 +112,49 @@ impl Life {
         tokio::time::sleep(Duration::from_millis(self.world.latency_ms(what, times))).await;
     }
 
+    /// What the host of a URL does with a request now, if it fails as a whole; `None` if it answers. Of one that wants to be left
+    /// alone the process remembers that: it is the gate that refuses.
+    fn ask_host(&self, url: &str) -> Option<Fault> {
+        let (now, host, queue) = (self.executor.clock.now(), host_of(url), queue_of(&Url::parse(url).expect("a URL")));
+        let rests = || Fault::transient(Class::Busy, "http_429", "scripted");
+        if let Some(until) = lock(&self.told).get(host).filter(|until| now < **until) {
+            return Some(rests().after(until - now).of_host(queue, HostFaultKind::Resting));
+        }
+        if let Some((until, written)) = lock(&self.world.rests).get(host)
+            && (written + 1..*until).contains(&now)
+        {
+            self.object(format!(
+                "{url} was asked for at {now}, and at {written} it was known that {host} rests to {until}"
+            ));
+        }
+        match self.world.host(url) {
+            HostMood::Gone => {}
+            HostMood::Down(until) if now < until => {}
+            HostMood::Rests(until) if now < until => {
+                lock(&self.told).insert(host.to_owned(), until);
+                return Some(rests().after(until - now).of_host(queue, HostFaultKind::Busy));
+            }
+            _ => return None,
+        }
+        Some(Fault::transient(Class::Connect, "connect", "scripted").of_host(queue, HostFaultKind::Unreachable))
+    }
+
+    /// Asks for a URL whose host fails.
+    fn ask_in_vain(&self, url: &str, was_asked: bool) -> usize {
+        lock(&self.world.dues).remove(url);
+        let mut asked = lock(&self.world.asked_in_vain);
+        let asked = asked.entry(url.to_owned()).or_default();
+        *asked += usize::from(was_asked);
+        *asked
+    }
+
     /// Asks for a URL; whether that try fails.
     fn ask(&self, url: &str) -> (usize, bool) {
         let now = self.executor.clock.now();
         if let Some(due) = lock(&self.world.dues).remove(url)
             && now != due.max(self.began)
+            // While a host fails, others wait for the one that finds out how it is.
+            && (self.world.host(url) == HostMood::Well || now < due)
         {
             self.object(format!("{url} was due at {due} and asked for at {now}"));
         }
@@ -144,6 +186,13 @@ impl Web for ScriptedWeb {
         let (life, url) = (Arc::clone(&self.0), url.clone());
         Box::pin(async move {
             life.step(&format!("ask {url}")).await;
+            if let Some(fault) = life.ask_host(url.as_str()) {
+                let was_asked = fault.host.is_none_or(|host| host.kind != HostFaultKind::Resting);
+                let times = life.ask_in_vain(url.as_str(), was_asked);
+                life.pause(url.as_str(), times).await;
+                life.step(&format!("no answer {url}")).await;
+                return Err(fault);
+            }
             let (times, fails) = life.ask(url.as_str());
             life.pause(url.as_str(), times).await;
             life.step(&format!("answer {url}")).await;

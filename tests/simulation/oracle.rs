@@ -10,7 +10,7 @@ use faceflow::core::record::Key;
 use url::Url;
 
 use crate::pool::pool;
-use crate::script::{Mood, PageTruth, Place, World, lock};
+use crate::script::{HostMood, Mood, PageTruth, Place, World, lock};
 
 /// Links that are followed from a page.
 const WIDTH: usize = 3;
@@ -178,6 +178,9 @@ fn shown<'w>(world: &World, truth: &'w PageTruth) -> impl Iterator<Item = Vec<St
 
 /// How an address ends that is asked for.
 fn end(world: &World, url: &str) -> End {
+    if world.host(url) == HostMood::Gone {
+        return End::Dead("connect");
+    }
     match (world.web(url), world.places.get(url)) {
         (Mood::Violation, _) => End::Dead("http_503"),
         (Mood::Missing, _) | (_, None) => End::Rejected("http_404"),

@@ -13,6 +13,8 @@ pub struct Plan {
     pub redrive: bool,
     /// Whether a stream follows that looks at everything again, in a world that has grown.
     pub recrawl: bool,
+    /// Whether hosts fail as a whole, for a while or for ever.
+    pub outages: bool,
 }
 
 impl Plan {
@@ -24,6 +26,9 @@ impl Plan {
             budget: (feature < 2).then(|| (1 + dice((seed, "max pages")) % 5, 1 + dice((seed, "max images")) % 6)),
             redrive: (2..4).contains(&feature),
             recrawl: (4..6).contains(&feature),
+            // Where a budget binds and pages fail for a while, what is cut depends on when they recover; and what is looked at again is
+            // asked for at its time only where its host answers.
+            outages: matches!(feature, 2 | 3 | 6 | 7) && dice((seed, "outages")).is_multiple_of(2),
         }
     }
 
@@ -35,6 +40,7 @@ impl Plan {
             "detect.batch_max=3".to_owned(),
             "fetch.per_host=1000".to_owned(),
             "retry.web.jitter=0".to_owned(),
+            "retry.host.jitter=0".to_owned(),
             "crawl.shape=3x3".to_owned(),
             // What pages that were read early lead to is taken up in many small transactions.
             "ledger.transaction_max=3".to_owned(),

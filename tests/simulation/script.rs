@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use faceflow::core::Time;
+use faceflow::core::testing::EPOCH;
 use url::Url;
 
 use crate::plan::Plan;
@@ -56,6 +57,19 @@ impl Mood {
     }
 }
 
+/// How a host behaves as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostMood {
+    /// As its addresses do.
+    Well,
+    /// It takes no connections before this time.
+    Down(Time),
+    /// It takes no connections.
+    Gone,
+    /// It wants to be left alone until this time, and says so.
+    Rests(Time),
+}
+
 /// What a page says.
 #[derive(Clone, Debug, Default)]
 pub struct PageTruth {
@@ -89,6 +103,8 @@ pub struct World {
     pub tried: Mutex<BTreeSet<String>>,
     /// When each address was asked for, and whether that try failed.
     pub asked: Mutex<BTreeMap<String, Vec<(Time, bool)>>>,
+    /// How often each address was asked for while its host failed.
+    pub asked_in_vain: Mutex<HashMap<String, usize>>,
     /// Failures and weaker answers of the engine, by picture of the pool.
     pub engine_failures: Mutex<HashMap<usize, u32>>,
     /// The object store.
@@ -100,8 +116,15 @@ pub struct World {
     /// By address: when its retry, or the next look at it, is due. It is asked for then, exactly, or as soon as the ledger has it or
     /// a life begins.
     pub dues: Mutex<HashMap<String, Time>>,
+    /// By host: that it is to be left alone until a time, and when that was written.
+    pub rests: Mutex<HashMap<String, (Time, Time)>>,
     /// By page that was read: whether the world had grown by then, and after how long it is looked at again.
     pub intervals: Mutex<HashMap<String, (bool, u64)>>,
+}
+
+/// The host of an address.
+pub fn host_of(url: &str) -> &str {
+    url.split('/').nth(2).unwrap_or_default()
 }
 
 /// Everyone who locks these maps has this moment for himself.
@@ -121,11 +144,13 @@ impl World {
             mended: AtomicBool::new(false),
             tried: Mutex::default(),
             asked: Mutex::default(),
+            asked_in_vain: Mutex::default(),
             engine_failures: Mutex::default(),
             objects: Mutex::default(),
             told: Mutex::default(),
             store_failures: Mutex::default(),
             dues: Mutex::default(),
+            rests: Mutex::default(),
             intervals: Mutex::default(),
         };
         for site in 0..1 + dice((seed, "sites")) % 3 {
@@ -190,6 +215,20 @@ impl World {
 
     pub fn is_grown(&self) -> bool {
         self.grown.load(Relaxed)
+    }
+
+    /// How the host of an address behaves now.
+    pub fn host(&self, url: &str) -> HostMood {
+        let host = host_of(url);
+        match dice((self.seed, "host", host)) % 10 {
+            _ if !self.plan.outages => HostMood::Well,
+            // Shorter than a host is patient.
+            0..=2 => HostMood::Down(EPOCH + 1_000 + dice((self.seed, "down", host)) % 19_000),
+            3 if self.mended.load(Relaxed) => HostMood::Well,
+            3 => HostMood::Gone,
+            4..=6 => HostMood::Rests(EPOCH + 1_000 + dice((self.seed, "rests", host)) % 200_000),
+            _ => HostMood::Well,
+        }
     }
 
     /// How an address behaves.

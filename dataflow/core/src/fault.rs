@@ -33,6 +33,41 @@ pub enum Class {
     Panic,
 }
 
+/// That a fault concerns a host as a whole: its other URLs would have fared alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFault {
+    /// The host, by the number of its queues (`record::queue_of`). After a redirect it is that of another URL.
+    pub queue: u64,
+    /// The same name by the other of http and https, where both have their usual ports: what asks one is mostly led to the other.
+    #[serde(default)]
+    pub twin: Option<u64>,
+    /// What it did.
+    pub kind: HostFaultKind,
+}
+
+impl HostFault {
+    /// Whether it concerns the host whose queues have this number.
+    pub fn concerns(&self, queue: u64) -> bool {
+        self.queue == queue || self.twin == Some(queue)
+    }
+}
+
+/// What a host did that failed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostFaultKind {
+    /// There was no connection: its name has no address, or nothing there takes connections.
+    Unreachable,
+    /// It did not begin to answer in time. That may be its URL's doing as well: it is an attempt of both.
+    Silent,
+    /// It answers, and wants to be left alone for a while, or cannot say what its robots.txt allows.
+    Busy,
+    /// It was not asked, because it wants to be left alone.
+    Resting,
+    /// It was not asked, because it was given up.
+    GivenUp,
+}
+
 /// Why a piece of work failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -46,23 +81,38 @@ pub struct Fault {
     pub permanent: bool,
     /// The earliest moment, as a delay from now in milliseconds, at which the other side wants to be asked again.
     pub retry_after_ms: Option<u64>,
+    /// Whether it concerns a host and not the URL alone.
+    #[serde(default)]
+    pub host: Option<HostFault>,
 }
 
 impl Fault {
     /// A fault that may pass: the work will be tried again.
     pub fn transient(class: Class, reason: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), detail: detail.into(), permanent: false, retry_after_ms: None }
+        Self { class, reason: reason.into(), detail: detail.into(), permanent: false, retry_after_ms: None, host: None }
     }
 
     /// A fault that trying again cannot mend: the work is rejected for this reason.
     pub fn permanent(class: Class, reason: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), detail: detail.into(), permanent: true, retry_after_ms: None }
+        Self { class, reason: reason.into(), detail: detail.into(), permanent: true, retry_after_ms: None, host: None }
     }
 
     /// The same fault, asking not to be retried before `delay_ms` from now.
     pub fn after(mut self, delay_ms: u64) -> Self {
         self.retry_after_ms = Some(delay_ms);
         self
+    }
+
+    /// The same fault, of the host whose queues have this number.
+    pub fn of_host(mut self, queue: u64, kind: HostFaultKind) -> Self {
+        self.host = Some(HostFault { queue, twin: None, kind });
+        self
+    }
+
+    /// Whether the host that was asked answered all the same, as far as that is known.
+    pub fn is_answer(&self) -> bool {
+        let answers = [Class::Protocol, Class::Busy, Class::Refused, Class::Content, Class::Store];
+        self.host.is_none() && answers.contains(&self.class)
     }
 }
 

@@ -81,6 +81,17 @@ pub struct DispatchReply {
     pub work: Vec<Work>,
     /// When the first of the rest is due, if there is any; 0 for at once.
     pub next: Option<Time>,
+    /// While its host fails: when it may be asked again, then by one request at a time until one succeeds.
+    pub hold: Option<Time>,
+}
+
+/// Hosts that fail as a whole, each counted for every job that asks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailingHosts {
+    /// Those that are asked by one request at a time, and not before their time.
+    pub held_back: u64,
+    /// Those that were given up.
+    pub given_up: u64,
 }
 
 /// The durable truth: of one tenant, or of several, each with records of its own.
@@ -102,6 +113,11 @@ pub trait Ledger: Send + Sync {
 
     /// Pages and images by state, of all tenants together: `(pages, images)`.
     fn tally(&self) -> Result<(Tally, Tally), LedgerError>;
+
+    /// Hosts that fail, of all tenants together. Whoever keeps no rows knows of none.
+    fn failing_hosts(&self) -> Result<FailingHosts, LedgerError> {
+        Ok(FailingHosts::default())
+    }
 
     /// Counts everything anew: which invariants do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever
     /// keeps no rows has nothing to say.

@@ -34,7 +34,7 @@ pub mod timer;
 pub mod transition;
 
 pub use clock::{Clock, Time};
-pub use fault::{Class, FailedRecord, Fault};
+pub use fault::{Class, FailedRecord, Fault, HostFault, HostFaultKind};
 pub use reloadable::Reloadable;
 
 /// A stream of records in the graph: a timely stream whose timestamps are due times.

@@ -15,8 +15,11 @@ pub const LAST_IMAGE: &str = "last_image";
 /// After a restart nothing that is settled is looked at again.
 pub const AGAIN_LOST: &str = "again_lost";
 
+/// Work is dispatched whatever is known of its host.
+pub const HOSTS_IGNORED: &str = "hosts_ignored";
+
 /// Every bug.
-pub const BUGS: [&str; 3] = [GROUP_LEAK, LAST_IMAGE, AGAIN_LOST];
+pub const BUGS: [&str; 4] = [GROUP_LEAK, LAST_IMAGE, AGAIN_LOST, HOSTS_IGNORED];
 
 /// Whether this bug is planted.
 #[cfg(not(feature = "testing"))]

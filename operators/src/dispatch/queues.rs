@@ -47,7 +47,26 @@ struct QueueState {
     held: Vec<Key>,
     /// When the first of what the ledger holds for it is due; `None` if there is nothing.
     next: Option<Time>,
+    /// While its host fails: when it may be asked again, as the ledger said last. Then one request finds out how it is.
+    hold: Option<Time>,
     status: QueueStatus,
+}
+
+impl QueueState {
+    /// When it is to be asked next, if it has anything.
+    fn due(&self) -> Option<Time> {
+        self.next.map(|next| next.max(self.hold.unwrap_or(0)))
+    }
+
+    /// How much of it may be in flight, of `queue_max`.
+    fn limit(&self, queue_max: usize) -> usize {
+        if self.hold.is_some() { 1 } else { queue_max }
+    }
+
+    /// The ledger may know more of its host by now. It is asked, one at a time as before, and says so.
+    fn lift_hold(&mut self) {
+        self.hold = self.hold.map(|_| 0);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +171,7 @@ impl CrawlQueues {
         self.count();
         if let Some(state) = self.queues.get_mut(&queue) {
             state.held.retain(|key| *key != ended.1);
+            state.lift_hold();
             self.put(queue, now);
         }
     }
@@ -160,24 +180,31 @@ impl CrawlQueues {
         if again && !self.looks_again(queue) || !self.is_served(queue) {
             return;
         }
-        let state =
-            self.queues.entry(queue).or_insert(QueueState { held: vec![], next: None, status: QueueStatus::Idle });
+        let state = self.queues.entry(queue).or_insert(QueueState {
+            held: vec![],
+            next: None,
+            hold: None,
+            status: QueueStatus::Idle,
+        });
         state.next = Some(state.next.map_or(due, |next| next.min(due)));
         self.put(queue, now);
     }
 
     /// Notes the ledger's reply for a queue. Returns the work.
     pub fn dispatch(&mut self, claimed: DispatchReply, now: Time) -> Vec<Work> {
-        let DispatchReply { queue, work, next } = claimed;
+        let DispatchReply { queue, work, next, hold } = claimed;
         let served = self.is_served(queue);
         let Some(state) = self.queues.get_mut(&queue).filter(|state| state.status == QueueStatus::Asked) else {
-            // It was not asked, and has something all the same.
+            // It was not asked, and has something all the same: another run may have changed what is known of its host.
+            if let Some(state) = self.queues.get_mut(&queue) {
+                state.lift_hold();
+            }
             if let Some(due) = next {
                 self.open(QueueUpdate { queue, due, again: self.looks_again(queue) }, now);
             }
             return work;
         };
-        state.status = QueueStatus::Idle;
+        (state.status, state.hold) = (QueueStatus::Idle, hold);
         // What belongs to a job that was removed meanwhile stays in the ledger.
         let work = if served { work } else { vec![] };
         if served {
@@ -203,7 +230,8 @@ impl CrawlQueues {
             QueueStatus::Full => self.full -= 1,
             QueueStatus::Idle => {}
         }
-        state.status = match state.next.filter(|_| served) {
+        let queue_max = state.limit(queue_max);
+        state.status = match state.due().filter(|_| served) {
             None => QueueStatus::Idle,
             Some(due) if due > now => QueueStatus::Later(due),
             Some(_) if state.held.len() >= queue_max => QueueStatus::Full,
@@ -250,7 +278,7 @@ impl CrawlQueues {
             let room = room(queue.job.tenant);
             let queue_max = self.queue_max(queue);
             let Some(state) = self.queues.get_mut(&queue) else { continue };
-            let share = (room / SHARE).clamp(1, queue_max);
+            let share = (room / SHARE).clamp(1, state.limit(queue_max));
             let max = share.saturating_sub(state.held.len()).min(room);
             if max == 0 {
                 passed_over.push(queue);

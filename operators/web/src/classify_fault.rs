@@ -21,8 +21,8 @@ use super::settings::SizeLimit;
 pub(super) struct WrappedFault(pub Fault);
 
 /// The failure of a response that is not a success: 408, 425, 429 and 5xx ask us to come back later, at the earliest after
-/// their `Retry-After`; everything else is a refusal of this URL. 429 and 503 are said of a host (RFC 6585, section 4, and RFC 9110,
-/// section 15.6.4), and so is when it wants to be asked again.
+/// their `Retry-After`; everything else is a refusal of this URL. 429 is said of a host (RFC 6585, section 4), and so is when it wants
+/// to be asked again; a 503 without that may be of one page.
 pub fn of_status(status: StatusCode, (headers, now): (&HeaderMap, Time), peer: &Peer) -> Failure {
     let reason = format!("http_{}", status.as_u16());
     let detail = status.canonical_reason().unwrap_or("a status unknown to HTTP");
@@ -32,7 +32,7 @@ pub fn of_status(status: StatusCode, (headers, now): (&HeaderMap, Time), peer: &
     let fault = Fault::transient(Class::Busy, reason, detail);
     match retry_after(headers, now) {
         Some(delay_ms) => Failure::of_host(fault.after(delay_ms), peer.host.clone()),
-        None if matches!(status.as_u16(), 429 | 503) => Failure::of_host(fault, peer.host.clone()),
+        None if status == StatusCode::TOO_MANY_REQUESTS => Failure::of_host(fault, peer.host.clone()),
         None => Failure::of_url(fault),
     }
 }
@@ -170,13 +170,14 @@ mod tests {
 
     #[test]
     fn busy_hosts_are_told_from_broken_urls() {
-        for status in [429, 503] {
-            assert_eq!(failure(status, &[]).at_fault, AtFault::Host(host()), "{status}");
-        }
-        for status in [408, 500, 502, 504, 404, 410] {
+        assert_eq!(failure(429, &[]).at_fault, AtFault::Host(host()));
+        for status in [408, 500, 502, 503, 504, 404, 410] {
             assert_eq!(failure(status, &[]).at_fault, AtFault::Url, "{status}");
         }
-        assert_eq!(failure(500, &[("retry-after", "7")]).at_fault, AtFault::Host(host()), "it says when to come back");
+        for status in [500, 503] {
+            let at_fault = failure(status, &[("retry-after", "7")]).at_fault;
+            assert_eq!(at_fault, AtFault::Host(host()), "it says when to come back");
+        }
         assert_eq!(failure(404, &[("retry-after", "7")]).at_fault, AtFault::Url, "and a refusal does not");
     }
 

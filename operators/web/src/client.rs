@@ -9,7 +9,7 @@ use url::Url;
 use super::gate::{Gate, GateError};
 use super::http::{self, Resource};
 use super::settings::FetchSettings;
-use super::{Response, Want, Web};
+use super::{HeldBack, Response, Want, Web};
 
 /// The web client. Clones share its gate.
 #[derive(Clone)]
@@ -47,6 +47,10 @@ impl Web for Client {
     fn get_again(&self, url: &Url, last: &PageVersion) -> Future<Result<Option<Response>, Fault>> {
         let (gate, url, last) = (self.0.clone(), url.clone(), last.clone());
         Box::pin(async move { Ok(gate.http().follow(&gate, url, Resource::Page(Some(&last))).await?) })
+    }
+
+    fn held_back(&self) -> HeldBack {
+        self.0.held_back()
     }
 
     fn address_hash(&self, url: &Url) -> Future<Option<u64>> {

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::body_budget::BodyBudget;
 use super::settings::SizeLimit;
-use super::{Client, FetchSettings, Response, Want, Web, classify_fault};
+use super::{Client, FetchSettings, HeldBack, Response, Want, Web, classify_fault};
 
 /// A web whose `file:` URLs are files in some folders.
 pub struct Files {
@@ -43,6 +43,10 @@ impl Files {
 impl Web for Files {
     fn get_again(&self, url: &Url, last: &PageVersion) -> Future<Result<Option<Response>, Fault>> {
         self.web.get_again(url, last)
+    }
+
+    fn held_back(&self) -> HeldBack {
+        self.web.held_back()
     }
 
     fn address_hash(&self, url: &Url) -> Future<Option<u64>> {

@@ -16,16 +16,20 @@
 //! # }
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow_core::{Clock, Reloadable};
+use faceflow_core::record::queue_of;
+use faceflow_core::{Clock, HostFaultKind, Reloadable};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use url::Url;
 
 use super::body_budget::BodyBudget;
+use super::circuit_breaker::CircuitBreakers;
 use super::failure::{Failure, Peer};
 use super::host_limiter::HostLimiter;
 use super::http::Http;
@@ -45,8 +49,22 @@ struct Inner {
     robots: RobotsCache,
     bodies: Arc<BodyBudget>,
     judge: Arc<Judge>,
+    breakers: Arc<CircuitBreakers>,
+    /// Requests that were not made, because a host wants to be left alone or nothing at its address takes connections.
+    refused: AtomicU64,
     /// What robots.txt are fetched with, and whatever its client asks for.
     http: Http,
+}
+
+/// What the gate keeps requests from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Hosts that want to be left alone.
+    pub hosts: usize,
+    /// Addresses at which nothing takes connections.
+    pub addresses: usize,
+    /// Requests that were refused because of either, so far.
+    pub refused: u64,
 }
 
 /// Why there is no gate.
@@ -77,6 +95,8 @@ impl Gate {
             robots: RobotsCache::new(&live),
             bodies: Arc::new(BodyBudget::new(settings.memory_max_bytes)),
             judge: Arc::new(judge),
+            breakers: Arc::new(CircuitBreakers::new(settings.hosts_max)),
+            refused: AtomicU64::new(0),
             http: Http::new(live.clone())?,
             settings: live,
         })))
@@ -84,15 +104,11 @@ impl Gate {
 
     /// Waits until `url` may be asked for this purpose, if it may, and until there is memory for a response.
     pub async fn admit(&self, url: &Url, purpose: Purpose) -> Result<Permit, Failure> {
-        let admitted = self.enter(url, purpose).await;
-        if let Err(failure) = &admitted {
-            self.0.judge.note(failure);
-        }
-        admitted
+        self.enter(url, purpose).await
     }
 
-    /// Until when the host of `url` wants to be left alone, if it does, as its responses and its robots.txt say. Nobody is kept from
-    /// asking it: each URL that failed knows from its fault when it may be tried again.
+    /// Until when the host of `url` wants to be left alone, if it does, as its responses and its robots.txt say. Nobody is let through
+    /// to it before.
     pub fn not_before(&self, url: &Url) -> Option<Instant> {
         self.0.judge.hosts.not_before(&Origin::of(url))
     }
@@ -125,20 +141,56 @@ impl Gate {
         &self.0.guard
     }
 
+    /// How many hosts want to be left alone, at how many addresses nothing takes connections, and how many requests were refused
+    /// because of either.
+    pub fn held_back(&self) -> HeldBack {
+        let Inner { judge, breakers, refused, .. } = &*self.0;
+        HeldBack { hosts: judge.hosts.resting_hosts(), addresses: breakers.open(), refused: refused.load(Relaxed) }
+    }
+
     async fn enter(&self, url: &Url, purpose: Purpose) -> Result<Permit, Failure> {
-        let Inner { settings, guard, robots, bodies, judge, .. } = &*self.0;
+        let origin = Origin::of(url);
+        self.rested(url, &origin)?;
+        self.let_through(url, origin, purpose).await.map_err(|failure| self.0.judge.note(failure, url))
+    }
+
+    /// Refuses whoever asks a host before its time. It is not asked, and so it has not failed once more.
+    fn rested(&self, url: &Url, origin: &Origin) -> Result<(), Failure> {
+        let Inner { judge, refused, .. } = &*self.0;
+        judge.hosts.check(origin).map_err(|mut failure| {
+            refused.fetch_add(1, Relaxed);
+            failure.fault = failure.fault.of_host(queue_of(url), HostFaultKind::Resting);
+            failure.judge_host(url);
+            failure
+        })
+    }
+
+    async fn let_through(&self, url: &Url, origin: Origin, purpose: Purpose) -> Result<Permit, Failure> {
+        let Inner { settings, guard, robots, bodies, judge, breakers, refused, .. } = &*self.0;
         guard.check(url).await?;
         let delay = match purpose.obeys_robots() && settings.get().respect_robots {
             true => robots.delay(url, |file| self.robots_txt(file)).await?,
             false => Duration::ZERO,
         };
-        let peer = Peer { host: Origin::of(url), address: guard.addresses(url).await?.least };
+        let peer = Peer { host: origin, address: guard.addresses(url).await?.least };
+        let socket = SocketAddr::new(peer.address, url.port_or_known_default().unwrap_or_default());
+        let is_open = |failure| {
+            refused.fetch_add(1, Relaxed);
+            failure
+        };
+        let check = || {
+            self.rested(url, &peer.host)?;
+            breakers.check(socket).map_err(is_open)
+        };
         // Memory comes last: whoever waits for a host's pace holds none.
-        let host = judge.hosts.acquire(&peer.host, peer.address, delay).await;
+        let host = judge.hosts.acquire(&peer.host, peer.address, (delay, &check)).await?;
         let body = bodies.share().await;
-        // They may have waited longer than addresses are believed.
+        // They may have waited longer than addresses are believed, and than the host was well.
         let addresses = guard.addresses(url).await?.all;
-        Ok(Permit { url: url.clone(), purpose, peer, addresses, judge: Arc::clone(judge), body, _host: host })
+        self.rested(url, &peer.host)?;
+        let connecting = breakers.connect(socket).map_err(is_open)?;
+        let (url, judge) = (url.clone(), Arc::clone(judge));
+        Ok(Permit { url, purpose, peer, addresses, judge, body, connecting, _host: host })
     }
 
     /// The body of a robots.txt. Boxed, because admitting a page asks for its rules first.

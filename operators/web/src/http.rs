@@ -237,8 +237,8 @@ async fn head(
     let patience = Duration::from_millis(settings.connect_timeout_ms) + Duration::from_millis(settings.read_timeout_ms);
     let by = Instant::now() + patience;
     let late = |_| match by < deadline.at {
-        true => Failure::of_url(classify_fault::timeout(format!("no headers in {} ms", patience.as_millis()))),
-        false => Failure::of_url(deadline.missed()),
+        true => permit.silent(classify_fault::timeout(format!("no headers in {} ms", patience.as_millis()))),
+        false => permit.silent(deadline.missed()),
     };
     let sent = timeout_at(by.min(deadline.at), permit.connect(request.send())).await.map_err(late)?;
     sent.map_err(|error| permit.failed(&error))

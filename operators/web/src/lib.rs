@@ -11,6 +11,7 @@ pub mod settings;
 
 mod body;
 mod body_budget;
+mod circuit_breaker;
 mod classify_fault;
 mod client;
 mod content_coding;
@@ -38,7 +39,7 @@ use url::Url;
 
 pub use client::Client;
 pub use failure::{AtFault, Failure};
-pub use gate::{Gate, GateError};
+pub use gate::{Gate, GateError, HeldBack};
 pub use opt_out::OptOuts;
 pub use permit::{Permit, PinnedNames, Purpose};
 pub use settings::{FetchSettings, Network};
@@ -54,6 +55,11 @@ pub trait Web: Send + Sync {
         let _ = last;
         let got = self.get(url, Want::Page);
         Box::pin(async move { got.await.map(Some) })
+    }
+
+    /// What it keeps requests from.
+    fn held_back(&self) -> HeldBack {
+        HeldBack::default()
     }
 
     /// A number for the address behind `url`, equal in every process, if it can be found out now. What is at the same address is

@@ -7,7 +7,8 @@ use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use faceflow_core::{Class, Clock, Fault};
+use faceflow_core::record::queue_of;
+use faceflow_core::{Class, Clock, Fault, HostFaultKind};
 use futures::future::BoxFuture;
 use reqwest::StatusCode;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -15,6 +16,7 @@ use reqwest::header::HeaderMap;
 use url::Url;
 
 use super::body_budget::BodyPermit;
+use super::circuit_breaker::Connecting;
 use super::classify_fault::{self, WrappedFault};
 use super::failure::{AtFault, Failure, Peer};
 use super::host_limiter::{HostLimiter, HostPermit};
@@ -57,11 +59,17 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Remembers when a host wants to be asked again.
-    pub fn note(&self, failure: &Failure) {
-        if let (AtFault::Host(host), Some(delay_ms)) = (&failure.at_fault, failure.fault.retry_after_ms) {
-            self.hosts.hold_back(host, delay_ms);
+    /// Remembers when a host wants to be asked again, and has the fault of whoever asked for `url` say what it means for the host of
+    /// that.
+    pub fn note(&self, mut failure: Failure, url: &Url) -> Failure {
+        let was_asked = failure.fault.host.is_none_or(|host| host.kind != HostFaultKind::Resting);
+        if let (AtFault::Host(host), Some(delay_ms), true) =
+            (&failure.at_fault, failure.fault.retry_after_ms, was_asked)
+        {
+            self.hosts.hold_back(host, delay_ms, &failure.fault);
         }
+        failure.judge_host(url);
+        failure
     }
 }
 
@@ -74,6 +82,7 @@ pub struct Permit {
     pub(super) addresses: Arc<[SocketAddr]>,
     pub(super) judge: Arc<Judge>,
     pub(super) body: BodyPermit,
+    pub(super) connecting: Connecting,
     pub(super) _host: HostPermit,
 }
 
@@ -110,10 +119,8 @@ impl Permit {
             200..=299 => self.check_opt_outs(headers),
             _ => Err(self.refused(status, headers)),
         };
-        if let Err(failure) = &checked {
-            self.judge.note(failure);
-        }
-        checked
+        self.connecting.succeeded();
+        checked.map_err(|failure| self.judge.note(failure, &self.url))
     }
 
     /// The failure of a response with this status, which is not a success.
@@ -123,7 +130,25 @@ impl Permit {
 
     /// What an error means with which the HTTP client ended before there was a response.
     pub fn failed(&self, error: &reqwest::Error) -> Failure {
-        classify_fault::of_request(error, &self.peer)
+        let failure = classify_fault::of_request(error, &self.peer);
+        match failure.at_fault {
+            AtFault::Address(_) => return self.unconnected(failure.fault),
+            AtFault::Host(_) | AtFault::Url => self.connecting.succeeded(),
+            AtFault::Us => {}
+        }
+        self.judge.note(failure, &self.url)
+    }
+
+    /// What it means that no answer has begun in time, wherever that was spent.
+    pub fn silent(&self, fault: Fault) -> Failure {
+        let fault = fault.of_host(queue_of(&self.url), HostFaultKind::Silent);
+        self.judge.note(Failure::of_host(fault, self.peer.host.clone()), &self.url)
+    }
+
+    /// What it means that no connection came about, for whoever makes connections otherwise.
+    pub fn unconnected(&self, fault: Fault) -> Failure {
+        self.connecting.failed(&fault);
+        self.judge.note(Failure::of_address(fault, self.peer.address), &self.url)
     }
 
     fn check_opt_outs(&self, headers: &HeaderMap) -> Result<(), Failure> {

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use faceflow_core::{Class, Fault, Reloadable};
+use faceflow_core::record::queue_of;
+use faceflow_core::{Class, Fault, HostFaultKind, Reloadable};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
@@ -57,7 +58,7 @@ impl RobotsCache {
         let known = file
             .get_or_init(|| async {
                 let file_url = url.join("/robots.txt").expect("a web URL is a base");
-                let known = self.judge(fetch(file_url).await.map_err(Fault::from));
+                let known = self.judge(fetch(file_url).await.map_err(Fault::from), queue_of(url));
                 self.files().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
                 known
             })
@@ -79,7 +80,7 @@ impl RobotsCache {
     ///
     /// RFC 9309, 2.3.1: a status that says no, or too many redirects, means that there are no rules; an unreachable file
     /// means that everything is disallowed, for now. A file where our own policy does not let us go stays unread for good.
-    fn judge(&self, fetched: Result<Bytes, Fault>) -> Known {
+    fn judge(&self, fetched: Result<Bytes, Fault>, queue: u64) -> Known {
         let settings = self.settings.get();
         let ttl = Duration::from_millis(settings.robots_ttl_ms);
         let (rules, lasts) = match fetched {
@@ -92,7 +93,13 @@ impl RobotsCache {
             Err(fault) => {
                 let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(ttl);
                 let rules = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
-                (Err(rules), Duration::from_millis(settings.robots_retry_ms).max(asked))
+                // Whether the host is there at all is known from who asked for it.
+                let kind = match fault.host.map(|host| host.kind) {
+                    None if fault.class == Class::Timeout => HostFaultKind::Unreachable,
+                    Some(HostFaultKind::Silent) => HostFaultKind::Unreachable,
+                    kind => kind.unwrap_or(HostFaultKind::Busy),
+                };
+                (Err(rules.of_host(queue, kind)), Duration::from_millis(settings.robots_retry_ms).max(asked))
             }
         };
         Known { rules, expires: Instant::now() + lasts }

@@ -8,12 +8,14 @@ use crate::ledger::tests::{
     with_a_chance,
 };
 use faceflow_core::fact::Fact;
-use faceflow_core::record::{Discovery, Frame, JobId, Key, Work};
+use faceflow_core::record::{Discovery, Disposition, Frame, HostHold, JobId, Key, Work, queue_of};
+use faceflow_core::{Class, Fault, HostFaultKind};
 
 both![
     an_image_from_its_discovery_to_its_representative,
     the_next_look_is_told_until_the_site_is_removed,
     a_page_and_a_stranger,
+    what_a_host_did_is_told_with_each_of_its_urls,
 ];
 
 fn history(rig: &Rig, path: &str) -> History {
@@ -85,4 +87,29 @@ fn a_page_and_a_stranger() {
     assert_eq!(told(&rig, "/"), ["discovered: an entry of the input", "read; everything it leads to is known"]);
     assert!(history(&rig, "/").to_string().starts_with("page http://a.example/\n  done, 1 attempts, depth 0\n"));
     assert_eq!(explain(rig.reader(), &url("/nowhere")), Ok(vec![]));
+}
+
+fn what_a_host_did_is_told_with_each_of_its_urls() {
+    let rig = Rig::showing(vec![image("/a"), image("/b")]);
+    assert!(!history(&rig, "/b").to_string().contains("host"));
+    let failed = |failures, not_before, given_up| {
+        let fault = Fault::transient(Class::Connect, "connect", "refused");
+        let fault = fault.of_host(queue_of(&url("/a")), HostFaultKind::Unreachable);
+        let host = Some(HostHold { failures, since: 1_000, not_before, given_up });
+        let work = Work::Image(image("/a")).failed_once_more();
+        Fact::Failed(match given_up {
+            true => Disposition::Dead { work, fault, again: None, host },
+            false => Disposition::Retry { work, fault, due: not_before, host },
+        })
+    };
+    rig.tell(failed(2, 5_000, false));
+    let told = history(&rig, "/b").to_string();
+    let said = "its host a.example:80 has failed 2 times in a row since 1970-01-01T00:00:01.000Z: connect: refused\n  \
+        it is asked again, by one request, from 1970-01-01T00:00:05.000Z on\n";
+    assert!(told.contains(said), "{told}");
+    rig.tell(failed(5, 65_000, true));
+    let told = history(&rig, "/b").to_string();
+    assert!(told.contains("given up") && told.contains("asks it again from 1970-01-01T00:01:05.000Z on"), "{told}");
+    let json = serde_json::to_value(history(&rig, "/b")).expect("JSON");
+    assert_eq!((&json["host"]["host"], &json["host"]["given_up"]), (&"a.example:80".into(), &true.into()), "{json}");
 }

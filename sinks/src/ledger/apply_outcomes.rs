@@ -1,7 +1,9 @@
 //! What becomes of work: retries, ends, stored bytes, detected faces, and who stands for whom.
 
 use faceflow_core::detector::Detection;
-use faceflow_core::record::{Content, ContentId, Disposition, DuplicateAssignment, Frame, Key, Work};
+use faceflow_core::record::{
+    Content, ContentId, Disposition, DuplicateAssignment, Frame, HostState, Key, Work, host_of,
+};
 use faceflow_core::transition::{Event, IllegalTransition, State};
 use faceflow_core::{Fault, Time};
 use serde_json::json;
@@ -50,7 +52,26 @@ impl LedgerTransaction<'_, '_> {
         let end = End::of(fate);
         match fate.work() {
             Work::Frame(frame) => self.frame_failed(frame, &end, elsewhere),
-            work @ (Work::Page(_) | Work::Image(_)) => self.entry_failed(work, &end),
+            work @ (Work::Page(_) | Work::Image(_)) => {
+                self.note_host(fate)?;
+                self.entry_failed(work, &end)
+            }
+        }
+    }
+
+    /// What a failure of a page or image says of its host: that it failed, that it answered, or nothing.
+    fn note_host(&mut self, fate: &Disposition) -> Result<(), TransactionError> {
+        let work = fate.work();
+        let (url, known) = match work {
+            Work::Page(page) => (&page.url, self.find(work.key())?),
+            Work::Image(image) => (&image.url, self.find(work.key())?),
+            Work::Frame(_) => return Ok(()),
+        };
+        let Some(queue) = known.map(|entry| entry.queue) else { return Ok(()) };
+        match fate.host() {
+            Some(hold) => self.host_failed((queue, host_of(url).unwrap_or_default()), hold, fate.fault()),
+            None if fate.fault().is_answer() => self.host_answered(queue, work.host()),
+            None => Ok(()),
         }
     }
 
@@ -150,12 +171,15 @@ impl LedgerTransaction<'_, '_> {
     /// An image's bytes are in the store: those of this picture, which is described unless it has a row.
     pub fn stored(
         &mut self,
-        (url, attempts): (&Url, u32),
+        (url, attempts, host): (&Url, u32, Option<&HostState>),
         (final_url, headers): (&Url, &[(String, String)]),
         (id, content): (ContentId, Option<&Content>),
     ) -> Result<(), TransactionError> {
         let entry = self.find(Key::image(url))?;
         let next = try_step(entry, Event::Settle, url)?;
+        if let Some(entry) = &entry {
+            self.host_answered(entry.queue, host)?;
+        }
         let (Some(entry), Some(_)) = (entry, next) else { return Ok(()) };
         self.refuse_held(entry.run, url)?;
         let known = self.find_picture(id)?;

@@ -12,6 +12,7 @@ use faceflow_core::transition::State;
 use super::Status;
 use super::column_codecs::{EntryKind, StateText, TransactionError};
 use super::database::{DbTransaction, Row, values};
+use super::hosts;
 use super::reader::Reader;
 use super::references;
 use super::tallies::Tallies;
@@ -98,6 +99,13 @@ const HELD: Invariant = Invariant {
     violations: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.run IS NULL",
 };
 
+/// A state of the format before ours has no table of hosts.
+const HOSTS: Invariant = Invariant {
+    says: "a host that fails is asked for a job that there is",
+    violations: "SELECT 'job ' || h.job || ', queue ' || h.queue, NULL FROM hosts h WHERE h.tenant = ?1
+        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant = h.tenant AND j.number = h.job)",
+};
+
 /// A page that moved to another site on a shorter way still counts at its first, so only the sum is an invariant.
 const PAGES: &str = "sites together count every page once";
 const PAGES_COUNTED: &str = "SELECT (SELECT CAST(coalesce(sum(pages), 0) AS BIGINT) FROM sites WHERE tenant = ?1),
@@ -109,9 +117,9 @@ impl Reader {
     /// The invariants that do not hold, each with at most `keys_max` of what violates it. It reads everything, so it is slow for a
     /// large ledger.
     pub fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
-        let server = self.read(|tx| Ok(matches!(tx, DbTransaction::Postgres(_))))?;
+        let (server, hosts) = self.read(|tx| Ok((matches!(tx, DbTransaction::Postgres(_)), hosts::are_kept(tx)?)))?;
         let mut violated = Vec::new();
-        for invariant in INVARIANTS.iter().chain(Some(&HELD).filter(|_| server)) {
+        for invariant in INVARIANTS.iter().chain(Some(&HELD).filter(|_| server)).chain(Some(&HOSTS).filter(|_| hosts)) {
             let sql = format!("{} LIMIT ?2", invariant.violations);
             let values = values![self.tenant_id(), keys_max as i64 + 1];
             let found = self.read(|tx| tx.list(&sql, values, key_at))?;

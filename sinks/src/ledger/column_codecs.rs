@@ -1,5 +1,6 @@
 //! How keys, states and records are written in columns, and read back.
 
+use faceflow_core::Class;
 use faceflow_core::record::{Content, HashBits, HashKind, Hashes, Key, PerceptualHash};
 use faceflow_core::transition::State;
 use url::Url;
@@ -39,6 +40,39 @@ impl Column for StateText {
 impl From<StateText> for Value<'_> {
     fn from(word: StateText) -> Self {
         Self::Text(word.text())
+    }
+}
+
+/// The class of a fault as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClassText(pub Class);
+
+const CLASSES: [(Class, &str); 11] = [
+    (Class::Dns, "dns"),
+    (Class::Connect, "connect"),
+    (Class::Timeout, "timeout"),
+    (Class::Protocol, "protocol"),
+    (Class::Busy, "busy"),
+    (Class::Refused, "refused"),
+    (Class::Policy, "policy"),
+    (Class::Content, "content"),
+    (Class::Store, "store"),
+    (Class::Engine, "engine"),
+    (Class::Panic, "panic"),
+];
+
+impl Column for ClassText {
+    const NAME: &'static str = "class";
+
+    fn of(cell: Cell<'_>) -> Option<Self> {
+        let Cell::Text(text) = cell else { return None };
+        CLASSES.iter().find(|(_, word)| *word == text).map(|(class, _)| Self(*class))
+    }
+}
+
+impl From<ClassText> for Value<'_> {
+    fn from(class: ClassText) -> Self {
+        Self::Text(CLASSES.iter().find(|(known, _)| *known == class.0).map_or("", |(_, word)| *word))
     }
 }
 

@@ -150,6 +150,7 @@ impl LedgerTransaction<'_, '_> {
     fn visited(&mut self, visit: &Visited<'_>, found: &Discovered<'_>) -> Result<Read, TransactionError> {
         let page = &visit.page;
         let (entry, next) = self.read_entry(visit)?;
+        self.host_answered(entry.queue, page.host.as_deref())?;
         if next.is_none() {
             self.look_again(&entry, visit, found)?;
             return Ok(Read { page: entry.id, site: entry.site, sequence: None });

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::alternates::first_page;
 use super::column_codecs::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::database::{DbTransaction, Row, Value, values};
+use super::hosts::{self, Admission};
 use super::reader::Reader;
 use super::sql::Sql;
 
@@ -23,21 +24,25 @@ impl Reader {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.read(|tx| {
             force_index_scans(tx)?;
-            let claim = |ask: &DispatchRequest| {
-                let mut claim = DueWorkScan { tx, tenant: self.tenant_id(), now, ask, work: vec![], next: None };
+            let admissions = hosts::admissions(tx, self.tenant_id(), now, asks)?;
+            let claim = |(ask, admission): (&DispatchRequest, Admission)| {
+                let max = admission.max(ask);
+                let mut claim =
+                    DueWorkScan { tx, tenant: self.tenant_id(), now, ask, max, admission, work: vec![], next: None };
                 if ask.queue.is_detection() {
                     claim.from(&DueQuery::frames(tx, ours), &["due_ms"])?;
                 } else {
-                    claim.from(&DueQuery::entries(ours), &["due_ms", ""])?;
+                    let order = if claim.admission.probes { ["", "due_ms"] } else { ["due_ms", ""] };
+                    claim.from(&DueQuery::entries(ours), &order)?;
                 }
                 match patience_ms.filter(|_| ask.again) {
                     None if ask.again => claim.look_again()?,
                     None => {}
                     Some(patience_ms) => claim.leave_to_another(patience_ms as i64)?,
                 }
-                Ok(DispatchReply { queue: ask.queue, work: claim.work, next: claim.next })
+                Ok(claim.reply())
             };
-            asks.iter().map(claim).collect()
+            asks.iter().zip(admissions).map(claim).collect()
         })
     }
 }
@@ -180,11 +185,22 @@ struct DueWorkScan<'a, 'm> {
     tenant: i64,
     now: i64,
     ask: &'a DispatchRequest,
+    /// Work that is taken, at most.
+    max: usize,
+    admission: Admission,
     work: Vec<Work>,
     next: Option<Time>,
 }
 
 impl DueWorkScan<'_, '_> {
+    /// What was taken, with what is known of its host.
+    fn reply(self) -> DispatchReply {
+        let Self { ask, admission, mut work, next, .. } = self;
+        work.iter_mut().for_each(|work| work.set_host(admission.host.as_ref()));
+        let next = next.map(|next| next.max(admission.not_before.unwrap_or(0)));
+        DispatchReply { queue: ask.queue, work, next, hold: admission.not_before }
+    }
+
     /// Takes what is settled and looked at again, and what came to a bad end and is tried nevertheless.
     fn look_again(&mut self) -> Result<(), TransactionError> {
         if self.ask.queue.is_detection() {
@@ -225,7 +241,7 @@ impl DueWorkScan<'_, '_> {
 
     fn take(&mut self, queue: &DueQuery, due: &str) -> Result<(), TransactionError> {
         let (tx, ask, sql) = (self.tx, self.ask, queue.due(self.tx, due));
-        let most = (ask.max - self.work.len() + ask.held.len() + 1) as i64;
+        let most = (self.max - self.work.len() + ask.held.len() + 1) as i64;
         let values = [&self.values(self.now)[..], values![most]].concat();
         let found = tx.list(&sql, &values, |row| {
             if ask.held.contains(&(queue.key)(row)?) {
@@ -234,7 +250,7 @@ impl DueWorkScan<'_, '_> {
             Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(tx, row)?)))
         })?;
         for (due, work) in found.into_iter().flatten() {
-            match self.work.len() < ask.max {
+            match self.work.len() < self.max {
                 true => self.work.push(work),
                 false => self.wait_until(Some(due.unwrap_or(0))),
             }
@@ -298,6 +314,7 @@ fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, Transaction
             attempts,
             uncounted: row.get(10)?,
             last,
+            host: None,
         }));
     }
     let page = first_page(tx, id)?.map(|page| parse_url(&page)).transpose()?;
@@ -312,6 +329,7 @@ fn entry_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, Transaction
         uncounted: row.get(10)?,
         alternates: vec![],
         version: None,
+        host: None,
     }))
 }
 

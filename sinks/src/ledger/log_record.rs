@@ -10,8 +10,8 @@ use faceflow_core::Time;
 use faceflow_core::detector::Detection;
 use faceflow_core::fact::Fact;
 use faceflow_core::record::{
-    Bounds, Content, ContentId, Discovery, Disposition, DuplicateAssignment, Image, Key, Page, PageKind, PageVersion,
-    Priority,
+    Bounds, Content, ContentId, Discovery, Disposition, DuplicateAssignment, HostState, Image, Key, Page, PageKind,
+    PageVersion, Priority,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -34,6 +34,9 @@ pub(super) enum LogRecord<'a> {
         final_url: Cow<'a, Url>,
         headers: Cow<'a, [(String, String)]>,
         content: Cow<'a, Content>,
+        /// What was known of its host when it was dispatched.
+        #[serde(default)]
+        host: Option<Cow<'a, HostState>>,
     },
     /// An image whose bytes are those of a picture that has a row.
     Copied {
@@ -42,6 +45,8 @@ pub(super) enum LogRecord<'a> {
         final_url: Cow<'a, Url>,
         headers: Cow<'a, [(String, String)]>,
         content: ContentId,
+        #[serde(default)]
+        host: Option<Cow<'a, HostState>>,
     },
     Detected {
         attempts: u32,
@@ -131,6 +136,7 @@ impl<'a> From<&'a Fact> for LogRecord<'a> {
                 final_url: Cow::Borrowed(&kept.final_url),
                 headers: Cow::Borrowed(&kept.headers),
                 content: Cow::Borrowed(&kept.frame.content),
+                host: kept.image.host.as_deref().map(Cow::Borrowed),
             },
             Fact::Copied(copied) => Self::Copied {
                 url: Cow::Borrowed(&copied.image.url),
@@ -138,6 +144,7 @@ impl<'a> From<&'a Fact> for LogRecord<'a> {
                 final_url: Cow::Borrowed(&copied.final_url),
                 headers: Cow::Borrowed(&copied.headers),
                 content: copied.content,
+                host: copied.image.host.as_deref().map(Cow::Borrowed),
             },
             Fact::Detected(delivered) => {
                 Self::Detected { attempts: delivered.frame.attempts, detection: Cow::Borrowed(&delivered.detection) }
@@ -277,5 +284,17 @@ mod tests {
         };
         let record = LogRecord::Discovered(found);
         assert_eq!(text(&read_version_0(&record, &hash)), text(&record));
+    }
+
+    #[test]
+    fn records_that_were_written_before_anything_was_known_of_hosts_are_read() {
+        use crate::ledger::tests::{image, kept, page, retry};
+        for fact in [retry(page("/p", 1), 9), retry(image("/i"), 9), kept(image("/i"), "one")] {
+            let today = text(&LogRecord::from(&fact));
+            let before = today.replace(r#","host":null"#, "");
+            assert!(today.matches("host\":null").count() > 0 && !before.contains("host"), "{before}");
+            let read: LogRecord<'_> = serde_json::from_str(&before).expect("is read");
+            assert_eq!(text(&read), today);
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! There may be very much of it, so it is selected and driven in batches, each a transaction of its own: a process that is killed
 //! half-way has driven the first of them, and the same command goes on with the rest.
 
+use std::collections::BTreeSet;
+
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::record::Key;
 use faceflow_core::transition::{Event, State};
@@ -118,8 +120,17 @@ impl LedgerTransaction<'_, '_> {
     /// Drives entries and pictures again.
     pub fn redrive(&mut self, entries: &[i64], pictures: &[i64]) -> Result<(), TransactionError> {
         self.rows.need(entries, pictures)?;
+        self.redrive_hosts(entries)?;
         entries.iter().try_for_each(|id| self.redrive_entry(*id))?;
         pictures.iter().try_for_each(|id| self.redrive_picture(*id))
+    }
+
+    /// Hosts that are to be asked are asked at once.
+    fn redrive_hosts(&mut self, entries: &[i64]) -> Result<(), TransactionError> {
+        let queues = entries.iter().map(|id| self.entry(*id).map(|entry| entry.queue));
+        let queues = queues.collect::<Result<BTreeSet<_>, _>>()?;
+        self.need_hosts(&queues)?;
+        queues.into_iter().try_for_each(|queue| self.host_redriven(queue))
     }
 
     fn redrive_entry(&mut self, id: i64) -> Result<(), TransactionError> {

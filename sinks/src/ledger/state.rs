@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use faceflow_core::fact::Fact;
-use faceflow_core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
+use faceflow_core::ledger::{
+    DispatchReply, DispatchRequest, FailingHosts, KnownPicture, Ledger, LedgerError, QueueUpdate,
+};
 use faceflow_core::record::{JobId, Priority, QueueId, TenantNumber};
 use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::{Future, Time};
@@ -157,7 +159,7 @@ impl StateLedger {
         jobs.into_iter().try_for_each(|job| {
             self.reader.queues(job, true, &mut |opened| {
                 let QueueUpdate { queue, due, .. } = opened;
-                claimed.push(DispatchReply { queue, work: vec![], next: Some(due) });
+                claimed.push(DispatchReply { queue, work: vec![], next: Some(due), hold: None });
             })
         })
     }
@@ -247,7 +249,7 @@ impl Ledger for StateLedger {
         if again.is_some() && looks && asks.iter().any(|ask| ask.queue.is_detection()) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);
-            claimed.push(DispatchReply { queue: self.pictures(), work: vec![], next: Some(next) });
+            claimed.push(DispatchReply { queue: self.pictures(), work: vec![], next: Some(next), hold: None });
         }
         Ok(claimed)
     }
@@ -261,6 +263,10 @@ impl Ledger for StateLedger {
 
     fn tally(&self) -> Result<(Tally, Tally), LedgerError> {
         self.reader.tally()
+    }
+
+    fn failing_hosts(&self) -> Result<FailingHosts, LedgerError> {
+        self.reader.failing_hosts()
     }
 
     fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {

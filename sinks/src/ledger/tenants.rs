@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use faceflow_core::fact::Fact;
-use faceflow_core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
+use faceflow_core::ledger::{
+    DispatchReply, DispatchRequest, FailingHosts, KnownPicture, Ledger, LedgerError, QueueUpdate,
+};
 use faceflow_core::record::{JobId, TenantNumber};
 use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::{Future, Time};
@@ -101,6 +103,13 @@ impl Ledger for TenantLedgers {
         tallies.try_fold((Tally::default(), Tally::default()), |sum, tally| {
             let (pages, images) = tally?;
             Ok((sum.0 + pages, sum.1 + images))
+        })
+    }
+
+    fn failing_hosts(&self) -> Result<FailingHosts, LedgerError> {
+        self.all().into_iter().try_fold(FailingHosts::default(), |sum, ledger| {
+            let FailingHosts { held_back, given_up } = ledger.failing_hosts()?;
+            Ok(FailingHosts { held_back: sum.held_back + held_back, given_up: sum.given_up + given_up })
         })
     }
 

@@ -8,6 +8,7 @@ mod durability;
 mod encrypted;
 mod facts;
 mod group;
+mod hosts;
 mod log_retention;
 mod measure;
 mod migrations;
@@ -55,6 +56,7 @@ pub fn image(path: &str) -> Image {
         uncounted: 0,
         alternates: vec![],
         version: None,
+        host: None,
     }
 }
 
@@ -187,7 +189,7 @@ pub fn fault(reason: &str) -> Fault {
 }
 
 pub fn retry(work: impl Into<Work>, due: u64) -> Fact {
-    Fact::Failed(Disposition::Retry { work: work.into().failed_once_more(), fault: fault("http_503"), due })
+    Fact::Failed(Disposition::Retry { work: work.into().failed_once_more(), fault: fault("http_503"), due, host: None })
 }
 
 pub fn rejected(work: impl Into<Work>) -> Fact {
@@ -199,14 +201,19 @@ pub fn rejected(work: impl Into<Work>) -> Fact {
 }
 
 pub fn dead(work: impl Into<Work>) -> Fact {
-    Fact::Failed(Disposition::Dead { work: work.into().failed_once_more(), fault: fault("http_503"), again: None })
+    Fact::Failed(Disposition::Dead {
+        work: work.into().failed_once_more(),
+        fault: fault("http_503"),
+        again: None,
+        host: None,
+    })
 }
 
 /// The end of something that a stream tries nevertheless.
 pub fn with_a_chance(fact: Fact, at: u64) -> Fact {
     match fact {
         Fact::Failed(Disposition::Dead { work, fault, .. }) => {
-            Fact::Failed(Disposition::Dead { work, fault, again: Some(at) })
+            Fact::Failed(Disposition::Dead { work, fault, again: Some(at), host: None })
         }
         Fact::Failed(Disposition::Rejected { work, fault, .. }) => {
             Fact::Failed(Disposition::Rejected { work, fault, again: Some(at) })

@@ -192,11 +192,11 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
         match record {
             LogRecord::Discovered(found) => self.discovered(found),
             LogRecord::Failed { fate, elsewhere } => self.failed(fate, *elsewhere),
-            LogRecord::Stored { url, attempts, final_url, headers, content } => {
-                self.stored((url, *attempts), (final_url, headers), (content.id, Some(content)))
+            LogRecord::Stored { url, attempts, final_url, headers, content, host } => {
+                self.stored((url, *attempts, host.as_deref()), (final_url, headers), (content.id, Some(content)))
             }
-            LogRecord::Copied { url, attempts, final_url, headers, content } => {
-                self.stored((url, *attempts), (final_url, headers), (*content, None))
+            LogRecord::Copied { url, attempts, final_url, headers, content, host } => {
+                self.stored((url, *attempts, host.as_deref()), (final_url, headers), (*content, None))
             }
             LogRecord::Detected { attempts, detection } => self.detected(*attempts, detection),
             LogRecord::Assigned(ruling) => self.assigned(ruling),

@@ -24,7 +24,7 @@ use faceflow_core::transition::State;
 pub(super) use self::ids::IdRanges;
 use self::ids::Ids;
 pub(super) use self::prefetch::Wanted;
-pub(super) use self::rows::{Buffered, DetectionRow, EntryRow, PictureRow, SiteRow};
+pub(super) use self::rows::{Buffered, DetectionRow, EntryRow, HOST_COLUMNS, HostKey, HostRow, PictureRow, SiteRow};
 use self::rows::{HashId, HashRow, Offer, PageImage, SiteImage};
 use self::sequences::Sequences;
 use self::table::Table;
@@ -65,6 +65,7 @@ pub(super) struct WorkingSet<'m, 'c> {
     offers: Table<(i64, i64), Offer>,
     buffered: Table<(i64, i64), Buffered>,
     detections: Table<i64, DetectionRow>,
+    hosts: Table<HostKey, HostRow>,
     /// Which alternates an image offers, which images offer an alternate, and which alternates stand behind an entry: more than
     /// there are, since the rows say which still do.
     offered_by: HashMap<i64, BTreeSet<i64>>,
@@ -101,6 +102,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
             offers: Table::default(),
             buffered: Table::default(),
             detections: Table::default(),
+            hosts: Table::default(),
             offered_by: HashMap::new(),
             offering: HashMap::new(),
             behind: HashMap::new(),
@@ -124,6 +126,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
             || self.offers.is_changed()
             || self.buffered.is_changed()
             || self.detections.is_changed()
+            || self.hosts.is_changed()
     }
 
     /// The current fact stands.
@@ -140,6 +143,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.offers.accept();
         self.buffered.accept();
         self.detections.accept();
+        self.hosts.accept();
         self.sequences.get_mut().accept();
         self.waiting.get_mut().accept();
         self.numbers.entries.accept();
@@ -161,6 +165,7 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
         self.offers.undo();
         self.buffered.undo();
         self.detections.undo();
+        self.hosts.undo();
         self.sequences.get_mut().undo();
         self.waiting.get_mut().undo();
         self.numbers.entries.undo();
@@ -317,6 +322,27 @@ impl<'m, 'c> WorkingSet<'m, 'c> {
     pub fn change_site(&mut self, id: i64) -> Result<&mut SiteRow, TransactionError> {
         self.need_sites(&[id])?;
         self.sites.change(id).ok_or_else(|| missing("site", id))
+    }
+
+    /// What is known of a host, if it fails.
+    pub fn host(&mut self, key: HostKey) -> Result<Option<&HostRow>, TransactionError> {
+        self.need_hosts(&[key])?;
+        Ok(self.hosts.get(key))
+    }
+
+    /// A host fails, and this is known of it.
+    pub fn set_host(&mut self, key: HostKey, row: HostRow) -> Result<(), TransactionError> {
+        if self.host(key)? != Some(&row) {
+            self.hosts.put(key, row);
+        }
+        Ok(())
+    }
+
+    /// A host fails no longer.
+    pub fn forget_host(&mut self, key: HostKey) -> Result<(), TransactionError> {
+        self.need_hosts(&[key])?;
+        self.hosts.remove(key);
+        Ok(())
     }
 
     /// Whether a page was seen to show an image.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::host::HostState;
 use super::job::JobId;
 use super::key::{ContentId, Key};
 use super::picture::Frame;
@@ -34,6 +35,9 @@ pub struct Image {
     /// Of a file: when it was changed last and its size, so that one that is replaced under its name is known for a new one.
     #[serde(default)]
     pub version: Option<String>,
+    /// What was known of its host when it was dispatched, if that was failing.
+    #[serde(default)]
+    pub host: Option<Box<HostState>>,
 }
 
 impl Image {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::host::HostState;
 use super::image::Image;
 use super::job::JobId;
 use super::key::Key;
@@ -29,12 +30,15 @@ pub struct Page {
     /// What it was when it was read last, if it is looked at again.
     #[serde(default)]
     pub last: Option<PageVersion>,
+    /// What was known of its host when it was dispatched, if that was failing.
+    #[serde(default)]
+    pub host: Option<Box<HostState>>,
 }
 
 impl Page {
     /// The start page of a site that `job` names.
     pub fn start(job: JobId, site: Url) -> Self {
-        Self { job, url: site.clone(), site, depth: 0, attempts: 0, uncounted: 0, skip: vec![], last: None }
+        Self { job, url: site.clone(), site, depth: 0, attempts: 0, uncounted: 0, skip: vec![], last: None, host: None }
     }
 
     /// Its identity.

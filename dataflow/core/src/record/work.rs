@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::host::{HostHold, HostState};
 use super::image::Image;
 use super::job::JobId;
 use super::key::Key;
 use super::page::Page;
 use super::picture::Frame;
+use super::queue::queue_of;
 use crate::clock::Time;
 use crate::fault::Fault;
 
@@ -37,6 +39,34 @@ impl Work {
             Self::Page(page) => page.job,
             Self::Image(image) => image.job,
             Self::Frame(frame) => frame.job,
+        }
+    }
+
+    /// The number of its host's queues, as [`queue_of`] says; `None` for a frame, which is asked of no host.
+    pub fn host_queue(&self) -> Option<u64> {
+        match self {
+            Self::Page(page) => Some(queue_of(&page.url)),
+            Self::Image(image) => Some(queue_of(&image.url)),
+            Self::Frame(_) => None,
+        }
+    }
+
+    /// What was known of its host when it was dispatched, if that was failing.
+    pub fn host(&self) -> Option<&HostState> {
+        match self {
+            Self::Page(page) => page.host.as_deref(),
+            Self::Image(image) => image.host.as_deref(),
+            Self::Frame(_) => None,
+        }
+    }
+
+    /// Notes what is known of its host.
+    pub fn set_host(&mut self, host: Option<&HostState>) {
+        let host = host.cloned().map(Box::new);
+        match self {
+            Self::Page(page) => page.host = host,
+            Self::Image(image) => image.host = host,
+            Self::Frame(_) => {}
         }
     }
 
@@ -121,6 +151,9 @@ pub enum Disposition {
         fault: Fault,
         /// When it is due.
         due: Time,
+        /// What it says of the host, if that failed and not the work alone.
+        #[serde(default)]
+        host: Option<HostHold>,
     },
     /// Trying again cannot help.
     Rejected {
@@ -139,6 +172,9 @@ pub enum Disposition {
         fault: Fault,
         /// When a stream tries it nevertheless.
         again: Option<Time>,
+        /// What it says of the host, if that failed and not the work alone.
+        #[serde(default)]
+        host: Option<HostHold>,
     },
     /// Every attempt at a full answer has failed, so the degraded one that is kept stands.
     DegradedAccepted {
@@ -157,6 +193,24 @@ impl Disposition {
             | Self::Rejected { work, .. }
             | Self::Dead { work, .. }
             | Self::DegradedAccepted { work, .. } => work,
+        }
+    }
+
+    /// What went wrong.
+    pub fn fault(&self) -> &Fault {
+        match self {
+            Self::Retry { fault, .. }
+            | Self::Rejected { fault, .. }
+            | Self::Dead { fault, .. }
+            | Self::DegradedAccepted { fault, .. } => fault,
+        }
+    }
+
+    /// What it says of the host, if that failed and not the work alone.
+    pub fn host(&self) -> Option<&HostHold> {
+        match self {
+            Self::Retry { host, .. } | Self::Dead { host, .. } => host.as_ref(),
+            Self::Rejected { .. } | Self::DegradedAccepted { .. } => None,
         }
     }
 }

@@ -51,7 +51,7 @@ fn give(queues: &mut CrawlQueues, hosts: &HashMap<QueueId, usize>, given: &mut H
         let work: Vec<Work> = (0..ask.max).map(|n| page(host, of_host.len() + n)).collect();
         assert!(work.iter().all(|work| !ask.held.contains(&work.key())));
         of_host.extend(work.iter().map(Work::key));
-        all += queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0).len();
+        all += queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0), hold: None }, 0).len();
     }
     all
 }
@@ -111,13 +111,62 @@ fn what_is_due_later_waits_and_the_frontier_says_when() {
     assert_eq!((asks.len(), asks[0].queue, queues.next_due()), (1, host(7), Some(90)));
     // Updates that come while it is asked are not lost, whatever the reply says.
     queues.open(opened(host(7), 55), 50);
-    queues.dispatch(DispatchReply { queue: host(7), work: vec![], next: Some(60) }, 51);
+    queues.dispatch(DispatchReply { queue: host(7), work: vec![], next: Some(60), hold: None }, 51);
     assert_eq!(queues.next_due(), Some(55));
     queues.wake(100);
     for ask in queues.asks() {
-        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: None }, 100);
+        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: None, hold: None }, 100);
     }
     assert!(queues.queues.is_empty() && queues.next_due().is_none() && !queues.is_behind());
+}
+
+#[test]
+fn a_host_that_fails_is_held_back_then_probed_by_one_and_then_has_its_window_again() {
+    let (mut queues, queue) = (queues(1_000, 4), host(7));
+    let reply = |work: Vec<Work>, hold| DispatchReply { queue, work, next: Some(0), hold };
+    let ended = |key| LedgerUpdate { ended: Some((JobId::FIRST.tenant, key)), opened: vec![] };
+    queues.open(opened(queue, 0), 0);
+    assert_eq!(queues.asks()[0].max, 4);
+    // What is found meanwhile makes it no earlier, and neither does what is due.
+    queues.dispatch(reply(vec![], Some(50)), 10);
+    queues.open(opened(queue, 0), 20);
+    assert_eq!((queues.asks(), queues.is_behind(), queues.next_due()), (vec![], false, Some(50)));
+    queues.wake(50);
+    assert_eq!(queues.asks()[0].max, 1, "one finds out how it is");
+    queues.dispatch(reply(vec![page(7, 0)], Some(50)), 50);
+    assert_eq!((queues.asks(), queues.is_behind()), (vec![], true), "what is due waits for it");
+    queues.hear(ended(page(7, 0).key()), 60);
+    assert_eq!(queues.asks()[0].max, 1);
+    queues.dispatch(reply(vec![], Some(90)), 60);
+    assert_eq!((queues.asks(), queues.next_due()), (vec![], Some(90)), "it failed again");
+    queues.wake(90);
+    assert_eq!(queues.asks().len(), 1);
+    queues.dispatch(reply(vec![page(7, 1)], Some(90)), 90);
+    queues.hear(ended(page(7, 1).key()), 95);
+    assert_eq!(queues.asks()[0].max, 1);
+    queues.dispatch(reply(vec![page(7, 2)], None), 95);
+    assert_eq!((queues.asks()[0].max, queues.asks()), (3, vec![]), "it answered");
+}
+
+#[test]
+fn what_ends_while_a_host_is_held_back_may_have_ended_that() {
+    let (mut queues, queue) = (queues(1_000, 4), host(7));
+    queues.open(opened(queue, 0), 0);
+    queues.asks();
+    let work = (0..2).map(|n| page(7, n)).collect();
+    queues.dispatch(DispatchReply { queue, work, next: Some(0), hold: None }, 0);
+    queues.asks();
+    queues.dispatch(DispatchReply { queue, work: vec![], next: Some(0), hold: Some(5_000) }, 10);
+    assert_eq!((queues.asks(), queues.next_due()), (vec![], Some(5_000)));
+    queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, page(7, 0).key())), opened: vec![] }, 20);
+    assert_eq!((queues.asks(), queues.is_behind()), (vec![], true), "one is in flight");
+    queues.hear(LedgerUpdate { ended: Some((JobId::FIRST.tenant, page(7, 1).key())), opened: vec![] }, 30);
+    assert_eq!(queues.asks().len(), 1, "the ledger is asked whether it still fails");
+    // So is it when another run may have changed that.
+    queues.dispatch(DispatchReply { queue, work: vec![], next: Some(0), hold: Some(5_000) }, 40);
+    assert_eq!(queues.asks(), []);
+    queues.dispatch(DispatchReply { queue, work: vec![], next: Some(0), hold: None }, 50);
+    assert_eq!(queues.asks().len(), 1);
 }
 
 /// A job of a tenant, both new.
@@ -139,7 +188,8 @@ fn give_all(queues: &mut CrawlQueues) -> HashMap<TenantNumber, usize> {
             let of_queue = |n| Url::parse(&format!("http://h{}.example/{n}", ask.queue.host)).expect("a URL");
             let first = ask.held.len();
             let work = (first..first + ask.max).map(|n| Work::Page(Page::start(ask.queue.job, of_queue(n))));
-            let work = queues.dispatch(DispatchReply { queue: ask.queue, work: work.collect(), next: Some(0) }, 0);
+            let work =
+                queues.dispatch(DispatchReply { queue: ask.queue, work: work.collect(), next: Some(0), hold: None }, 0);
             *given.entry(ask.queue.job.tenant).or_default() += work.len();
         }
     }
@@ -155,7 +205,7 @@ fn a_tenant_with_very_many_hosts_leaves_others_their_turns_and_their_room() {
     let of_few = asks.iter().take(6).filter(|ask| ask.queue.job == few).count();
     assert_eq!(of_few, 3, "they take turns: {asks:?}");
     for ask in asks {
-        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: Some(0) }, 0);
+        queues.dispatch(DispatchReply { queue: ask.queue, work: vec![], next: Some(0), hold: None }, 0);
     }
     give_all(&mut queues);
     // A third comes while nothing ends.
@@ -173,7 +223,7 @@ fn the_same_url_of_two_tenants_is_in_flight_twice_and_ends_twice() {
     let url = Url::parse("http://h7.example/").expect("a URL");
     for ask in queues.asks() {
         let work = vec![Work::Page(Page::start(ask.queue.job, url.clone()))];
-        assert_eq!(queues.dispatch(DispatchReply { queue: ask.queue, work, next: None }, 0).len(), 1);
+        assert_eq!(queues.dispatch(DispatchReply { queue: ask.queue, work, next: None, hold: None }, 0).len(), 1);
     }
     for (left, job) in [(1, jobs[1]), (0, jobs[0])] {
         queues.hear(LedgerUpdate { ended: Some((job.tenant, Key::page(&url))), opened: vec![] }, 0);
@@ -199,7 +249,7 @@ fn of_a_job_that_was_removed_nothing_is_dispatched_until_it_comes_again() {
     // What was asked before comes after: it stays in the ledger.
     for ask in asked {
         let work = vec![page(ask.queue.host as usize, 0)];
-        let given = queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0) }, 0);
+        let given = queues.dispatch(DispatchReply { queue: ask.queue, work, next: Some(0), hold: None }, 0);
         assert_eq!(given.len(), usize::from(ask.queue.is_detection()), "pictures are their tenant's");
     }
     queues.open(opened(queue(leaves, 5), 0), 0);

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use faceflow_core::HostFaultKind;
+use faceflow_core::record::queue_of;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use tokio::time::Instant;
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 use super::server::{Reply, Server, moved, ok, response};
 use super::*;
 use crate::http::Resource;
-use crate::{AtFault, Failure, Gate, Origin, Permit, PinnedNames, Purpose};
+use crate::{AtFault, Failure, Gate, HeldBack, Origin, Permit, PinnedNames, Purpose};
 
 const PURPOSES: [Purpose; 5] = [
     Purpose::Crawl(Want::Page),
@@ -217,7 +219,13 @@ async fn the_gate_knows_when_a_host_wants_to_be_asked_again() {
     assert_eq!((failure.at_fault, failure.fault.retry_after_ms), (AtFault::Host(Origin::of(&a)), Some(9_000)));
     assert_eq!((wait(&a), wait(&same)), (Some(Duration::from_secs(9)), Some(Duration::from_secs(9))));
     assert_eq!(wait(&b), None, "another origin has said nothing");
-    gate.admit(&same, Purpose::Webhook).await.expect("nobody is kept from asking");
+    for purpose in PURPOSES {
+        let failure = gate.admit(&same, purpose).await.err().expect("nobody asks it before");
+        let (fault, host) = (&failure.fault, failure.fault.host.expect("it is about the host"));
+        assert_eq!((fault.reason.as_str(), fault.retry_after_ms), ("http_429", Some(9_000)), "{purpose:?}");
+        assert_eq!((host.queue, host.kind), (queue_of(&same), HostFaultKind::Resting), "{purpose:?}");
+    }
+    assert_eq!(gate.held_back(), HeldBack { hosts: 1, addresses: 0, refused: 5 });
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(wait(&a), None);
 }
@@ -228,14 +236,76 @@ async fn what_is_unreachable_is_the_hosts_doing_and_held_back() {
     let gate = gate(|settings| settings.respect_robots = true);
     // A label of 64 bytes cannot exist, so no name server is asked.
     let unknown = url(&format!("http://{}.invalid/", "a".repeat(64)));
-    for (url, purpose, reason) in
-        [(broken.url("/x"), Purpose::Crawl(Want::Page), "robots_unreachable"), (unknown, Purpose::Webhook, "dns")]
-    {
+    let crawl = Purpose::Crawl(Want::Page);
+    for (url, purpose, (reason, kind)) in [
+        (broken.url("/x"), crawl, ("robots_unreachable", HostFaultKind::Busy)),
+        (closed().await, crawl, ("robots_unreachable", HostFaultKind::Unreachable)),
+        (unknown, Purpose::Webhook, ("dns", HostFaultKind::Unreachable)),
+    ] {
         assert_eq!(gate.not_before(&url), None);
-        let refused = refusal(gate.admit(&url, purpose).await);
-        assert_eq!(refused, (reason.to_owned(), AtFault::Host(Origin::of(&url))));
+        let failure = gate.admit(&url, purpose).await.err().expect("a failure");
+        assert_eq!((failure.fault.reason.as_str(), failure.at_fault), (reason, AtFault::Host(Origin::of(&url))));
+        let host = failure.fault.host.expect("it is about the host");
+        assert_eq!((host.queue, host.kind), (queue_of(&url), kind), "{reason}");
         assert!(gate.not_before(&url).is_some(), "{reason}");
+        let failure = gate.admit(&url, purpose).await.err().expect("it is not asked again");
+        assert_eq!(failure.fault.host.map(|host| host.kind), Some(HostFaultKind::Resting), "{reason}");
     }
+}
+
+/// A URL at which nothing listens.
+async fn closed() -> Url {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    url(&format!("http://{}/", listener.local_addr().expect("bound")))
+}
+
+#[tokio::test]
+async fn where_nothing_takes_connections_nobody_tries_after_the_third_one() {
+    let (gate, down) = (gate(|_| ()), closed().await);
+    let other = Server::always(ok("here")).await;
+    let why = |failure: &Failure| (failure.fault.reason.clone(), failure.fault.host.map(|host| host.kind));
+    for n in 0..6 {
+        let failure = gate.http().follow(&gate, down.clone(), Resource::Image).await.expect_err("a failure");
+        assert_eq!(why(&failure), ("connect".to_owned(), Some(HostFaultKind::Unreachable)), "{n}");
+        assert_eq!(failure.fault.retry_after_ms.is_some(), n >= 3, "it was asked until the circuit opened: {n}");
+        assert_eq!(failure.fault.detail.starts_with("not asked"), n >= 3, "{}", failure.fault.detail);
+    }
+    assert_eq!(gate.held_back(), HeldBack { hosts: 0, addresses: 1, refused: 3 });
+    for purpose in PURPOSES {
+        gate.admit(&down, purpose).await.err().expect("whatever it is for");
+    }
+    gate.admit(&other.url("/"), Purpose::Webhook).await.expect("another port of that machine");
+}
+
+#[tokio::test]
+async fn hosts_at_an_address_where_nothing_takes_connections_are_refused_together() {
+    let (gate, down) = (gate(|_| ()), closed().await);
+    let named = |name: &str| {
+        let mut url = down.clone();
+        url.set_host(Some(name)).expect("a name");
+        gate.guard().names().believe(name, &[([127, 0, 0, 1], 0).into()]);
+        url
+    };
+    let hosts: Vec<Url> = (0..6).map(|n| named(&format!("h{n}.example"))).collect();
+    for (n, url) in hosts.iter().enumerate() {
+        let failure = gate.http().follow(&gate, url.clone(), Resource::Image).await.expect_err("a failure");
+        assert_eq!(failure.fault.detail.starts_with("not asked"), n >= 3, "{}", failure.fault.detail);
+        let host = failure.fault.host.expect("it is about the host");
+        assert_eq!((host.queue, host.kind), (queue_of(url), HostFaultKind::Unreachable), "each has failed");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_names_the_host_that_failed_and_not_the_one_that_led_there() {
+    let down = closed().await;
+    let to = down.to_string();
+    let server = Server::start(move |_, _| std::future::ready(moved(&to))).await;
+    let failure = gate(|_| ());
+    let failure = failure.http().follow(&failure, server.url("/x"), Resource::Image).await.expect_err("a failure");
+    assert_eq!(failure.fault.host.map(|host| host.queue), Some(queue_of(&down)));
+    let broken = Server::always(Reply::Bytes(response(503, "", b""))).await;
+    let failure = at_fault(&gate(|_| ()), broken.url("/")).await;
+    assert_eq!(failure, ("http_503".to_owned(), AtFault::Url), "one page may be broken");
 }
 
 /// Whose doing it is that `url` is not got.
@@ -247,16 +317,18 @@ async fn at_fault(gate: &Gate, url: Url) -> (String, AtFault) {
 #[tokio::test]
 async fn a_request_fails_by_its_url_its_host_or_its_address() {
     let gate = gate(|settings| settings.read_timeout_ms = 300);
-    let closed = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        url(&format!("http://{}/", listener.local_addr().expect("bound")))
-    };
     let address = AtFault::Address([127, 0, 0, 1].into());
-    assert_eq!(at_fault(&gate, closed).await, ("connect".to_owned(), address));
+    assert_eq!(at_fault(&gate, closed().await).await, ("connect".to_owned(), address));
     let broken = Server::always(Reply::Close(b"no status line\r\n\r\n".to_vec())).await;
     assert_eq!(at_fault(&gate, broken.url("/")).await, ("bad_response".to_owned(), AtFault::Url));
     let silent = Server::always(Reply::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec())).await;
     assert_eq!(at_fault(&gate, silent.url("/")).await, ("timeout".to_owned(), AtFault::Url));
+    let mute = Server::always(Reply::Hang(vec![])).await;
+    let hurried = super::client(|settings| (settings.connect_timeout_ms, settings.read_timeout_ms) = (200, 200));
+    let asked = hurried.gate().http().follow(hurried.gate(), mute.url("/"), Resource::Image).await;
+    let failure = asked.expect_err("a failure");
+    assert_eq!(failure.at_fault, AtFault::Host(Origin::of(&mute.url("/"))), "it may be the host's doing");
+    assert_eq!(failure.fault.host.map(|host| host.kind), Some(HostFaultKind::Silent));
     // It speaks no TLS.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let secure = url(&format!("https://{}/", listener.local_addr().expect("bound")));

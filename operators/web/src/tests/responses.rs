@@ -221,15 +221,16 @@ async fn statuses_become_faults() {
         }
     })
     .await;
-    let client = client(|_| ());
+    // Each client asks once: it would not ask again before the host's time.
+    let client = || client(|_| ());
     let busy = server.url("/busy");
-    let fault = assert_fault(page(&client, &busy).await, Class::Busy, "http_503", false);
+    let fault = assert_fault(page(&client(), &busy).await, Class::Busy, "http_503", false);
     assert_eq!(fault.retry_after_ms, Some(7_000));
-    let fault = assert_fault(page(&client, &busy).await, Class::Busy, "http_429", false);
+    let fault = assert_fault(page(&client(), &busy).await, Class::Busy, "http_429", false);
     let wait = fault.retry_after_ms.expect("a date");
     assert!((30_000..=60_000).contains(&wait), "a minute by our clock, less what the test took: {wait}");
-    assert_eq!(page(&client, &busy).await.expect("an answer").body, "at last");
-    assert_fault(page(&client, &server.url("/gone")).await, Class::Refused, "http_404", true);
+    assert_eq!(page(&client(), &busy).await.expect("an answer").body, "at last");
+    assert_fault(page(&client(), &server.url("/gone")).await, Class::Refused, "http_404", true);
 }
 
 #[tokio::test]

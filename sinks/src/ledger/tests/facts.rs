@@ -185,7 +185,7 @@ fn rejections_use_up_no_tries() {
     // One that is down now has all its chances.
     let down = works.remove(0).failed_once_more();
     assert_eq!((down.attempts(), down.attempts_counted()), (4, 1));
-    rig.tell(Fact::Failed(Disposition::Retry { work: down.clone(), fault: fault("http_503"), due: 9 }));
+    rig.tell(Fact::Failed(Disposition::Retry { work: down.clone(), fault: fault("http_503"), due: 9, host: None }));
     assert!(owed(rig.ledger()).contains(&(9, down)));
 }
 
@@ -194,14 +194,19 @@ fn what_the_store_failed_is_counted_apart() {
     let Work::Image(failed) = Work::Image(image("/a")).failed_once_more().failed_once_more().uncounted() else {
         unreachable!("it is an image")
     };
-    rig.tell(Fact::Failed(Disposition::Retry { work: failed.clone().into(), fault: fault("store"), due: 5 }));
+    rig.tell(Fact::Failed(Disposition::Retry {
+        work: failed.clone().into(),
+        fault: fault("store"),
+        due: 5,
+        host: None,
+    }));
     assert_eq!((failed.attempts, failed.uncounted), (2, 1));
     let again = |rig: &Rig| owed(rig.ledger()).into_iter().filter(|(due, _)| *due > 0).collect::<Vec<_>>();
     assert_eq!(again(&rig), [(5, Work::Image(failed))]);
     rig.tell(kept(image("/b"), "one"));
     let failed = Frame { pixels: None, owner: content("one").id.partition_hash() as usize, ..frame("one") };
     let failed = Work::Frame(failed).failed_once_more().uncounted();
-    rig.tell(Fact::Failed(Disposition::Retry { work: failed.clone(), fault: fault("store"), due: 6 }));
+    rig.tell(Fact::Failed(Disposition::Retry { work: failed.clone(), fault: fault("store"), due: 6, host: None }));
     assert_eq!(again(&rig)[1], (6, failed));
     let rig = rig.reopened();
     let urls = vec![url("/a"), url("/b")];

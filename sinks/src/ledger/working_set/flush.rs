@@ -6,7 +6,7 @@ use rusqlite::params_from_iter;
 
 use super::WorkingSet;
 use super::row_statements::{Dialect, RowShape, Statement};
-use super::rows::{HashId, Stored};
+use super::rows::{HashId, HostKey, Stored};
 use super::table::{Table, Write};
 use crate::ledger::database::DbTransaction;
 use crate::ledger::error::TransactionError;
@@ -31,6 +31,7 @@ impl WorkingSet<'_, '_> {
         write(tx, tenant, &mut self.offers)?;
         write(tx, tenant, &mut self.buffered)?;
         write(tx, tenant, &mut self.detections)?;
+        write(tx, tenant, &mut self.hosts)?;
         // These only say where rows are.
         self.entry_keys.written(|_| ());
         self.contents.written(|_| ());
@@ -76,6 +77,12 @@ impl RowKey for i64 {
 impl RowKey for (i64, i64) {
     fn values(self) -> Vec<Value<'static>> {
         vec![self.0.into(), self.1.into()]
+    }
+}
+
+impl RowKey for HostKey {
+    fn values(self) -> Vec<Value<'static>> {
+        vec![self.0.into(), self.1.into(), self.2.into()]
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use faceflow_core::record::{ContentId, Key};
 
 use super::rows::{Buffered, ENTRY_COLUMNS, EntryRow, PICTURE_COLUMNS, PictureRow, SITE_COLUMNS, SiteRow};
-use super::rows::{Offer, PageImage, SiteImage};
+use super::rows::{HOST_COLUMNS, HostKey, HostRow, Offer, PageImage, SiteImage};
 use super::sequences::WINDOW;
 use super::{IdTable, WorkingSet};
 use crate::ledger::column_codecs::parse_url;
@@ -36,6 +36,8 @@ pub(super) enum Lookup {
     /// The first pages of a site that wait for their turn.
     Waiting,
     Buffered,
+    /// By job and queue.
+    Hosts,
 }
 
 /// How a lookup is written: for one key, as a file is asked, and for arrays of keys. `?1` is the tenant where it is needed.
@@ -45,7 +47,7 @@ struct Text {
     tenant: bool,
 }
 
-static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
+static TEXTS: LazyLock<[Text; 15]> = LazyLock::new(|| {
     let tenant = |one: String, many: String| Text { one, many, tenant: true };
     let text = |one: String, many: String| Text { one, many, tenant: false };
     let first = |table: &str, filter: &str| {
@@ -118,6 +120,13 @@ static TEXTS: LazyLock<[Text; 14]> = LazyLock::new(|| {
             "SELECT t.* FROM unnest($1::bigint[], $2::bigint[]) AS u (a, b),
                 LATERAL (SELECT site, sequence, page, body FROM reorder_buffer WHERE site = u.a AND sequence = u.b OFFSET 0) t"
                 .to_owned(),
+        ),
+        tenant(
+            format!("SELECT {HOST_COLUMNS} FROM hosts WHERE tenant = ?1 AND job = ?2 AND queue = ?3"),
+            format!(
+                "SELECT t.* FROM unnest($2::bigint[], $3::bigint[]) AS u (a, b),
+                LATERAL (SELECT {HOST_COLUMNS} FROM hosts WHERE tenant = $1 AND job = u.a AND queue = u.b OFFSET 0) t"
+            ),
         ),
     ]
 });
@@ -212,6 +221,10 @@ impl WorkingSet<'_, '_> {
             Lookup::Buffered => {
                 let body = row.get::<String>(3)?.into();
                 self.buffered.loaded((row.get(0)?, row.get(1)?), Some(Buffered { page: row.get(2)?, body }));
+            }
+            Lookup::Hosts => {
+                let (key, host) = HostRow::read(row)?;
+                self.hosts.loaded(key, Some(host));
             }
         }
         Ok(())
@@ -368,6 +381,27 @@ impl WorkingSet<'_, '_> {
         self.read(&[Keys::pairs(Lookup::Buffered, [(site, sequence)])])
     }
 
+    /// Of these hosts, those of which it is to be read whether they fail.
+    pub(super) fn unknown_hosts(&self, keys: impl IntoIterator<Item = HostKey>) -> Vec<HostKey> {
+        keys.into_iter().filter(|key| !self.hosts.knows(*key)).collect()
+    }
+
+    /// The jobs and queues of hosts, to be looked up.
+    pub(super) fn host_lookup(hosts: &[HostKey]) -> Keys<'static> {
+        Keys::pairs(Lookup::Hosts, hosts.iter().map(|(_, job, queue)| (*job, *queue)))
+    }
+
+    /// Whether these hosts fail, and how.
+    pub fn need_hosts(&mut self, keys: &[HostKey]) -> Result<(), TransactionError> {
+        let unknown = self.unknown_hosts(keys.iter().copied());
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.read(&[Self::host_lookup(&unknown)])?;
+        unknown.into_iter().for_each(|key| self.hosts.loaded(key, None));
+        Ok(())
+    }
+
     /// Pages of a site that were not tried yet, after a place in its order.
     pub(super) fn read_sequences(&self, site: i64, after: i64) -> Result<Vec<i64>, TransactionError> {
         let sql = "SELECT sequence FROM entries WHERE site = ?1 AND sequence IS NOT NULL AND sequence > ?2 ORDER BY sequence LIMIT ?3";
@@ -413,6 +447,6 @@ impl WorkingSet<'_, '_> {
 /// What is asked of a server, with how many parameters each takes.
 #[cfg(test)]
 pub(in crate::ledger) fn questions() -> impl Iterator<Item = (&'static str, usize)> {
-    let parameters = |text: &str| (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+    let parameters = |text: &str| (1..=3).filter(|n| text.contains(&format!("${n}"))).count();
     TEXTS.iter().map(move |text| (text.many.as_str(), parameters(&text.many)))
 }

@@ -5,7 +5,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use faceflow_core::fact::Fact;
-use faceflow_core::record::{ContentId, Discovery, Disposition, Key, Work};
+use faceflow_core::record::{ContentId, Discovery, Disposition, JobId, Key, Work, queue_of};
+use url::Url;
 
 use super::WorkingSet;
 use super::load::{Keys, Lookup};
@@ -30,6 +31,8 @@ pub(in crate::ledger) struct Wanted {
     kept: BTreeSet<ContentId>,
     /// Pages that give up their place in the order of their site.
     tried: Vec<Key>,
+    /// Hosts that were asked, by the number of a job and their queue.
+    hosts: BTreeSet<(u32, u64)>,
 }
 
 impl Wanted {
@@ -40,6 +43,7 @@ impl Wanted {
                 let page = found.visit.as_ref().map(|visit| visit.page.key());
                 self.entries.extend(page);
                 self.tried.extend(page);
+                self.hosts.extend(found.visit.as_ref().map(|visit| host(visit.page.job, &visit.page.url)));
                 self.add_found(found, page);
             }
             Fact::Failed(fate) => self.add_failed(fate),
@@ -47,6 +51,7 @@ impl Wanted {
                 let key = kept.image.key();
                 self.entries.insert(key);
                 self.stored.push(key);
+                self.hosts.insert(host(kept.image.job, &kept.image.url));
                 self.contents.insert(kept.frame.content.id);
                 self.kept.insert(kept.frame.content.id);
             }
@@ -54,6 +59,7 @@ impl Wanted {
                 let key = copied.image.key();
                 self.entries.insert(key);
                 self.stored.push(key);
+                self.hosts.insert(host(copied.image.job, &copied.image.url));
                 self.contents.insert(copied.content);
                 self.kept.insert(copied.content);
             }
@@ -74,8 +80,14 @@ impl Wanted {
                 self.contents.insert(frame.content.id);
                 return;
             }
-            Work::Page(_) => self.tried.push(key),
-            Work::Image(_) => self.ended.push(key),
+            Work::Page(page) => {
+                self.tried.push(key);
+                self.hosts.insert(host(page.job, &page.url));
+            }
+            Work::Image(image) => {
+                self.ended.push(key);
+                self.hosts.insert(host(image.job, &image.url));
+            }
         }
         self.entries.insert(key);
     }
@@ -107,6 +119,11 @@ impl Wanted {
     }
 }
 
+/// The host that is asked for a URL, for a job.
+fn host(job: JobId, url: &Url) -> (u32, u64) {
+    (job.number, queue_of(url))
+}
+
 impl WorkingSet<'_, '_> {
     /// Reads what these name and what that leads to. Only a server is far away.
     pub fn prefetch(&mut self, wanted: &Wanted) -> Result<(), TransactionError> {
@@ -123,15 +140,19 @@ impl WorkingSet<'_, '_> {
         let contents: Vec<&ContentId> = wanted.contents.iter().filter(|id| !self.contents.knows(**id)).collect();
         let sites = wanted.sites.iter().filter(|(key, _)| !self.site_keys.knows(**key));
         let sites: Vec<(Key, &str)> = sites.map(|(key, url)| (*key, url.as_str())).collect();
+        let hosts = wanted.hosts.iter().map(|(job, queue)| (self.tenant, i64::from(*job), *queue as i64));
+        let hosts = self.unknown_hosts(hosts);
         let asked = [
             Keys::new(Lookup::EntriesByKey, keys.iter().copied()),
             Keys::new(Lookup::PicturesByContent, contents.iter().copied()),
             self.site_lookup(&sites),
+            Self::host_lookup(&hosts),
         ];
         self.read(&asked)?;
         keys.into_iter().for_each(|key| self.entry_keys.loaded(key, None));
         contents.into_iter().for_each(|id| self.contents.loaded(*id, None));
         sites.into_iter().for_each(|(key, _)| self.site_keys.loaded(key, None));
+        hosts.into_iter().for_each(|key| self.hosts.loaded(key, None));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The rows that facts change, as they are in memory, and the columns in which they are written.
 
 mod entry;
+mod host;
 mod picture;
 
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use faceflow_core::record::{HashBits, HashKind};
 
 pub(super) use self::entry::ENTRY_COLUMNS;
 pub(in crate::ledger) use self::entry::EntryRow;
+pub(in crate::ledger) use self::host::{HOST_COLUMNS, HostKey, HostRow};
 pub(super) use self::picture::PICTURE_COLUMNS;
 pub(in crate::ledger) use self::picture::PictureRow;
 
