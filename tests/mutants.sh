@@ -25,6 +25,8 @@ files=(
     "recrawl,select_links operators/src/select_links.rs select_links::"
     "recrawl,select_links,dispatch operators/src/dispatch.rs dispatch::"
     "faceflow-duplicates operators/duplicates/src/near.rs near::"
+    "faceflow-duplicates operators/duplicates/src/leaders.rs near::"
+    "faceflow-duplicates operators/duplicates/src/pictures.rs near::"
     "faceflow-duplicates operators/duplicates/src/index.rs index::"
     "faceflow-web operators/web/src/robots_rules.rs robots_rules::"
     "faceflow-web operators/web/src/ssrf_guard.rs ssrf_guard::"
@@ -35,18 +37,10 @@ files=(
 
 # Changes that change nothing that could be seen, each with its reason.
 equivalent=(
-    # One's own id is resolved like any other, only later.
-    'replace match guard representative == known.content.id with false in NearDuplicates::learn'
-    # Every cluster has two members or more, and settling it again says nothing: this only costs time.
-    'replace == with != in NearDuplicates::evaluate_all'
     # It takes 2^32 pictures to see this.
-    'replace < with <= in NearDuplicates::enter'
-    # Which of two clusters takes in the other only costs time.
-    'replace < with == in NearDuplicates::unite'
-    'replace < with > in NearDuplicates::unite'
-    'replace < with <= in NearDuplicates::unite'
-    # No two pictures have the same rank, and a picture that takes its own place changes nothing.
-    'replace < with <= in NearDuplicates::before'
+    'replace < with <= in Pictures::push'
+    # No two pictures have the same rank, and what is decided again in its own place changes nothing.
+    'replace < with <= in Pictures::before'
     # The bits of both sides are apart, so that "or" and "exclusive or" are the same.
     'replace | with ^ in HammingIndex::insert'
     'replace | with ^ in bucket'

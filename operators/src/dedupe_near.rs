@@ -1,9 +1,10 @@
-//! `dedupe_near`: groups near-duplicate pictures by perceptual hash; one of each group goes on to the detector.
+//! `dedupe_near`: groups near-duplicate pictures by perceptual hash; the leader of each group goes on to the detector.
 //!
 //! Hashes are small, so all are exchanged to one worker; pixels stay where they are. A picture waits for a short
 //! settle window, so that a better copy that arrives with it is chosen at once. A duplicate holds no capability: it is
-//! settled at its representative's time. Each tenant has groups of its own, so nobody is given another tenant's faces. Promise: at
-//! the end, who represents whom depends on the tenant's set of pictures alone.
+//! settled at its leader's time. One that loses its leader and has no answer is detected then: its pixels are read back. Each tenant
+//! has groups of its own, so nobody is given another tenant's faces. Promise: at the end, who leads whom depends on the tenant's
+//! set of pictures alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,9 +42,9 @@ pub enum DedupeEvent {
 pub enum DedupeAction {
     /// Detect faces in this one.
     Detect(Frame),
-    /// Another represents this one, as far as is known: its pixels are not needed.
+    /// Another leads this one, as far as is known: its pixels are not needed.
     Evict(Frame),
-    /// Record which picture represents which.
+    /// Record which picture leads which.
     Assign(TenantAssignment),
 }
 
@@ -132,7 +133,7 @@ struct Table {
     /// Whether what earlier runs left open has gone on.
     resumed: bool,
     groups: NearDuplicates,
-    /// Frames of pictures that may still be detected.
+    /// Frames of pictures without an end of their own: a duplicate may lose its leader.
     frames: HashMap<ContentId, Frame>,
 }
 
@@ -169,9 +170,7 @@ impl Table {
             return vec![];
         }
         let decisions = self.groups.decide_all();
-        let actions = self.carry_out(decisions);
-        self.frames.retain(|id, _| !self.groups.is_represented(*id));
-        actions
+        self.carry_out(decisions)
     }
 
     fn add(&mut self, frame: Frame) {
@@ -216,9 +215,11 @@ impl Table {
         for decision in decisions {
             match decision {
                 DedupeDecision::Assigned(assignment) => {
-                    // Whoever is represented by a detected picture is never detected itself.
-                    let frame = self.frames.remove(&assignment.picture);
-                    actions.extend(frame.filter(|frame| frame.pixels.is_some()).map(DedupeAction::Evict));
+                    if let Some(frame) = self.frames.get_mut(&assignment.picture).filter(|frame| frame.pixels.is_some())
+                    {
+                        actions.push(DedupeAction::Evict(frame.clone()));
+                        frame.pixels = None;
+                    }
                     actions.push(DedupeAction::Assign(TenantAssignment { tenant: self.tenant, assignment }));
                 }
                 DedupeDecision::Detect(id) => {

@@ -106,8 +106,9 @@ impl Oracle {
         tried.map(|(url, _)| url.clone()).collect()
     }
 
-    /// Which picture of the pool stands for each one, of those that were found: the largest that the engine can look at, and of
-    /// equals the one with the smallest id; itself for one that it cannot look at and would rather.
+    /// Which picture of the pool leads each one, of those that were found. Pictures that show the same are all within reach of each
+    /// other and of no others, so it is the largest that the engine can look at, and of equals the one with the smallest
+    /// id; itself for one that it cannot look at and would rather.
     pub fn representatives(&self, world: &World) -> BTreeMap<usize, usize> {
         let found: BTreeSet<usize> = self.images.values().filter_map(|image| image.picture()).collect();
         let rank = |n: &usize| {

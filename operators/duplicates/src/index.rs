@@ -12,17 +12,57 @@ const WORD_BITS: u32 = 16;
 /// The largest radius an index can be built for.
 pub const RADIUS_MAX: u32 = 16;
 
-/// Hashes with the ids that stand for them.
+/// Which part of the hashes is meant: those of leaders, or the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Hashes that lead others, or could.
+    Leaders,
+    /// Hashes that do not.
+    Members,
+}
+
+/// Different hashes, numbered as they come, each in one of two parts that are searched apart.
 ///
 /// Equal hashes are one entry, so a hash that half of the web shares costs as much as any other.
 pub struct HammingIndex {
     radius: u32,
     /// How many bits a word may be off, per word, for a hash to be compared; `None`: this word need not be looked at.
     reach: [Option<u32>; WORDS as usize],
+    hashes: Vec<u64>,
+    /// Entries by word number and word; empty until the first insertion.
+    buckets: Vec<Bucket>,
+}
+
+/// Entries that share a word, each below the two words of its hash that follow: leaders first, so that they are found without
+/// looking at members.
+#[derive(Clone, Default)]
+struct Bucket {
     entries: Vec<u64>,
-    ids: Vec<u32>,
-    /// Entries by word number and word, each below the two words of its hash that follow; empty until the first insertion.
-    buckets: Vec<Vec<u64>>,
+    leaders: u32,
+}
+
+impl Bucket {
+    fn part(&self, part: Part) -> &[u64] {
+        let (leaders, members) = self.entries.split_at(self.leaders as usize);
+        match part {
+            Part::Leaders => leaders,
+            Part::Members => members,
+        }
+    }
+
+    /// Moves an entry from the other part to this one.
+    fn shift(&mut self, entry: u64, to: Part) {
+        let from = if to == Part::Leaders { self.leaders as usize } else { 0 };
+        let at = self.entries[from..].iter().position(|other| *other == entry).expect("it is in the other part") + from;
+        if to == Part::Leaders {
+            self.leaders += 1;
+        }
+        // The border between the parts is now on one side of the entry or the other.
+        self.entries.swap(at, self.leaders as usize - 1);
+        if to == Part::Members {
+            self.leaders -= 1;
+        }
+    }
 }
 
 impl HammingIndex {
@@ -33,71 +73,85 @@ impl HammingIndex {
         // most q - 1 in one of the others (ibid., section 3.1).
         let (q, a) = (radius / WORDS, radius % WORDS);
         let reach = std::array::from_fn(|word| if word as u32 <= a { Some(q) } else { q.checked_sub(1) });
-        Self { radius, reach, entries: Vec::new(), ids: Vec::new(), buckets: Vec::new() }
+        Self { radius, reach, hashes: Vec::new(), buckets: Vec::new() }
+    }
+
+    /// The largest distance that counts as near.
+    pub fn radius(&self) -> u32 {
+        self.radius
     }
 
     /// Different hashes in the index.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.hashes.len()
     }
 
     /// Whether nothing has been inserted.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.hashes.is_empty()
     }
 
-    /// Enters a hash under `id`, unless an equal one is there already: then the id that stands for it is returned.
-    pub fn insert(&mut self, id: u32, hash: u64) -> Option<u32> {
+    /// The bits between two hashes, by their numbers.
+    pub fn distance(&self, one: u32, other: u32) -> u32 {
+        (self.hashes[one as usize] ^ self.hashes[other as usize]).count_ones()
+    }
+
+    /// The number of a hash; one that is new is entered, as a member.
+    pub fn insert(&mut self, hash: u64) -> u32 {
         if self.buckets.is_empty() {
-            self.buckets = vec![Vec::new(); (WORDS << WORD_BITS) as usize];
+            self.buckets = vec![Bucket::default(); (WORDS << WORD_BITS) as usize];
         }
-        let homes =
-            std::array::from_fn::<_, { WORDS as usize }, _>(|word| bucket(word as u32, word_of(hash, word as u32)));
-        let shortest = homes.into_iter().min_by_key(|&home| self.buckets[home].len()).expect("there are four words");
+        let homes = homes_of(hash);
+        let shortest = homes.into_iter().min_by_key(|&home| self.buckets[home].entries.len()).expect("there are four");
         let beside = following(hash, (shortest >> WORD_BITS) as u32);
-        let equal = |found: &&u64| (**found >> 32) as u32 == beside && self.entries[entry_of(**found)] == hash;
-        if let Some(&found) = self.buckets[shortest].iter().find(equal) {
-            return Some(self.ids[entry_of(found)]);
+        let equal = |found: &&u64| (**found >> 32) as u32 == beside && self.hashes[entry_of(**found)] == hash;
+        if let Some(&found) = self.buckets[shortest].entries.iter().find(equal) {
+            return found as u32;
         }
-        let entry = u32::try_from(self.entries.len()).expect("there are fewer hashes than ids");
-        self.entries.push(hash);
-        self.ids.push(id);
+        let entry = u32::try_from(self.hashes.len()).expect("there are fewer hashes than ids");
+        self.hashes.push(hash);
         for (word, home) in (0..).zip(homes) {
-            self.buckets[home].push(u64::from(following(hash, word)) << 32 | u64::from(entry));
+            self.buckets[home].entries.push(stored(hash, word, entry));
         }
-        None
+        entry
     }
 
-    /// Calls `found` with the id and the distance of every hash within the radius, some more than once.
-    pub fn each_within(&self, hash: u64, mut found: impl FnMut(u32, u32)) {
-        if self.is_empty() {
-            return;
+    /// Moves a hash to this part from the other one, in which it must be.
+    pub fn shift(&mut self, entry: u32, to: Part) {
+        let hash = self.hashes[entry as usize];
+        for (word, home) in (0..).zip(homes_of(hash)) {
+            self.buckets[home].shift(stored(hash, word, entry), to);
         }
+    }
+
+    /// Calls `found` with the number of every hash of a part within the radius of another, itself included, some more than once.
+    pub fn each_within(&self, part: Part, entry: u32, mut found: impl FnMut(u32)) {
+        let hash = self.hashes[entry as usize];
         for word in 0..WORDS {
             let Some(reach) = self.reach[word as usize] else { continue };
             let (centre, beside) = (word_of(hash, word), following(hash, word));
             each_near(centre, reach, WORD_BITS, &mut |near| {
-                for &candidate in &self.buckets[bucket(word, near)] {
+                for &candidate in self.buckets[bucket(word, near)].part(part) {
                     if ((candidate >> 32) as u32 ^ beside).count_ones() > self.radius {
                         continue;
                     }
-                    let distance = (self.entries[entry_of(candidate)] ^ hash).count_ones();
-                    if distance <= self.radius {
-                        found(self.ids[entry_of(candidate)], distance);
+                    if (self.hashes[entry_of(candidate)] ^ hash).count_ones() <= self.radius {
+                        found(candidate as u32);
                     }
                 }
             });
         }
     }
+}
 
-    /// The id and the distance of every hash within the radius, once each, by id.
-    pub fn within(&self, hash: u64) -> Vec<(u32, u32)> {
-        let mut all = Vec::new();
-        self.each_within(hash, |id, distance| all.push((id, distance)));
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
+/// The buckets of a hash.
+fn homes_of(hash: u64) -> [usize; WORDS as usize] {
+    std::array::from_fn(|word| bucket(word as u32, word_of(hash, word as u32)))
+}
+
+/// What the bucket of a word holds of a hash.
+fn stored(hash: u64, word: u32, entry: u32) -> u64 {
+    u64::from(following(hash, word)) << 32 | u64::from(entry)
 }
 
 fn word_of(hash: u64, word: u32) -> u32 {
@@ -149,19 +203,35 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
         #[test]
-        fn answers_equal_brute_force(hashes in clumps(), radius in 0..=RADIUS_MAX) {
+        fn answers_equal_brute_force(
+            hashes in clumps(),
+            shifts in prop::collection::vec(any::<prop::sample::Index>(), 60),
+            radius in 0..=RADIUS_MAX,
+        ) {
             let mut index = HammingIndex::new(radius);
-            let mut entered: Vec<(u32, u64)> = Vec::new();
-            for (id, &hash) in (0..).zip(&hashes) {
-                let twin = entered.iter().find(|(_, entry)| *entry == hash).map(|(id, _)| *id);
-                prop_assert_eq!(index.insert(id, hash), twin);
-                if twin.is_none() {
-                    entered.push((id, hash));
+            let (mut entered, mut leads): (Vec<u64>, Vec<bool>) = (vec![], vec![]);
+            for (&hash, shift) in hashes.iter().zip(shifts) {
+                let known = entered.iter().position(|entry| *entry == hash);
+                let number = index.insert(hash);
+                prop_assert_eq!(number as usize, known.unwrap_or(entered.len()));
+                if known.is_none() {
+                    entered.push(hash);
+                    leads.push(false);
                 }
-                let distance = |entry: u64| (entry ^ hash).count_ones();
-                let within = entered.iter().filter(|(_, entry)| distance(*entry) <= radius);
-                let expected: Vec<_> = within.map(|&(id, entry)| (id, distance(entry))).collect();
-                prop_assert_eq!(index.within(hash), expected);
+                let shifted = shift.index(entered.len());
+                leads[shifted] = !leads[shifted];
+                index.shift(shifted as u32, if leads[shifted] { Part::Leaders } else { Part::Members });
+                for part in [Part::Leaders, Part::Members] {
+                    let near = |n: &u32| (entered[*n as usize] ^ hash).count_ones() <= radius;
+                    let of_part = |n: &u32| leads[*n as usize] == (part == Part::Leaders);
+                    let expected: Vec<u32> = (0..entered.len() as u32).filter(near).filter(of_part).collect();
+                    let mut within = vec![];
+                    index.each_within(part, number, |n| within.push(n));
+                    within.sort_unstable();
+                    within.dedup();
+                    prop_assert_eq!(within, expected);
+                }
+                prop_assert_eq!(index.distance(number, shifted as u32), (hash ^ entered[shifted]).count_ones());
             }
             prop_assert_eq!(index.len(), entered.len());
         }
@@ -177,7 +247,7 @@ mod tests {
         assert_eq!((bucket(0, 0x8111), bucket(3, 0x4444)), (0x0_8111, 0x3_4444));
         let mut index = HammingIndex::new(4);
         assert!(index.is_empty());
-        index.insert(1, hash);
+        assert_eq!(index.insert(hash), 0);
         assert!(!index.is_empty());
     }
 

@@ -1,5 +1,7 @@
-//! Near-duplicate pictures: which resemble each other by perceptual hash, which of them is detected, and which represent which.
+//! Near-duplicate pictures: an index of perceptual hashes, groups by leader, and which pictures are detected.
 
 pub mod index;
+mod leaders;
 pub mod near;
+mod pictures;
 pub mod settings;
