@@ -28,6 +28,7 @@ use indicatif::MultiProgress;
 use crate::cli::{Common, CrawlArgs, RunArgs, StreamArgs};
 use crate::exit_status::{DONE, INTERRUPTED, UNFINISHED, Usage};
 use crate::progress_bars::ProgressBars;
+use crate::query_commands::write_quarantined;
 use crate::settings_layers::{crawl_flags, layered, settings};
 use crate::signals::watch_signals;
 
@@ -223,6 +224,9 @@ fn print_summary(summary: &Summary) -> Result<()> {
     for host in &summary.given_up {
         writeln!(out, "host    {} was given up: {}: {}", host.host, host.reason, host.detail)?;
     }
+    if summary.quarantined > 0 {
+        write_quarantined(summary.quarantined, &summary.quarantined_facts, &mut out)?;
+    }
     if let Some(report) = &summary.report {
         writeln!(out, "report  {report}")?;
     }
@@ -247,6 +251,7 @@ fn exit_status(summary: &Summary) -> u8 {
     let unfinished = |tally: &faceflow::core::tally::Tally| tally.dead + tally.open > 0;
     match summary {
         summary if summary.outcome.interrupted => INTERRUPTED,
+        summary if summary.quarantined > 0 => UNFINISHED,
         summary if unfinished(&summary.pages) || unfinished(&summary.images) => UNFINISHED,
         _ => DONE,
     }

@@ -60,19 +60,20 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (web, contents) = (Arc::clone(&services.web), services.stored_contents());
     let Downloads { new: downloads, copies, pages: behind_links, missing } =
         images.download(web, (Arc::clone(&contents), decoder()), executor, limits.download);
-    let (_, copied) = copies.append_facts(Arc::clone(ledger), executor);
+    let copied = copies.append_facts(Arc::clone(ledger), executor).updates;
 
     // Pages: fetched, mined for links and images. What they lead to is discovered, like what comes from the sources.
     let (fetched, unreachable) = pages.fetch(Arc::clone(&services.web), executor, limits.fetch);
     let (visits, unreadable) = fetched.mine(jobs(), settings.fetch.clone(), executor, limits.cpu);
     let arrivals = entered.concat(visits.map(Arrival::Visit)).concat(behind_links.map(Arrival::Page));
-    let (_, discovered) =
-        arrivals.select_links(jobs(), Arc::clone(&executor.clock)).append_facts(Arc::clone(ledger), executor);
+    let discovered = arrivals.select_links(jobs(), Arc::clone(&executor.clock));
+    let discovered = discovered.append_facts(Arc::clone(ledger), executor).updates;
 
     // Pictures: bytes that are new are decoded once, and the original is stored before the fact that says so.
     let (decoded, undecodable) = downloads.decode(decoder(), executor, limits.cpu);
     let (stored, unstored) = decoded.store_original(store(), Arc::clone(pixel_cache), executor);
-    let (stored, downloaded) = stored.append_facts(Arc::clone(ledger), executor);
+    let stored = stored.append_facts(Arc::clone(ledger), executor);
+    let (stored, downloaded) = (stored.written, stored.updates);
 
     // Each content once; of near-duplicates one is detected, and its faces are given to the others.
     let seen = stored.map(|stored| stored.frame).dedupe_exact(contents);
@@ -92,7 +93,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         DedupeAction::Assign(assignment) => Branched::C(assignment),
     });
     late_copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
-    let (assignments, _) = assignments.append_facts(Arc::clone(ledger), executor);
+    let assignments = assignments.append_facts(Arc::clone(ledger), executor).written;
 
     // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store,
     // custom sinks, then the fact.
@@ -102,11 +103,11 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (cropped, uncropped) = detected.store_crops(store(), Arc::clone(pixel_cache), executor);
     let tenant = services.job.tenant;
     let written = services.sinks.iter().fold(cropped, |flow, sink| flow.write_to(tenant, Arc::clone(sink), executor));
-    let (detected, answered) = written.append_facts(Arc::clone(ledger), executor);
+    let detected = written.append_facts(Arc::clone(ledger), executor);
 
     // A degraded answer is recorded, and its full detection still owed.
     let (full, degraded) =
-        detected.ok_err(|detected| if detected.detection.degraded() { Err(detected) } else { Ok(detected) });
+        detected.written.ok_err(|detected| if detected.detection.degraded() { Err(detected) } else { Ok(detected) });
 
     // Every loss gets a disposition, which is recorded: a retry waits in the ledger, the end of a picture goes to its group.
     let lost = scope.concatenate([
@@ -116,9 +117,11 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         unread.concat(undetected).concat(uncropped).concat(degraded.map(degraded_as_failure)).map(into_failed_work),
     ]);
     let dispositions = lost.decide_retry(jobs(), Arc::clone(&executor.clock));
-    let (dispositions, failed) = dispositions.append_facts(Arc::clone(ledger), executor);
-    scope.concatenate([discovered, copied, downloaded, answered, failed]).connect_loop(to_dispatcher);
-    let ended = dispositions.flat_map(|disposition| match disposition {
+    let dispositions = dispositions.append_facts(Arc::clone(ledger), executor);
+    scope
+        .concatenate([discovered, copied, downloaded, detected.updates, dispositions.updates])
+        .connect_loop(to_dispatcher);
+    let ended = dispositions.written.flat_map(|disposition| match disposition {
         Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.job.tenant, frame.content)),
         Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => {
             Some(DedupeEvent::Done(frame.job.tenant, frame.content))
@@ -126,7 +129,14 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         _ => None,
     });
     let done = full.map(|detected| DedupeEvent::Done(detected.frame.job.tenant, detected.frame.content));
-    let (probe, outcomes) = ended.concat(done).probe();
+    // Of a picture about which a fact was refused no answer will come.
+    let unrecorded = dispositions.refused.flat_map(|disposition| match disposition.work() {
+        Work::Frame(frame) => Some(DedupeEvent::Dead(frame.job.tenant, frame.content.clone())),
+        Work::Page(_) | Work::Image(_) => None,
+    });
+    let unanswered =
+        detected.refused.map(|detected| DedupeEvent::Dead(detected.frame.job.tenant, detected.frame.content));
+    let (probe, outcomes) = scope.concatenate([ended, done, unrecorded, unanswered]).probe();
     assignments.probe_with(&probe);
     outcomes.connect_loop(to_duplicates);
     probe

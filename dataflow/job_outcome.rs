@@ -3,7 +3,7 @@
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
-use faceflow_sinks::ledger::{HostHistory, OpenError};
+use faceflow_sinks::ledger::{HostHistory, OpenError, QuarantinedFact};
 use faceflow_sinks::objects::ObjectsError;
 use faceflow_web::GateError;
 
@@ -23,6 +23,10 @@ pub struct Summary {
     pub faces: u64,
     /// Hosts that were given up, the first of them by name: what waited for them is dead.
     pub given_up: Vec<HostHistory>,
+    /// How many facts are in the quarantine: the ledger could not take them, and a retry tries them again.
+    pub quarantined: u64,
+    /// The latest of them.
+    pub quarantined_facts: Vec<QuarantinedFact>,
     /// Where the report lies, if one was written.
     pub report: Option<String>,
 }

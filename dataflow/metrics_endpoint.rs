@@ -86,6 +86,13 @@ fn exposition(Counted { executor, ledger, web }: &Counted) -> String {
         Err(error) => tracing::warn!("metrics without failing hosts: {error}"),
     }
     text.held_back(web.held_back());
+    match ledger.quarantined() {
+        Ok(count) => {
+            let help = "Facts that the ledger could not take and that wait for faceflow retry.";
+            text.family("faceflow_quarantined", "gauge", help, [(String::new(), count)]);
+        }
+        Err(error) => tracing::warn!("metrics without the count of the quarantine: {error}"),
+    }
     if let Some(frontier) = executor.metrics.frontier() {
         text.frontier(frontier, executor.clock.now());
     }

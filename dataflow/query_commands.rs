@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use faceflow::detect_files::{Local, files};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{OpenError, Reader, Selection, StateLedger, StateLocation};
+use faceflow::sinks::ledger::{OpenError, QuarantinedFact, Reader, Selection, StateLedger, StateLocation};
 use faceflow::sinks::{explain, results};
 use url::Url;
 
@@ -63,7 +63,35 @@ pub fn status(common: &Common) -> Result<u8> {
     writeln!(out, "pages   {pages}")?;
     writeln!(out, "images  {images}")?;
     writeln!(out, "faces   {}", ledger.face_count()?)?;
+    let quarantined = ledger.quarantined_count()?;
+    if quarantined > 0 {
+        write_quarantined(quarantined, &ledger.quarantined(QUARANTINED_NAMED_MAX)?, &mut out)?;
+    }
     Ok(DONE)
+}
+
+/// Facts of the quarantine that are named, at most.
+const QUARANTINED_NAMED_MAX: usize = 5;
+
+/// How many facts are in the quarantine, the latest of them with their reasons, and what to do.
+pub fn write_quarantined(count: u64, latest: &[QuarantinedFact], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "quarantined  {count} facts that the ledger could not take; faceflow retry tries them again")?;
+    for QuarantinedFact { kind, subject, reason, .. } in latest {
+        writeln!(out, "  {kind} {}: {reason}", shortened(subject))?;
+    }
+    if count > latest.len() as u64 {
+        writeln!(out, "  and {} earlier ones", count - latest.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// As much of an address as a line takes.
+fn shortened(subject: &str) -> String {
+    const MAX: usize = 200;
+    match subject.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", &subject[..end]),
+        None => subject.to_owned(),
+    }
 }
 
 /// `faceflow retry`.
@@ -90,12 +118,17 @@ pub fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
 /// `faceflow explain`.
 pub fn explain(common: &Common, url: &str) -> Result<u8> {
     let parsed = parse_known(url)?;
-    let histories = explain::explain(&reader(common)?, &parsed)?;
+    let ledger = reader(common)?;
+    let histories = explain::explain(&ledger, &parsed)?;
+    let quarantined = ledger.quarantined_at(&parsed)?;
     let mut out = io::stdout().lock();
     for history in &histories {
         writeln!(out, "{history}")?;
     }
-    if !histories.is_empty() {
+    for QuarantinedFact { kind, subject, reason, at_ms } in &quarantined {
+        writeln!(out, "quarantined at {}, {kind} {}: {reason}", explain::as_text(*at_ms), shortened(subject))?;
+    }
+    if !histories.is_empty() || !quarantined.is_empty() {
         return Ok(DONE);
     }
     Err(Usage(format!("{url} is not known to {}; faceflow results lists what is", StateLocation::new(&common.state)))

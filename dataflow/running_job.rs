@@ -21,6 +21,9 @@ use crate::tenant_views::TenantViews;
 
 /// Hosts that were given up, named in the summary, at most.
 const HOSTS_NAMED: usize = 10;
+/// Facts of the quarantine that a summary names, at most.
+const QUARANTINED_MAX: usize = 5;
+
 /// How long calls that have not returned at the end are waited for.
 pub(crate) const LEAVE: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,8 @@ impl RunningJob {
         }
         let faces = self.ledger.reader().face_count()?;
         let given_up = self.ledger.reader().given_up_hosts(HOSTS_NAMED)?;
-        Ok(Summary { outcome, pages, images, faces, given_up, report })
+        let (quarantined, quarantined_facts) =
+            (self.ledger.reader().quarantined_count()?, self.ledger.reader().quarantined(QUARANTINED_MAX)?);
+        Ok(Summary { outcome, pages, images, faces, given_up, quarantined, quarantined_facts, report })
     }
 }

@@ -180,7 +180,7 @@ fn event_at(row: &Row<'_>) -> Result<HistoryEvent, TransactionError> {
 }
 
 /// A time for people: UTC by RFC 3339, to the millisecond.
-pub(crate) fn as_text(at_ms: i64) -> String {
+pub fn as_text(at_ms: i64) -> String {
     // The last moment that the form can say.
     const LAST_MS: i64 = 253_402_300_799_999;
     let at = UNIX_EPOCH + Duration::from_millis(at_ms.clamp(0, LAST_MS) as u64);

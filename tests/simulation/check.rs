@@ -9,7 +9,7 @@ use faceflow::sinks::ledger::StateLedger;
 use faceflow::sinks::results::Kind;
 use serde_json::{Value, json};
 
-use crate::oracle::{ATTEMPTS, End, ExpectedImage, Is, Oracle};
+use crate::oracle::{ATTEMPTS, End, ExpectedImage, Is, Oracle, QUARANTINED};
 use crate::pool::pool;
 use crate::script::{HostMood, Mood, World, host_of, lock};
 use crate::support;
@@ -22,6 +22,14 @@ pub fn after_history(world: &World, folder: &Path) {
     // The counts follow every step; here they are counted from what users see of each row.
     let counted = (recount(folder, Kind::Pages), recount(folder, Kind::Images));
     assert_eq!(ledger.tally(), Ok(counted), "what is counted is what is there");
+    // Each of those is in the quarantine once, however often it was refused.
+    let lines = [Kind::Pages, Kind::Images].map(|kind| support::lines(folder, kind)).concat();
+    let dead: Vec<&Value> =
+        lines.iter().filter(|line| line["status"] == "dead" && line["reason"] == QUARANTINED).collect();
+    let facts = ledger.reader().quarantined(10).expect("reads");
+    let subjects: Vec<&str> = facts.iter().map(|fact| &fact.subject[..]).collect();
+    let expected: Vec<&str> = dead.into_iter().map(|line| text(&line["url"])).collect();
+    assert_eq!(subjects, expected, "what is in the quarantine");
 }
 
 fn recount(folder: &Path, kind: Kind) -> Tally {
@@ -126,8 +134,8 @@ fn check_tries(world: &World, line: &Value, dead: bool, history: History) -> u64
     let url = text(&line["url"]);
     let asked = lock(&world.asked).get(url).map_or(0, Vec::len) as u64;
     let attempts = line["attempts"].as_u64().expect("a number");
-    // Of a host that failed as a whole, that was no attempt of its addresses.
-    if !history.again && !history.driven && world.host(url) == HostMood::Well {
+    // Of a host that failed as a whole, that was no attempt of its addresses; and the last try of what is quarantined went well.
+    if !history.again && !history.driven && world.host(url) == HostMood::Well && line["reason"] != QUARANTINED {
         assert!(!dead || attempts == u64::from(ATTEMPTS), "{line}");
         let known = asked.saturating_sub(history.kills as u64)..=asked;
         assert!(known.contains(&attempts) || line["image"].is_object(), "asked for {asked} times: {line}");

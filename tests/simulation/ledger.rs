@@ -110,6 +110,7 @@ async fn write_group(
     for (Waiting { fact, at, .. }, written) in group.iter().zip(&written) {
         match written {
             Ok(_) => note_due(&life, fact, *at),
+            Err(LedgerError::Quarantined { key, .. }) if life.world.refuses(key) => {}
             Err(error) => life.object(format!("{fact:?} was refused: {error}")),
         }
     }

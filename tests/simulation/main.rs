@@ -95,6 +95,7 @@ fn begin(
 ) -> (Arc<Life>, Services) {
     let settings = settings(world);
     let ledger = Arc::new(StateLedger::open(state, "default", &settings.ledger).expect("a ledger"));
+    refuse(world, state);
     let (pages, images) = ledger.tally().expect("a tally");
     assert_eq!(conserved(&pages).and(conserved(&images)), Ok(()), "conservation after a restart");
     // What all the deaths before have left; an audit costs more than a short life.
@@ -120,6 +121,20 @@ fn begin(
     let mut services = Services::new(Default::default(), settings, backends, executor.clone()).expect("services");
     services.again = death.moment.is_some();
     (life, services)
+}
+
+/// Lets the database refuse what it refuses in this world.
+fn refuse(world: &World, state: &Path) {
+    let Some(refused) = &world.refused else { return };
+    let trigger = match world.refuses(refused) {
+        true => format!(
+            "CREATE TRIGGER IF NOT EXISTS poison BEFORE UPDATE ON entries
+            WHEN NEW.url = '{refused}' AND NEW.state = 'settled' BEGIN SELECT RAISE(ABORT, 'planted poison'); END"
+        ),
+        false => "DROP TRIGGER IF EXISTS poison".to_owned(),
+    };
+    let file = rusqlite::Connection::open(state.join("ledger.sqlite")).expect("opens");
+    file.execute_batch(&trigger).expect("runs");
 }
 
 /// Results without what says how often something was tried: a kill may fall between a failure and its record.

@@ -17,6 +17,8 @@ const WIDTH: usize = 3;
 const DEPTH: u32 = 2;
 /// Tries of an address before it is given up.
 pub const ATTEMPTS: u32 = 5;
+/// Why what the database refuses is dead.
+pub const QUARANTINED: &str = "quarantined";
 
 /// What must be said of a page.
 #[derive(Debug, PartialEq)]
@@ -185,8 +187,10 @@ fn end(world: &World, url: &str) -> End {
     match (world.web(url), world.places.get(url)) {
         (Mood::Violation, _) => End::Dead("http_503"),
         (Mood::Missing, _) | (_, None) => End::Rejected("http_404"),
+        (_, Some(Place::Page(_))) if world.refuses(url) => End::Dead(QUARANTINED),
         (_, Some(Place::Page(_))) => End::Well(None),
         (_, Some(Place::Picture(picture))) => match pool()[*picture].size {
+            Ok(_) if world.refuses(url) => End::Dead(QUARANTINED),
             Ok(_) => End::Well(Some(*picture)),
             Err(reason) => End::Rejected(reason),
         },

@@ -15,6 +15,8 @@ pub struct Plan {
     pub recrawl: bool,
     /// Whether hosts fail as a whole, for a while or for ever.
     pub outages: bool,
+    /// Whether the database refuses that one page or image is settled, until the world is mended.
+    pub refused: bool,
 }
 
 impl Plan {
@@ -29,6 +31,7 @@ impl Plan {
             // Where a budget binds and pages fail for a while, what is cut depends on when they recover; and what is looked at again is
             // asked for at its time only where its host answers.
             outages: matches!(feature, 2 | 3 | 6 | 7) && dice((seed, "outages")).is_multiple_of(2),
+            refused: [3, 6].contains(&feature),
         }
     }
 

@@ -95,6 +95,8 @@ pub struct World {
     pub plan: Plan,
     pub starts: Vec<Url>,
     pub places: BTreeMap<String, Place>,
+    /// The page or image of which the database refuses that it is settled.
+    pub refused: Option<String>,
     /// Whether pages show more than they did at first.
     pub grown: AtomicBool,
     /// Whether what was broken has been mended.
@@ -140,6 +142,7 @@ impl World {
             plan: Plan::of(seed),
             starts: vec![],
             places: BTreeMap::new(),
+            refused: None,
             grown: AtomicBool::new(false),
             mended: AtomicBool::new(false),
             tried: Mutex::default(),
@@ -156,7 +159,18 @@ impl World {
         for site in 0..1 + dice((seed, "sites")) % 3 {
             world.add_site(site);
         }
+        let place = dice((seed, "refused")) as usize % world.places.len();
+        world.refused = world.places.keys().nth(place).filter(|_| world.plan.refused).cloned();
         world
+    }
+
+    /// Whether the database refuses that this is settled.
+    pub fn refuses(&self, url: &str) -> bool {
+        !self.is_mended() && self.refused.as_deref() == Some(url)
+    }
+
+    fn is_mended(&self) -> bool {
+        self.mended.load(Relaxed)
     }
 
     fn add_site(&mut self, site: u64) {

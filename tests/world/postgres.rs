@@ -148,6 +148,15 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Runs statements in the schema of this URL.
+    #[allow(dead_code)]
+    pub fn sql(url: &str, statements: &str) {
+        let programs = programs().expect("they made the schema");
+        run(program(&programs, "psql").args([url, "-q", "-v", "ON_ERROR_STOP=1", "-c", statements]));
+    }
+}
+
 fn programs() -> Option<PathBuf> {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut found: Vec<PathBuf> = debian.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).collect();

@@ -51,10 +51,13 @@ pub trait ToFact {
 
     /// The work that comes to an end with it, for now or for good.
     fn completes(&self) -> Option<Key>;
+
+    /// The work that it is about, which ends when the fact is refused.
+    fn subject(&self) -> Option<Key>;
 }
 
 macro_rules! to_fact {
-    ($($record:ident as $variant:ident, $self:ident of $tenant:expr, completes $key:expr;)*) => {$(
+    ($($record:ident as $variant:ident, $self:ident of $tenant:expr, about $subject:expr, completes $key:expr;)*) => {$(
         impl ToFact for $record {
             fn to_fact(&self) -> Fact {
                 Fact::$variant(self.clone())
@@ -67,15 +70,21 @@ macro_rules! to_fact {
             fn completes(&$self) -> Option<Key> {
                 $key
             }
+
+            fn subject(&$self) -> Option<Key> {
+                $subject
+            }
         }
     )*};
 }
 to_fact! {
-    Discovery as Discovered, self of self.job.tenant, completes self.visit.as_ref().map(|visit| visit.page.key());
-    Disposition as Failed, self of self.work().job().tenant, completes Some(self.work().key());
-    StoredImage as Stored, self of self.image.job.tenant, completes Some(self.image.key());
-    CopiedImage as Copied, self of self.image.job.tenant, completes Some(self.image.key());
+    Discovery as Discovered, self of self.job.tenant, about self.completes(),
+        completes self.visit.as_ref().map(|visit| visit.page.key());
+    Disposition as Failed, self of self.work().job().tenant, about self.completes(), completes Some(self.work().key());
+    StoredImage as Stored, self of self.image.job.tenant, about self.completes(), completes Some(self.image.key());
+    CopiedImage as Copied, self of self.image.job.tenant, about self.completes(), completes Some(self.image.key());
     // A degraded answer does not: what becomes of the full one is said by the fact that follows.
-    DetectedFrame as Detected, self of self.frame.job.tenant, completes (!self.detection.degraded()).then(|| self.frame.key());
-    TenantAssignment as Assigned, self of self.tenant, completes None;
+    DetectedFrame as Detected, self of self.frame.job.tenant, about Some(self.frame.key()),
+        completes (!self.detection.degraded()).then(|| self.frame.key());
+    TenantAssignment as Assigned, self of self.tenant, about None, completes None;
 }

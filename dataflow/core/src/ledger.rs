@@ -20,6 +20,24 @@ pub enum LedgerError {
         /// The step.
         step: IllegalTransition,
     },
+    /// The fact is about work that another run has, whose word counts.
+    #[error("{key} is with run {run}, which lives: this run has lost it, or never had it")]
+    Held {
+        /// The URL or picture.
+        key: String,
+        /// The other run.
+        run: i64,
+    },
+    /// The database refused the fact for what it says. It is in the quarantine, and its work has come to an end.
+    #[error("{key} is quarantined: {reason}")]
+    Quarantined {
+        /// The URL or picture.
+        key: String,
+        /// Why.
+        reason: String,
+        /// What is open because of that, each queue once.
+        opened: Vec<QueueUpdate>,
+    },
     /// The storage below failed.
     #[error("the ledger at {place} failed: {reason}")]
     Storage {
@@ -28,6 +46,13 @@ pub enum LedgerError {
         /// Its words.
         reason: String,
     },
+}
+
+impl LedgerError {
+    /// Whether only that one fact was refused, and everything else can be written.
+    pub fn is_of_one_fact(&self) -> bool {
+        !matches!(self, Self::Storage { .. })
+    }
 }
 
 /// A picture the ledger knows, as the duplicate index needs it.
@@ -117,6 +142,11 @@ pub trait Ledger: Send + Sync {
     /// Hosts that fail, of all tenants together. Whoever keeps no rows knows of none.
     fn failing_hosts(&self) -> Result<FailingHosts, LedgerError> {
         Ok(FailingHosts::default())
+    }
+
+    /// How many facts are in the quarantine, of all tenants together. Whoever keeps no rows has none.
+    fn quarantined(&self) -> Result<u64, LedgerError> {
+        Ok(0)
     }
 
     /// Counts everything anew: which invariants do not hold, with at most `keys_max` of what breaks each. It may take long. Whoever

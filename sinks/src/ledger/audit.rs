@@ -12,7 +12,6 @@ use faceflow_core::transition::State;
 use super::Status;
 use super::column_codecs::{EntryKind, StateText, TransactionError};
 use super::database::{DbTransaction, Row, values};
-use super::hosts;
 use super::reader::Reader;
 use super::references;
 use super::tallies::Tallies;
@@ -23,7 +22,7 @@ struct Invariant {
     violations: &'static str,
 }
 
-const INVARIANTS: [Invariant; 12] = [
+const INVARIANTS: [Invariant; 13] = [
     Invariant {
         says: "every settled image has a picture, and nothing else has one",
         violations: "SELECT e.url, p.content FROM entries e LEFT JOIN pictures p ON p.id = e.picture
@@ -91,19 +90,17 @@ const INVARIANTS: [Invariant; 12] = [
         violations: "SELECT s.url, NULL FROM sites s
             WHERE s.tenant = ?1 AND s.images <> (SELECT count(*) FROM site_images i WHERE i.site = s.id)",
     },
+    Invariant {
+        says: "a host that fails is asked for a job that there is",
+        violations: "SELECT 'job ' || h.job || ', queue ' || h.queue, NULL FROM hosts h WHERE h.tenant = ?1
+            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant = h.tenant AND j.number = h.job)",
+    },
 ];
 
 /// On a server, what nobody has is given out to nobody.
 const HELD: Invariant = Invariant {
     says: "what is open is with a run",
     violations: "SELECT e.url, NULL FROM entries e WHERE e.tenant = ?1 AND e.state = 'open' AND e.run IS NULL",
-};
-
-/// A state of the format before ours has no table of hosts.
-const HOSTS: Invariant = Invariant {
-    says: "a host that fails is asked for a job that there is",
-    violations: "SELECT 'job ' || h.job || ', queue ' || h.queue, NULL FROM hosts h WHERE h.tenant = ?1
-        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant = h.tenant AND j.number = h.job)",
 };
 
 /// A page that moved to another site on a shorter way still counts at its first, so only the sum is an invariant.
@@ -117,9 +114,9 @@ impl Reader {
     /// The invariants that do not hold, each with at most `keys_max` of what violates it. It reads everything, so it is slow for a
     /// large ledger.
     pub fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
-        let (server, hosts) = self.read(|tx| Ok((matches!(tx, DbTransaction::Postgres(_)), hosts::are_kept(tx)?)))?;
+        let server = self.read(|tx| Ok(matches!(tx, DbTransaction::Postgres(_))))?;
         let mut violated = Vec::new();
-        for invariant in INVARIANTS.iter().chain(Some(&HELD).filter(|_| server)).chain(Some(&HOSTS).filter(|_| hosts)) {
+        for invariant in INVARIANTS.iter().chain(Some(&HELD).filter(|_| server)) {
             let sql = format!("{} LIMIT ?2", invariant.violations);
             let values = values![self.tenant_id(), keys_max as i64 + 1];
             let found = self.read(|tx| tx.list(&sql, values, key_at))?;

@@ -145,15 +145,6 @@ fn find(tx: &DbTransaction<'_>, tenant: i64, queue: QueueId) -> Result<Option<Ho
     tx.one(&sql, key, |row| HostRow::read(row).map(|(_, row)| row))
 }
 
-/// Whether there is a table of them: in the format before ours there is none.
-pub(super) fn are_kept(tx: &DbTransaction<'_>) -> Result<bool, TransactionError> {
-    let sql = match tx {
-        DbTransaction::Sqlite(_) => "SELECT count(*) > 0 FROM sqlite_master WHERE name = 'hosts'",
-        DbTransaction::Postgres(_) => "SELECT to_regclass('hosts') IS NOT NULL",
-    };
-    Ok(tx.one(sql, &[], |row| row.get::<bool>(0))? == Some(true))
-}
-
 /// A host that fails, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HostHistory {
@@ -183,9 +174,6 @@ impl HostHistory {
 
     /// Of the host of an entry, if that fails.
     pub(crate) fn of_entry(tx: &DbTransaction<'_>, entry: i64) -> Result<Option<Self>, TransactionError> {
-        if !are_kept(tx)? {
-            return Ok(None);
-        }
         let sql = format!(
             "SELECT {HOST_COLUMNS} FROM hosts WHERE (tenant, job, queue) = (SELECT tenant, job, queue FROM entries WHERE id = ?1)"
         );
@@ -198,12 +186,8 @@ impl Reader {
     pub fn failing_hosts(&self) -> Result<FailingHosts, LedgerError> {
         let sql = "SELECT count(*), CAST(coalesce(sum(CASE WHEN given_up THEN 1 ELSE 0 END), 0) AS BIGINT)
             FROM hosts WHERE tenant = ?1";
-        let counts = self.read(|tx| {
-            if !are_kept(tx)? {
-                return Ok(None);
-            }
-            tx.one(sql, values![self.tenant_id()], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))
-        })?;
+        let counts =
+            self.read(|tx| tx.one(sql, values![self.tenant_id()], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))))?;
         let (all, given_up) = counts.unwrap_or_default();
         Ok(FailingHosts { held_back: (all - given_up) as u64, given_up: given_up as u64 })
     }
@@ -212,9 +196,6 @@ impl Reader {
     pub fn given_up_hosts(&self, max: usize) -> Result<Vec<HostHistory>, LedgerError> {
         let sql =
             format!("SELECT {HOST_COLUMNS} FROM hosts WHERE tenant = ?1 AND given_up ORDER BY name, job LIMIT ?2");
-        self.read(|tx| match are_kept(tx)? {
-            true => tx.list(&sql, values![self.tenant_id(), max as i64], HostHistory::read),
-            false => Ok(vec![]),
-        })
+        self.read(|tx| tx.list(&sql, values![self.tenant_id(), max as i64], HostHistory::read))
     }
 }

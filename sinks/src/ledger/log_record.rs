@@ -68,10 +68,63 @@ pub(super) enum LogRecord<'a> {
     Due {
         pictures: Vec<i64>,
     },
+    /// A fact, or a part of one, was refused.
+    Quarantined(Quarantined<'a>),
+    /// These rows of the quarantine are done with.
+    Released {
+        ids: Vec<ContentId>,
+    },
+    /// What a page leads to, whose turn at a site has come, is taken up without these pages and images.
+    ResumedWithout {
+        site: i64,
+        sequence: i64,
+        without: Vec<Key>,
+    },
     /// What waits for its turn at a site is taken up further: a commit takes up so many pages at most.
     Resumed {
         site: i64,
     },
+}
+
+/// A fact, or a part of one, that was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Quarantined<'a> {
+    /// What kind of fact it is.
+    pub kind: Cow<'a, str>,
+    /// The URL or picture that it is about.
+    pub subject: Cow<'a, str>,
+    pub work: QuarantinedWork,
+    /// The number of the job whose work it is.
+    pub job: Option<u32>,
+    pub end: WorkEnd,
+    /// When a settled page is looked at again nevertheless.
+    pub due: Option<Time>,
+    /// Whether the body is taken in anew when it is driven again.
+    pub again: bool,
+    pub reason: Cow<'a, str>,
+    /// The fact, as a record.
+    pub body: Cow<'a, str>,
+}
+
+/// What becomes of the work that a refused fact is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum WorkEnd {
+    /// It comes to an end.
+    Ends,
+    /// It stays as it is: it has ended already, or the fact is part of what was found elsewhere.
+    Stays,
+    /// The database refuses the end too, so it is open and not given out.
+    Withheld,
+}
+
+/// What a refused fact is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum QuarantinedWork {
+    /// A page or an image.
+    Entry(Key),
+    Picture(ContentId),
+    /// What a source found.
+    None,
 }
 
 /// What was found, by a page that was read or by a source.

@@ -28,7 +28,7 @@ struct Compared {
 const OF_SITE: &str = "site IN (SELECT id FROM sites WHERE tenant = ?1)";
 const OF_IMAGE: &str = "image IN (SELECT id FROM entries WHERE tenant = ?1)";
 
-const COMPARED: [Compared; 13] = [
+const COMPARED: [Compared; 14] = [
     Compared {
         table: "sites",
         columns: "id, url, pages, images, sequences, removed, list",
@@ -82,6 +82,12 @@ const COMPARED: [Compared; 13] = [
         columns: "job, queue, name, failures, since_ms, not_before_ms, given_up, class, reason, detail",
         which: "tenant = ?1",
         order: "job, queue",
+    },
+    Compared {
+        table: "quarantine",
+        columns: "id, kind, subject, key, job, entry, picture, withheld, again, reason, body, at_ms",
+        which: "tenant = ?1",
+        order: "id",
     },
     Compared { table: "jobs", columns: "number, name, priority", which: "tenant = ?1", order: "number" },
     Compared {

@@ -14,6 +14,7 @@ use super::column_codecs::EntryKind;
 use super::error::TransactionError;
 use super::event_log::EventRow;
 use super::log_record::LogRecord;
+use super::quarantine::QuarantineChange;
 use super::transaction::{LedgerTransaction, step};
 use super::value::{Value, values};
 
@@ -121,6 +122,7 @@ impl LedgerTransaction<'_, '_> {
     pub fn redrive(&mut self, entries: &[i64], pictures: &[i64]) -> Result<(), TransactionError> {
         self.rows.need(entries, pictures)?;
         self.redrive_hosts(entries)?;
+        self.quarantine.push(QuarantineChange::Drive { entries: entries.to_vec(), pictures: pictures.to_vec() });
         entries.iter().try_for_each(|id| self.redrive_entry(*id))?;
         pictures.iter().try_for_each(|id| self.redrive_picture(*id))
     }

@@ -80,6 +80,37 @@ impl LedgerTransaction<'_, '_> {
         Ok(())
     }
 
+    /// The first page that waits at a site: its place, its entry and what it leads to, without these pages and images. It waits no
+    /// longer.
+    pub fn take_first(
+        &mut self,
+        site: i64,
+        without: &[Key],
+    ) -> Result<Option<(i64, i64, Discovery)>, TransactionError> {
+        let Some(sequence) = self.rows.first_buffered(site)? else { return Ok(None) };
+        let (page, found) = self.take_without((site, sequence), without)?;
+        Ok(Some((sequence, page, found)))
+    }
+
+    /// Takes up what a page leads to, whose turn has come, without these pages and images.
+    pub fn resume_without(&mut self, turn: (i64, i64), without: &[Key]) -> Result<(), TransactionError> {
+        let (page, found) = self.take_without(turn, without)?;
+        self.take_up(&Discovered::from(&found), Some((page, turn.0)))
+    }
+
+    fn take_without(
+        &mut self,
+        (site, sequence): (i64, i64),
+        without: &[Key],
+    ) -> Result<(i64, Discovery), TransactionError> {
+        let buffered = self.rows.take_buffered(site, sequence)?;
+        let mut found: Discovery =
+            serde_json::from_str(&buffered.body).map_err(|error| unreadable(buffered.page, &error))?;
+        found.pages.retain(|page| !without.contains(&page.key()));
+        found.images.retain(|image| !without.contains(&image.key()));
+        Ok((buffered.page, found))
+    }
+
     /// A site is no longer wanted: its pages are not looked at again, and lead to nothing.
     pub fn remove_site(&mut self, page: Key) -> Result<(), TransactionError> {
         let Some(url) = self.rows.find_entry(page)?.map(|row| row.url.clone()) else { return Ok(()) };

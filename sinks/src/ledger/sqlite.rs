@@ -16,7 +16,7 @@ use super::{Durability, LedgerSettings, OpenError};
 pub(super) const FILE: &str = "ledger.sqlite";
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which SQLite keeps as `user_version`.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     include_str!("schema/001_ledger.sql"),
     include_str!("schema/002_cursors.sql"),
     include_str!("schema/003_shown.sql"),
@@ -28,10 +28,11 @@ const STEPS: [&str; 11] = [
     include_str!("schema/009_tenants.sql"),
     include_str!("schema/010_log_retention.sql"),
     include_str!("schema/011_hosts.sql"),
+    include_str!("schema/012_quarantine.sql"),
 ];
 
-/// The formats that this faceflow can use. The one before has no table of hosts, and is read without.
-const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.len() as i64 - 1 };
+/// The formats that this faceflow can use.
+const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.len() as i64 };
 
 /// How large the write-ahead log may stay once it is folded into the file; it grows beyond that while a reader holds it up.
 const LOG_BYTES: i64 = 32 << 20;

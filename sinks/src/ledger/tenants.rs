@@ -113,6 +113,10 @@ impl Ledger for TenantLedgers {
         })
     }
 
+    fn quarantined(&self) -> Result<u64, LedgerError> {
+        self.all().into_iter().map(|ledger| ledger.quarantined()).sum()
+    }
+
     fn audit(&self, keys_max: usize) -> Result<Vec<Violation>, LedgerError> {
         let audits: Result<Vec<_>, _> = self.all().into_iter().map(|ledger| ledger.audit(keys_max)).collect();
         Ok(audits?.into_iter().flatten().collect())

@@ -16,6 +16,7 @@ pub(crate) mod place;
 #[allow(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../../../tests/world/postgres.rs"]
 mod postgres;
+mod quarantine;
 mod relay;
 mod shared;
 mod tenants;

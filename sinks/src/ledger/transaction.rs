@@ -18,6 +18,7 @@ use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::event_log::{EventBuffer, EventRow};
 use super::log_record::{LogHeader, LogRecord, LogRecords, VERSION};
+use super::quarantine::{self, QuarantineChange};
 use super::status::Status;
 use super::tallies::Tallies;
 use super::working_set::{EntryRow, IdAllocators, PictureRow, WorkingSet};
@@ -63,6 +64,8 @@ pub(super) struct LedgerTransaction<'b, 'c> {
     /// Whether rows were changed by a statement of their own.
     pub bulk: bool,
     pub log: EventBuffer,
+    /// Changes of the quarantine.
+    pub quarantine: Vec<QuarantineChange>,
     records: LogRecords,
     /// The site asked for last: facts come in runs of one site.
     last_site: Option<(String, i64)>,
@@ -151,6 +154,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             elsewhere: false,
             bulk: false,
             log: EventBuffer::default(),
+            quarantine: vec![],
             records: LogRecords::default(),
             last_site: None,
         }
@@ -164,10 +168,12 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
     /// Takes in a record and notes it, if it changed anything. One that is refused leaves no trace.
     pub fn take_in(&mut self, mut record: LogRecord<'_>) -> Result<Vec<QueueUpdate>, TransactionError> {
         let before = (self.tallies, self.log.len(), self.resumable, self.unfinished.len());
+        let quarantined = self.quarantine.len();
         (self.elsewhere, self.bulk) = (false, false);
         if let Err(refused) = self.apply(&record) {
             self.rows.undo();
             self.log.truncate(before.1);
+            self.quarantine.truncate(quarantined);
             self.unfinished.truncate(before.3);
             (self.tallies, self.resumable) = (before.0, before.2);
             self.opened.clear();
@@ -175,7 +181,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             self.last_site = None;
             return Err(refused);
         }
-        if self.rows.is_changed() || self.bulk || self.log.len() > before.1 {
+        if self.rows.is_changed() || self.bulk || self.log.len() > before.1 || self.quarantine.len() > quarantined {
             if let LogRecord::Failed { elsewhere, .. } = &mut record {
                 *elsewhere = self.elsewhere;
             }
@@ -203,6 +209,12 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             LogRecord::Redriven { entries, pictures } => self.redrive(entries, pictures),
             LogRecord::Job { number, name, priority } => self.job_added(*number, name, *priority),
             LogRecord::Due { pictures } => self.due_at_once(pictures),
+            LogRecord::Quarantined(refused) => self.quarantined(refused),
+            LogRecord::Released { ids } => {
+                self.quarantine.push(QuarantineChange::Release(ids.clone()));
+                Ok(())
+            }
+            LogRecord::ResumedWithout { site, sequence, without } => self.resume_without((*site, *sequence), without),
             LogRecord::Resumed { site } => {
                 self.freed.push(*site);
                 self.resume()
@@ -213,6 +225,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
     /// Writes everything: rows, counts, the log, and the records that all of it follows from.
     pub fn write(mut self) -> Result<Tallies, TransactionError> {
         self.rows.flush()?;
+        quarantine::write(self.tx, &self.context, &self.quarantine)?;
         if self.records.count == 0 {
             return Ok(self.tallies);
         }

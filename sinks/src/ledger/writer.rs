@@ -11,12 +11,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use faceflow_core::planted_bugs;
-use faceflow_core::record::Priority;
+use faceflow_core::record::{Key, Priority};
 use tokio::sync::oneshot;
 
 use super::database::{Connection, DbTransaction};
@@ -25,7 +26,8 @@ use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
 use super::log_record::LogRecord;
 use super::log_retention::{Plan, Schedule, machine_now};
-use super::redrive::{Progress, Selection};
+use super::quarantine_list;
+use super::redrive::Selection;
 use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
 use super::transaction::{Context, LedgerTransaction};
@@ -93,18 +95,30 @@ pub(super) struct WriteRequest {
 }
 
 /// What came of the tasks of a group, in their order.
-type WriteReplies = Vec<Result<WriteReply, LedgerError>>;
+pub(super) type WriteReplies = Vec<Result<WriteReply, LedgerError>>;
+
+/// Keys of work that is open and not given out: the database refused its end too (`isolation.rs`).
+pub(super) type Withheld = Arc<Mutex<HashSet<Key>>>;
+
+/// Whether what was tried is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    Yes,
+    /// Then it fails with [`TransactionError::Tried`], unless it is refused.
+    No,
+}
 
 /// The writing side of a state. Dropping it closes the connection, then lets go of the lock or lease.
 pub(super) struct Writer {
-    connection: Connection,
-    backend: Backend,
-    tenant: i64,
+    pub(super) connection: Connection,
+    pub(super) backend: Backend,
+    pub(super) tenant: i64,
     tallies: Tallies,
     numbers: IdAllocators,
     access: ExclusiveAccess,
     /// Pages and images that pages which waited for their turn lead to, taken up in one transaction.
     resumed_max: usize,
+    pub(super) withheld: Withheld,
 }
 
 impl Writer {
@@ -120,17 +134,19 @@ impl Writer {
             if let ExclusiveAccess::Lease(lease) = &access {
                 lease.serve(tx, id)?;
             }
-            Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?))
+            let withheld = quarantine_list::withheld(tx, id)?;
+            Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?, withheld))
         });
         drop(turn);
-        let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
+        let (tenant, tallies, unfinished, withheld) = known.map_err(|error| backend.refused(&error))?;
         if let ExclusiveAccess::Lease(lease) = &access {
             let told = lease.tell_of_others(&mut connection, tenant, &backend.name());
             told.map_err(|error| backend.refused(&error))?;
         }
         let (backend, numbers) = (backend.clone(), IdAllocators::default());
         let resumed_max = backend.settings().transaction_max;
-        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max };
+        let withheld = Arc::new(Mutex::new(withheld));
+        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max, withheld };
         writer.resume(unfinished).map_err(|error| writer.backend.refused(&error))?;
         Ok(writer)
     }
@@ -141,6 +157,21 @@ impl Writer {
             ExclusiveAccess::Lock(_) => None,
             ExclusiveAccess::Lease(lease) => Some(lease.id()),
         }
+    }
+
+    /// Work that is open and not given out.
+    pub fn withheld(&self) -> Withheld {
+        Arc::clone(&self.withheld)
+    }
+
+    /// Work of this key is not given out from now on.
+    pub(super) fn withhold(&self, key: Option<Key>) {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).extend(key);
+    }
+
+    /// Where the state is, for messages.
+    pub(super) fn place(&self) -> String {
+        self.backend.storage()
     }
 
     /// Writes until nobody is left who could ask.
@@ -230,7 +261,7 @@ impl Writer {
             return;
         }
         planted_bugs::leak(group.iter_mut().filter_map(Task::fact));
-        let outcomes = self.write_group(&group).unwrap_or_else(|error| {
+        let outcomes = self.write_all(&group).unwrap_or_else(|error| {
             let error = error.at(&self.backend.storage());
             tracing::error!("{error}; {} facts were not written", group.len());
             group.iter().map(|_| Err(error.clone())).collect()
@@ -241,7 +272,8 @@ impl Writer {
         }
     }
 
-    fn write_group(&mut self, tasks: &[Task]) -> Result<WriteReplies, TransactionError> {
+    /// Writes a group in one transaction.
+    pub(super) fn write_group(&mut self, tasks: &[Task]) -> Result<WriteReplies, TransactionError> {
         kill_point("ledger.write");
         let place = self.backend.storage();
         let (mut outcomes, unfinished) = self.transact(|transaction, access| {
@@ -255,9 +287,13 @@ impl Writer {
             let (mut outcomes, mut unfinished) = (Vec::with_capacity(tasks.len()), Vec::new());
             for (n, task) in tasks.iter().enumerate() {
                 outcomes.push(match transaction.carry_out(task, access) {
-                    Err(refused @ (TransactionError::Illegal { .. } | TransactionError::Held { .. })) => {
+                    Err(refused @ TransactionError::Illegal { .. }) => {
+                        if let Task::Append(fact) = task {
+                            transaction.quarantine_illegal(fact, &refused)?;
+                        }
                         Err(refused.at(&place))
                     }
+                    Err(refused @ TransactionError::Held { .. }) => Err(refused.at(&place)),
                     outcome => Ok(outcome?),
                 });
                 unfinished.extend(transaction.unfinished.drain(..).map(|site| (n, site)));
@@ -277,46 +313,49 @@ impl Writer {
     }
 
     /// Takes up what waits at these sites and whose turn has come, in transactions of a bounded size. What that opened.
-    fn resume(&mut self, mut sites: Vec<i64>) -> Result<Vec<QueueUpdate>, TransactionError> {
-        let mut opened = Vec::new();
+    /// Where the database refuses what one page leads to, it is taken up alone, without what is refused of it.
+    pub(super) fn resume(&mut self, mut sites: Vec<i64>) -> Result<Vec<QueueUpdate>, TransactionError> {
+        let (mut opened, mut max) = (Vec::new(), self.resumed_max);
         while let Some(site) = sites.pop() {
-            let (more, unfinished) = self.transact(|transaction, _| {
+            let resumed = self.transact_with((max, Keep::Yes), |transaction, _| {
                 let opened = transaction.take_in(LogRecord::Resumed { site })?;
                 Ok((opened, std::mem::take(&mut transaction.unfinished)))
-            })?;
-            add_opened(&mut opened, more);
-            sites.extend(unfinished);
+            });
+            match resumed {
+                Ok((more, unfinished)) => {
+                    add_opened(&mut opened, more);
+                    sites.extend(unfinished);
+                    max = max.saturating_mul(2).min(self.resumed_max);
+                }
+                Err(refusal) if refusal.is_about_data() => {
+                    sites.push(site);
+                    if max == 1 {
+                        let more = self.resume_without_refused(site, refusal)?;
+                        add_opened(&mut opened, more);
+                    }
+                    max = (max / 2).max(1);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(opened)
     }
 
-    /// Drives what is selected again, in transactions of a bounded size.
-    fn redrive(&mut self, selection: &Selection) -> Result<WriteReply, LedgerError> {
-        let (mut progress, max) = (Progress::default(), self.backend.settings().group_max);
-        while !progress.done {
-            kill_point("ledger.write");
-            let driven = self.transact(|transaction, access| {
-                let tried = match access {
-                    ExclusiveAccess::Lock(_) => false,
-                    ExclusiveAccess::Lease(lease) => {
-                        lease.expire(transaction.tx)?;
-                        lease.is_looking_again(transaction.tx, transaction.context.tenant)?
-                    }
-                };
-                transaction.redrive_some(selection, &mut progress, (max, tried))
-            });
-            driven.map_err(|error| error.at(&self.backend.storage()))?;
-            kill_point("ledger.committed");
-        }
-        Ok(WriteReply::Driven(progress.driven))
-    }
-
     /// Carries out `work` in one transaction. If that fails, nothing of it was written.
-    fn transact<T>(
+    pub(super) fn transact<T>(
         &mut self,
         work: impl FnOnce(&mut LedgerTransaction<'_, '_>, &ExclusiveAccess) -> Result<T, TransactionError>,
     ) -> Result<T, TransactionError> {
-        let (tenant, access, tallies, resumed_max) = (self.tenant, &self.access, self.tallies, self.resumed_max);
+        self.transact_with((self.resumed_max, Keep::Yes), work)
+    }
+
+    /// The same, with so many pages at most that waited for their turn; and perhaps only to see whether it is refused.
+    pub(super) fn transact_with<T>(
+        &mut self,
+        (resumed_max, keep): (usize, Keep),
+        work: impl FnOnce(&mut LedgerTransaction<'_, '_>, &ExclusiveAccess) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
+        let (tenant, access, tallies) = (self.tenant, &self.access, self.tallies);
         let numbers = &mut self.numbers;
         let turn = access.write_turn();
         if access.is_shared() {
@@ -335,6 +374,11 @@ impl Writer {
             let mut transaction = LedgerTransaction::new(tx, context, tallies, numbers);
             let done = work(&mut transaction, access)?;
             let tallies = transaction.write()?;
+            if keep == Keep::No {
+                // On a server this waits for the answers to everything before it.
+                tx.now_ms()?;
+                return Err(TransactionError::Tried);
+            }
             kill_point("ledger.commit");
             Ok((done, tallies))
         });
@@ -353,7 +397,7 @@ impl Writer {
 }
 
 /// Adds what was opened to what was opened before: each queue once, with when the first of it is due.
-fn add_opened(opened: &mut Vec<QueueUpdate>, more: Vec<QueueUpdate>) {
+pub(super) fn add_opened(opened: &mut Vec<QueueUpdate>, more: Vec<QueueUpdate>) {
     let all = opened.drain(..).chain(more);
     let mut first = BTreeMap::new();
     for QueueUpdate { queue, due, again } in all {

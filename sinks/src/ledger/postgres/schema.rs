@@ -12,7 +12,7 @@ use crate::ledger::error::TransactionError;
 use crate::ledger::schema_version::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     include_str!("../schema/postgres/001_ledger.sql"),
     include_str!("../schema/postgres/002_frontier.sql"),
     include_str!("../schema/postgres/003_chances.sql"),
@@ -21,10 +21,11 @@ const STEPS: [&str; 8] = [
     include_str!("../schema/postgres/006_tenants.sql"),
     include_str!("../schema/postgres/007_log_retention.sql"),
     include_str!("../schema/postgres/008_hosts.sql"),
+    include_str!("../schema/postgres/009_quarantine.sql"),
 ];
 
-/// The formats that this faceflow can use. The one before has no table of hosts, and is read without.
-const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.len() as i64 - 1 };
+/// The formats that this faceflow can use.
+const FORMATS: Formats = Formats { ours: STEPS.len() as i64, reads_from: STEPS.len() as i64 };
 
 /// Formats from which on the table `migrations` notes who can use them.
 const NOTED_FROM: i64 = 5;

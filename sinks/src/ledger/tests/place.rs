@@ -75,6 +75,11 @@ impl Home {
         StateLocation::new(&self.name)
     }
 
+    /// Which database it is in.
+    pub fn database(&self) -> Database {
+        if self._dir.is_some() { Database::Sqlite } else { Database::Postgres }
+    }
+
     pub fn path(&self) -> &Path {
         Path::new(&self.name)
     }
