@@ -233,3 +233,53 @@ impl Table {
         actions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use faceflow_core::record::PerceptualHash;
+
+    use super::*;
+
+    fn frame(name: u8, width: u32, bits: u64) -> Frame {
+        let hashes = PerceptualHash::dct64(bits, true).into();
+        let content =
+            Content { id: ContentId::of(&[name]), bytes: 1, format: "png".to_owned(), width, height: 1, hashes };
+        Frame {
+            job: JobId::default_of(TenantNumber(1)),
+            content,
+            owner: 0,
+            pixels: Some(u64::from(name)),
+            attempts: 0,
+            uncounted: 0,
+            has_degraded: false,
+            generation: 0,
+            scale: None,
+        }
+    }
+
+    fn detected(actions: &[DedupeAction]) -> Vec<(ContentId, Option<u64>)> {
+        let frames = actions.iter().filter_map(|action| match action {
+            DedupeAction::Detect(frame) => Some((frame.content.id, frame.pixels)),
+            _ => None,
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn a_duplicate_that_loses_its_leader_is_detected_without_its_pixels() {
+        let [big, middle, small] = [frame(1, 30, 0), frame(2, 20, 0b111), frame(3, 10, 0b11_1111)];
+        let pictures = TenantPictures { settings: DedupeSettings::default(), known: vec![] };
+        let (tenant, ids) = (TenantNumber(1), [&big, &middle, &small].map(|frame| frame.content.id));
+        let mut table = Table::new(tenant, pictures);
+        [&middle, &small].into_iter().for_each(|frame| table.add(frame.clone()));
+        assert_eq!(detected(&table.settle(ids[1])), [(ids[1], Some(2))]);
+        let evicted = table.settle(ids[2]);
+        assert!(matches!(&evicted[..], [DedupeAction::Evict(frame)] if frame.pixels == Some(3)), "{evicted:?}");
+        let done = table.hear(DedupeEvent::Done(tenant, middle.content.clone()));
+        assert!(matches!(&done[..], [DedupeAction::Assign(_)]), "{done:?}");
+        table.add(big);
+        assert_eq!(detected(&table.settle(ids[0])), [(ids[0], Some(1)), (ids[2], None)]);
+        table.hear(DedupeEvent::Done(tenant, small.content));
+        assert!(!table.frames.contains_key(&ids[2]), "what has an answer is not detected again");
+    }
+}
