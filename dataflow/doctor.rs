@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
-use faceflow::core::detector::{Picture, detect};
+use faceflow::core::detector::{PixelBuffer, detect};
 use faceflow::core::tally::Violation;
 use faceflow::sinks::ledger::{OpenError, Reader, StateLocation};
 use faceflow::sinks::objects::Objects;
@@ -74,7 +74,7 @@ fn objects(common: &Common) -> Result<String, String> {
 
 fn detector(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
     let detector = faceflow::engine::open(&common.detector, &settings.detect).map_err(|error| error.to_string())?;
-    let grey = Picture { width: 64, height: 64, rgb: vec![128; 64 * 64 * 3].into() };
+    let grey = PixelBuffer { width: 64, height: 64, rgb: vec![128; 64 * 64 * 3].into() };
     let mut answers = runtime()?.block_on(detect(&detector, vec![grey]));
     let answer = answers.pop().ok_or("no answer")?.map_err(|fault| fault.to_string())?;
     Ok(format!("{} with {} looked at a test picture", answer.engine.engine, answer.engine.model))

@@ -16,7 +16,7 @@ use faceflow_core::shutdown::{Mode, Shutdown};
 use faceflow_core::source::{Source, SourceId};
 use faceflow_core::tally::Tally;
 use faceflow_operators::source_set::SourceSet;
-use faceflow_sinks::ledger::StateLedger;
+use faceflow_sinks::ledger::DatabaseLedger;
 
 use crate::job_outcome::{JobError, Summary};
 use crate::job_spec::{AddJobError, JobSpec};
@@ -31,7 +31,7 @@ pub(crate) struct JobControls {
     pub(crate) served: ServedJobs,
     pub(crate) sources: SourceSet,
     /// Not kept open by the handle: once the job has ended, another may open the same state.
-    pub(crate) ledger: Weak<StateLedger>,
+    pub(crate) ledger: Weak<DatabaseLedger>,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     /// Whether this process is the first of its cluster, or the only one.

@@ -14,7 +14,7 @@ use faceflow_core::peer_liveness::Peers;
 use faceflow_core::record::JobId;
 use faceflow_operators::source_set::SourceSet;
 use faceflow_operators::stored_contents::WorkerShare;
-use faceflow_sinks::ledger::{Durability, StateLedger, StateLocation, TenantLedgers};
+use faceflow_sinks::ledger::{DatabaseLedger, Durability, StateLocation, TenantLedgers};
 use faceflow_sinks::objects::Objects;
 use faceflow_sinks::objects::sweep::sweep;
 use faceflow_web::files::Files;
@@ -153,7 +153,7 @@ impl Job {
         ledgers: &TenantLedgers,
         runtime: &Runtime,
         connections: Option<&mut PeerConnections>,
-    ) -> Result<Arc<StateLedger>, JobError> {
+    ) -> Result<Arc<DatabaseLedger>, JobError> {
         let Some(connections) = connections else { return Ok(ledgers.tenant(&self.tenant)?) };
         if self.is_first() {
             let ledger = ledgers.tenant(&self.tenant)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use faceflow::detect_files::{Local, files};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{OpenError, QuarantinedFact, Reader, Selection, StateLedger, StateLocation};
+use faceflow::sinks::ledger::{DatabaseLedger, OpenError, QuarantinedFact, Reader, Selection, StateLocation};
 use faceflow::sinks::{explain, results};
 use url::Url;
 
@@ -99,7 +99,7 @@ pub fn retry(common: &Common, dead: bool, urls: &[String]) -> Result<u8> {
     // A mistyped state must not be made.
     reader(common)?;
     let settings = settings(common, &[])?;
-    let ledger = StateLedger::open(StateLocation::new(&common.state), &common.tenant, &settings.ledger)?;
+    let ledger = DatabaseLedger::open(StateLocation::new(&common.state), &common.tenant, &settings.ledger)?;
     let parsed: Result<Vec<Url>> = urls.iter().map(|url| parse_known(url)).collect();
     let driven = ledger.redrive(Selection { dead: true, waiting: !dead, urls: parsed? });
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("waiting for the ledger")?;

@@ -7,7 +7,7 @@ use faceflow_core::invariants::conserved;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::Ledger;
 use faceflow_core::peer_liveness::Peers;
-use faceflow_sinks::ledger::{StateLedger, TenantLedgers};
+use faceflow_sinks::ledger::{DatabaseLedger, TenantLedgers};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -35,7 +35,7 @@ pub(crate) struct RunningJob {
     /// Those of all tenants that are served.
     pub(crate) ledgers: Arc<TenantLedgers>,
     /// That of the tenant for whom it was started.
-    pub(crate) ledger: Arc<StateLedger>,
+    pub(crate) ledger: Arc<DatabaseLedger>,
     pub(crate) views: Arc<TenantViews>,
     /// Where the output is, as the caller named it.
     pub(crate) out: String,

@@ -14,7 +14,7 @@ use faceflow_core::record::{JobId, TenantId, TenantNumber};
 use faceflow_core::source::Source;
 use faceflow_operators::jobs::{JobScope, Jobs, TenantScope};
 use faceflow_operators::source_set::SourceSet;
-use faceflow_sinks::ledger::{StateLedger, TenantLedgers};
+use faceflow_sinks::ledger::{DatabaseLedger, TenantLedgers};
 
 use crate::job_spec::{AddJobError, JobSpec};
 use crate::known_contents::KnownContents;
@@ -105,7 +105,7 @@ impl ServedJobs {
     }
 
     /// The ledger of the tenant of a job, as long as the graph runs.
-    pub(crate) fn ledger_of(&self, job: JobId) -> Option<Arc<StateLedger>> {
+    pub(crate) fn ledger_of(&self, job: JobId) -> Option<Arc<DatabaseLedger>> {
         self.ledgers.upgrade()?.of(job.tenant).ok()
     }
 
@@ -132,7 +132,7 @@ fn keys(ours: &Settings, theirs: &Settings, scope: Scope) -> Vec<String> {
 }
 
 /// Gives a list that may lose entries while nobody reads it the sites that it named when it was read last.
-pub(crate) fn remember_sites(source: &mut dyn Source, ledger: &StateLedger) -> Result<(), LedgerError> {
+pub(crate) fn remember_sites(source: &mut dyn Source, ledger: &DatabaseLedger) -> Result<(), LedgerError> {
     if let Some(list) = source.list() {
         let sites = ledger.reader().listed(list)?;
         source.remember(sites);

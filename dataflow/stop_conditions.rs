@@ -19,7 +19,7 @@ pub(crate) const PARK_MAX_MS: u64 = 20;
 /// A drain ends once nothing was under way for so many parks: between two stages a record is under way nowhere, for a step or two.
 const IDLE_PARKS: u64 = 3;
 /// In a cluster, and for so many heartbeats: between two processes, a record is under way nowhere for one or two.
-const IDLE_BEATS: u64 = 2;
+const IDLE_HEARTBEATS: u64 = 2;
 
 /// What the workers of the process share about the end of the run.
 pub(crate) struct StopConditions {
@@ -116,7 +116,7 @@ impl StopConditions {
         if metrics.in_flight() > 0 {
             drain.busy = now;
         }
-        let between_processes = self.peers.as_ref().map_or(0, |peers| IDLE_BEATS * peers.heartbeat_ms());
+        let between_processes = self.peers.as_ref().map_or(0, |peers| IDLE_HEARTBEATS * peers.heartbeat_ms());
         let idle = now > drain.busy + IDLE_PARKS * PARK_MAX_MS + between_processes;
         self.idle.store(idle, Relaxed);
         let all_idle = idle && self.peers.as_ref().is_none_or(|peers| peers.others_are_idle());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use faceflow_core::Reloadable;
 use faceflow_core::sink::Store;
-use faceflow_sinks::ledger::StateLedger;
+use faceflow_sinks::ledger::DatabaseLedger;
 use faceflow_sinks::report::ReportSettings;
 use faceflow_sinks::views::Views;
 use tokio::runtime::{Handle, Runtime};
@@ -31,7 +31,7 @@ impl TenantViews {
     }
 
     /// Adds those of a tenant.
-    pub(crate) fn add(&self, ledger: Arc<StateLedger>, settings: Reloadable<ReportSettings>) {
+    pub(crate) fn add(&self, ledger: Arc<DatabaseLedger>, settings: Reloadable<ReportSettings>) {
         let views = Views::new(ledger, Arc::clone(&self.store), settings);
         let refresh = self.refreshes.then(|| self.runtime.spawn(views.clone().refresh()));
         self.tenants().push(TenantView { views, refresh });

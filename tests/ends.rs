@@ -16,7 +16,7 @@ use faceflow::core::kill_point::{PANIC_VARIABLE, RETRY_POINT, SINK_POINTS, VARIA
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::Engine;
-use faceflow::sinks::ledger::{Selection, StateLedger};
+use faceflow::sinks::ledger::{DatabaseLedger, Selection};
 use faceflow::sinks::results::Kind;
 use serde_json::Value;
 use support::Markers;
@@ -289,7 +289,8 @@ fn damaged_originals_are_dead_and_named_and_never_taken_for_pictures_without_fac
 
 /// `faceflow retry --dead`.
 fn drive(folder: &Path) {
-    let ledger = StateLedger::open(&folder.join("state"), "default", &support::settings(&[]).ledger).expect("a ledger");
+    let ledger =
+        DatabaseLedger::open(&folder.join("state"), "default", &support::settings(&[]).ledger).expect("a ledger");
     let dead = Selection { dead: true, waiting: false, urls: vec![] };
     assert!(futures::executor::block_on(ledger.redrive(dead)).expect("drives") > 0);
 }

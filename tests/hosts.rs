@@ -15,7 +15,7 @@ use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::core::{Class, Fault, Future, HostFaultKind, Time};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
@@ -133,7 +133,7 @@ fn live(folder: &Path, urls: &[Url], script: Script, (from, until): (Time, Time)
             process.shutdown.stop();
             process.wake_driver();
         });
-        let ledger = StateLedger::open(&state, "default", &settings.ledger).expect("a ledger");
+        let ledger = DatabaseLedger::open(&state, "default", &settings.ledger).expect("a ledger");
         let backends = Backends {
             web: Arc::new(Outside { script, gate, requests, executor: executor.clone(), dead: Arc::clone(&dead) }),
             store: Arc::new(Objects::open(&store).expect("a store")),

@@ -203,7 +203,7 @@ fn one_slow_host_delays_nobody_else() {
 #[test]
 fn the_marker_detector_sees_what_was_painted() {
     let (portrait, faces) = world::portrait(1, 320, 240);
-    let picture = faceflow::core::detector::Picture { width: 320, height: 240, rgb: portrait.into_raw().into() };
+    let picture = faceflow::core::detector::PixelBuffer { width: 320, height: 240, rgb: portrait.into_raw().into() };
     assert_eq!(markers(&picture).faces.len(), faces.len());
 }
 

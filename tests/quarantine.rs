@@ -9,7 +9,7 @@ use std::path::Path;
 
 use faceflow::core::record::ContentId;
 use faceflow::job::{Job, Summary};
-use faceflow::sinks::ledger::{Reader, StateLedger, StateLocation};
+use faceflow::sinks::ledger::{DatabaseLedger, Reader, StateLocation};
 use faceflow::sinks::results::{Format, Kind, write_results};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -86,7 +86,7 @@ impl Place {
 
     /// From now on these rows are refused.
     fn plant(&self, poisons: &[(&str, &str, String)]) {
-        drop(StateLedger::open(StateLocation::new(&self.state), "default", &Default::default()).expect("is made"));
+        drop(DatabaseLedger::open(StateLocation::new(&self.state), "default", &Default::default()).expect("is made"));
         if self.is_server() {
             self.sql(
                 "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS

@@ -16,7 +16,7 @@ use faceflow::core::testing::{EPOCH, simulate_from};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
@@ -205,7 +205,7 @@ fn live(folder: &Path, script: Script, (from, until): (Time, Time), requests: &R
         let backends = Backends {
             web: Arc::new(Changing { script, requests, executor: executor.clone(), mortal }),
             store: Arc::new(Objects::open(&store).expect("a store")),
-            ledger: Arc::new(Still(StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"), dead)),
+            ledger: Arc::new(Still(DatabaseLedger::open(&state, "default", &settings.ledger).expect("a ledger"), dead)),
             detector: Arc::new(engine),
             sources: vec![Box::new(List::new([Url::parse("http://a.example/").expect("a URL")]))],
             sinks: vec![],

@@ -14,7 +14,7 @@ use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Clock, Fault, Future};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use faceflow::sinks::objects::Objects;
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
@@ -132,7 +132,7 @@ fn run_into(
             web: Arc::new(ScriptedDetector { script, times: Arc::clone(&seen), clock: clock() }),
             store,
             ledger: Arc::new(Still(
-                StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
+                DatabaseLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
                 Arc::default(),
             )),
             detector: Arc::new(Failing {

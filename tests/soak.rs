@@ -20,7 +20,7 @@ use faceflow::core::testing::{EPOCH, simulate};
 use faceflow::core::{Class, Fault, Future};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use faceflow::sources::list::List;
 use faceflow::web::{Response, Want, Web};
 use support::{Nowhere, Still, markers, settings};
@@ -216,7 +216,7 @@ fn crawl(wide: Wide, folder: &Path) -> (Vec<(usize, u64)>, u64) {
             web: Arc::new(WideWeb { wide: web, executor: executor.clone() }),
             store: Arc::new(Nowhere),
             ledger: Arc::new(Still(
-                StateLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
+                DatabaseLedger::open(&state, "default", &settings.ledger).expect("a ledger"),
                 Arc::default(),
             )),
             detector: Arc::new(Quick(batch)),

@@ -16,7 +16,7 @@ use faceflow::job::{Job, Summary};
 use faceflow::job_handle::{AddSourceError, JobCounts, JobHandle};
 use faceflow::job_spec::{AddJobError, JobSpec};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{Reader, StateLedger, StateLocation};
+use faceflow::sinks::ledger::{DatabaseLedger, Reader, StateLocation};
 use faceflow::sinks::results::{Format, Kind, write_results};
 use faceflow::sources::list::List;
 use serde_json::Value;
@@ -104,16 +104,16 @@ fn named_objects(folder: &Path, whose: &str, lines: &[Value]) -> BTreeMap<String
 /// Pages and images of a tenant by state, once the graph has ended: until then it may still be decided which picture stands for which.
 fn tallies(state: &str, whose: &str) -> (Tally, Tally) {
     use faceflow::core::ledger::Ledger;
-    let ledger = StateLedger::open(StateLocation::new(state), whose, &Default::default()).expect("a ledger");
+    let ledger = DatabaseLedger::open(StateLocation::new(state), whose, &Default::default()).expect("a ledger");
     ledger.tally().expect("counts")
 }
 
 /// The state adds up for a tenant, row by row.
 fn adds_up(state: &str, whose: &str) {
     use faceflow::core::ledger::Ledger;
-    let ledger = StateLedger::open(StateLocation::new(state), whose, &Default::default()).expect("a ledger");
+    let ledger = DatabaseLedger::open(StateLocation::new(state), whose, &Default::default()).expect("a ledger");
     assert_eq!(ledger.audit(3), Ok(vec![]));
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]));
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]));
 }
 
 #[test]

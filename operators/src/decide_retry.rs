@@ -48,13 +48,13 @@ fn decide(lost: FailedRecord<Work>, (settings, recrawl): (&RetrySettings, &Recra
     let again = |due: Option<Time>| due.map(|due| due.max(asked));
     match settings.decide(lost, now) {
         Disposition::Rejected { work, fault, .. } => {
-            let again = again(recrawl.after_end(&work, &fault, 0, now));
+            let again = again(recrawl.terminal_retry_due(&work, &fault, 0, now));
             Disposition::Rejected { work, fault, again }
         }
         Disposition::Dead { work, fault, host, .. } => {
             // With a host that was given up its work ends after no attempts of its own.
             let attempts_max = if fault.host.is_some() { 1 } else { settings.policy(&work).attempts_max };
-            let again = again(recrawl.after_end(&work, &fault, attempts_max, now));
+            let again = again(recrawl.terminal_retry_due(&work, &fault, attempts_max, now));
             Disposition::Dead { work, fault, again, host }
         }
         fate => fate,

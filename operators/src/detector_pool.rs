@@ -136,7 +136,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use faceflow_core::blocking::blocking;
-    use faceflow_core::detector::{EngineInfo, Picture, View};
+    use faceflow_core::detector::{EngineInfo, PixelBuffer, View};
 
     use super::*;
 
@@ -175,7 +175,7 @@ mod tests {
             linger_ms: 0,
             shutdown: shutdown.clone(),
         };
-        let picture = Picture { width: 1, height: 1, rgb: vec![0; 3].into() };
+        let picture = PixelBuffer { width: 1, height: 1, rgb: vec![0; 3].into() };
         let batch = || vec![PictureView { picture: picture.clone(), view: View::as_is(1, 1) }];
         let answers = pool.clone().look(batch(), Handle::current()).await;
         let reasons: Vec<_> = answers.into_iter().map(|answer| answer.expect_err("no answer").reason).collect();

@@ -1,7 +1,7 @@
 //! `dispatch`: reads open work from the ledger when it is due, and sends it into the graph.
 //!
 //! Everything discovered, and every retry, waits in the ledger, in one queue for each host of each job. A bounded window of it is in
-//! flight; tenants, their jobs and the queues of those take turns (`tenant_round_robin.rs`), and each may use a share of the free room
+//! flight; tenants, their jobs and the queues of those take turns (`queue_scheduler.rs`), and each may use a share of the free room
 //! (`tenant_shares.rs`), so a tenant with a million hosts, a host with a million images, or one that never answers, delays no other. The
 //! operator learns two things from the ledger's facts: what came to an end, and which queues have work. Jobs come and go meanwhile.
 //!
@@ -11,8 +11,8 @@
 //! Promises: open work is dispatched once until it comes to an end, and never before it is due, and of a job that was removed none
 //! is. Timely's frontier follows the clock while something is due, and otherwise stands at the due time of the next retry.
 
+mod queue_scheduler;
 mod queues;
-mod tenant_round_robin;
 mod tenant_shares;
 
 use std::sync::Arc;

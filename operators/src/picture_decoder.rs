@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use faceflow_core::Fault;
 use faceflow_core::blocking::CpuPermits;
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 use faceflow_core::record::{Content, ContentId};
 use faceflow_pixels::{Header, ImageSettings};
 
@@ -54,7 +54,7 @@ impl PictureDecoder {
 }
 
 /// Decodes bytes with this digest and describes the picture they are.
-fn describe((id, body): (ContentId, &[u8]), settings: &ImageSettings) -> Result<(Content, Picture), Fault> {
+fn describe((id, body): (ContentId, &[u8]), settings: &ImageSettings) -> Result<(Content, PixelBuffer), Fault> {
     let decoded = faceflow_pixels::decode(body, settings)?;
     let picture = decoded.picture;
     let content = Content {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Room is counted in pieces of this many bytes.
@@ -46,7 +46,7 @@ fn pieces(bytes: u64) -> usize {
 }
 
 struct CachedPicture {
-    picture: Picture,
+    picture: PixelBuffer,
     room: Arc<Room>,
 }
 
@@ -73,7 +73,7 @@ impl PixelCache {
     }
 
     /// Inserts a picture; the handle finds it again. Of the room it was decoded in, it keeps what its pixels take.
-    pub fn insert(&self, picture: Picture, room: Arc<Room>) -> u64 {
+    pub fn insert(&self, picture: PixelBuffer, room: Arc<Room>) -> u64 {
         room.shrink_to(picture.rgb.len() as u64);
         let handle = self.next.fetch_add(1, Relaxed);
         self.lock().insert(handle, CachedPicture { picture, room });
@@ -81,7 +81,7 @@ impl PixelCache {
     }
 
     /// The picture of a handle; its pixels are shared, not copied.
-    pub fn get(&self, handle: u64) -> Option<Picture> {
+    pub fn get(&self, handle: u64) -> Option<PixelBuffer> {
         self.lock().get(&handle).map(|cached| cached.picture.clone())
     }
 
@@ -110,8 +110,8 @@ impl PixelCache {
 mod tests {
     use super::*;
 
-    fn picture() -> Picture {
-        Picture { width: 2, height: 1, rgb: vec![0; 6].into() }
+    fn picture() -> PixelBuffer {
+        PixelBuffer { width: 2, height: 1, rgb: vec![0; 6].into() }
     }
 
     #[tokio::test]

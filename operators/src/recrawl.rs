@@ -100,7 +100,7 @@ impl RecrawlSettings {
     /// repaired and rules change, and what is dead after `interval_min_ms`; by the rate of what does not change later for each
     /// failure before, and beyond the `attempts_max` of its retry policy. `None` for an image whose bytes were rejected: those
     /// are what they are.
-    pub fn after_end(&self, work: &Work, fault: &Fault, attempts_max: u32, now: Time) -> Option<Time> {
+    pub fn terminal_retry_due(&self, work: &Work, fault: &Fault, attempts_max: u32, now: Time) -> Option<Time> {
         let (first_ms, before) = match (work, fault.permanent) {
             (Work::Image(image), true) if fault.class == Class::Content || image.inline.is_some() => return None,
             (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts()),
@@ -183,7 +183,7 @@ mod tests {
     fn what_ended_badly_is_tried_less_and_less_often() {
         let settings = RecrawlSettings::default();
         let page = |attempts| Work::Page(Page { attempts, ..visit(None, 200, &[], None).page });
-        let hours = |work, fault: &Fault| settings.after_end(&work, fault, 5, 0).map(|due| due / HOUR_MS);
+        let hours = |work, fault: &Fault| settings.terminal_retry_due(&work, fault, 5, 0).map(|due| due / HOUR_MS);
         let (busy, gone) = (Fault::transient(Class::Busy, "http_503", ""), refused(Class::Refused));
         assert_eq!([5, 6, 8].map(|attempts| hours(page(attempts), &busy)), [Some(1), Some(1), Some(2)]);
         assert_eq!([0, 1, 1_000_000].map(|attempts| hours(page(attempts), &gone)), [Some(24), Some(33), Some(720)]);
@@ -207,7 +207,9 @@ mod tests {
                 version,
                 host: None,
             };
-            RecrawlSettings::default().after_end(&Work::Image(image), &refused(class), 5, 0).map(|due| due / HOUR_MS)
+            RecrawlSettings::default()
+                .terminal_retry_due(&Work::Image(image), &refused(class), 5, 0)
+                .map(|due| due / HOUR_MS)
         };
         assert_eq!(again("http://a.example/1.jpg", None, Class::Refused), Some(33));
         assert_eq!(again("http://a.example/1.jpg", None, Class::Policy), Some(33), "robots.txt may change");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
@@ -91,7 +91,7 @@ type Outputs = Vec<(String, Bytes)>;
 /// Measures and cuts out every face.
 fn outputs(
     delivered: DetectedFrame,
-    picture: &Picture,
+    picture: &PixelBuffer,
     tenant: &str,
     settings: &DeliverSettings,
 ) -> Result<(DetectedFrame, Outputs), Fault> {

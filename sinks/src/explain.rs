@@ -19,8 +19,8 @@ use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::{DbTransaction, Row, values};
 use crate::ledger::hosts::HostHistory;
 use crate::ledger::log_retention::removed;
-use crate::read_results::{image_lines, page_lines};
-use crate::result_lines::{ImageLine, PageLine};
+use crate::result_query::{image_lines, page_lines};
+use crate::result_schema::{ImageLine, PageLine};
 
 /// Pages listed of those that show an image.
 const PAGES_MAX: i64 = 20;

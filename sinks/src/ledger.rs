@@ -10,10 +10,12 @@ mod apply_outcomes;
 mod audit;
 pub(crate) mod column_codecs;
 pub(crate) mod database;
+mod database_ledger;
 mod discover;
 mod due_work;
 mod error;
 mod event_log;
+mod format_compatibility;
 pub(crate) mod hosts;
 mod isolation;
 mod jobs;
@@ -26,16 +28,14 @@ mod postgres;
 mod quarantine;
 mod quarantine_list;
 mod reader;
-mod rebuild;
 mod redrive;
 mod redrive_batches;
 mod references;
 mod reorder_buffer;
-mod schema_version;
+mod replay_check;
 pub(crate) mod sql;
 mod sqlite;
 mod startup_queries;
-mod state;
 mod status;
 mod tallies;
 mod tenants;
@@ -48,6 +48,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub use database_ledger::DatabaseLedger;
 pub use hosts::HostHistory;
 pub use location::StateLocation;
 /// The name of a location outside this crate.
@@ -55,7 +56,6 @@ pub use postgres::address::Address;
 pub use quarantine_list::QuarantinedFact;
 pub use reader::Reader;
 pub use redrive::Selection;
-pub use state::StateLedger;
 pub use status::Status;
 pub use tenants::TenantLedgers;
 

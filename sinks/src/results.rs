@@ -15,8 +15,8 @@ use crate::entry_selection::EntrySelection;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::{EntryKind, TransactionError};
 use crate::ledger::database::DbTransaction;
-use crate::read_results::{image_lines, page_lines};
-use crate::result_lines::{FaceLine, ImageLine, PageLine};
+use crate::result_query::{image_lines, page_lines};
+use crate::result_schema::{FaceLine, ImageLine, PageLine};
 
 mod csv;
 
@@ -56,7 +56,7 @@ pub enum ResultsError {
 
 /// Writes the results to `out`.
 pub fn write_results(reader: &Reader, kind: Kind, format: Format, out: &mut dyn Write) -> Result<(), ResultsError> {
-    let mut writer = Lines::new(format, out);
+    let mut writer = ResultWriter::new(format, out);
     match kind {
         Kind::Pages => {
             writer.header(csv::PAGES)?;
@@ -122,12 +122,12 @@ fn read_pages<L: Line>(
 }
 
 /// Writes lines in one form.
-enum Lines<'o> {
+enum ResultWriter<'o> {
     Jsonl(&'o mut dyn Write),
     Csv(::csv::Writer<&'o mut dyn Write>),
 }
 
-impl<'o> Lines<'o> {
+impl<'o> ResultWriter<'o> {
     fn new(format: Format, out: &'o mut dyn Write) -> Self {
         match format {
             Format::Jsonl => Self::Jsonl(out),

@@ -21,9 +21,9 @@ use crate::SinkError;
 use crate::entry_selection::{EntrySelection, THESE_MAX, numbers, these};
 use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
-use crate::ledger::{Reader, StateLedger, Status};
-use crate::read_results::image_lines;
-use crate::result_lines::ImageLine;
+use crate::ledger::{DatabaseLedger, Reader, Status};
+use crate::result_query::image_lines;
+use crate::result_schema::ImageLine;
 
 /// The name of the cursor.
 const VIEW: &str = "sidecars";
@@ -44,7 +44,7 @@ struct Sidecar {
 
 /// Writes the sidecars of settled pictures that something happened to since the last call. Returns how many it wrote. Holds
 /// 8 bytes for each picture of a part of the log; where nothing was added to the log, nothing is read but that, or written.
-pub async fn write_sidecars(ledger: &StateLedger, store: &dyn Store) -> Result<usize, SinkError> {
+pub async fn write_sidecars(ledger: &DatabaseLedger, store: &dyn Store) -> Result<usize, SinkError> {
     let (mut count, mut again) = (0, Vec::new());
     loop {
         let reader = ledger.reader().clone();

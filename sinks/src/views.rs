@@ -9,14 +9,14 @@ use faceflow_core::sink::Store;
 use tokio::sync::Mutex;
 
 use crate::SinkError;
-use crate::ledger::StateLedger;
+use crate::ledger::DatabaseLedger;
 use crate::report::{Report, ReportSettings};
 use crate::sidecar::write_sidecars;
 
 /// One tenant's views. Clones share them.
 #[derive(Clone)]
 pub struct Views {
-    ledger: Arc<StateLedger>,
+    ledger: Arc<DatabaseLedger>,
     store: Arc<dyn Store>,
     settings: Reloadable<ReportSettings>,
     report: Arc<Mutex<Report>>,
@@ -24,7 +24,7 @@ pub struct Views {
 
 impl Views {
     /// The views of `ledger` in `store`. Nothing is read or written yet.
-    pub fn new(ledger: Arc<StateLedger>, store: Arc<dyn Store>, settings: Reloadable<ReportSettings>) -> Self {
+    pub fn new(ledger: Arc<DatabaseLedger>, store: Arc<dyn Store>, settings: Reloadable<ReportSettings>) -> Self {
         Self { ledger, store, settings, report: Arc::default() }
     }
 

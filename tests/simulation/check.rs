@@ -5,7 +5,7 @@ use std::path::Path;
 
 use faceflow::core::ledger::Ledger;
 use faceflow::core::tally::Tally;
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use faceflow::sinks::results::Kind;
 use serde_json::{Value, json};
 
@@ -16,9 +16,9 @@ use crate::support;
 
 /// What every simulated history ends with, whatever was in it: everything here asks only the state that it left.
 pub fn after_history(world: &World, folder: &Path) {
-    let ledger = StateLedger::open(&folder.join("state"), "default", &settings(world).ledger).expect("a ledger");
+    let ledger = DatabaseLedger::open(&folder.join("state"), "default", &settings(world).ledger).expect("a ledger");
     assert_eq!(ledger.audit(5), Ok(vec![]), "at the end");
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]), "the rows that the log alone leads to");
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]), "the rows that the log alone leads to");
     // The counts follow every step; here they are counted from what users see of each row.
     let counted = (recount(folder, Kind::Pages), recount(folder, Kind::Images));
     assert_eq!(ledger.tally(), Ok(counted), "what is counted is what is there");

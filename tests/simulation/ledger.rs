@@ -10,7 +10,7 @@ use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledge
 use faceflow::core::record::{Discovery, Disposition, HostHold, JobId, TenantNumber, Work};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, HostFaultKind, Time};
-use faceflow::sinks::ledger::StateLedger;
+use faceflow::sinks::ledger::DatabaseLedger;
 use tokio::sync::oneshot;
 
 use crate::life::Life;
@@ -32,13 +32,13 @@ struct Waiting {
 
 pub struct ScriptedLedger {
     life: Arc<Life>,
-    ledger: Arc<StateLedger>,
+    ledger: Arc<DatabaseLedger>,
     waiting: Arc<Mutex<Vec<Waiting>>>,
     groups: Arc<Mutex<usize>>,
 }
 
 impl ScriptedLedger {
-    pub fn new(life: &Arc<Life>, ledger: Arc<StateLedger>) -> Self {
+    pub fn new(life: &Arc<Life>, ledger: Arc<DatabaseLedger>) -> Self {
         Self { life: Arc::clone(life), ledger, waiting: Arc::default(), groups: Arc::default() }
     }
 }
@@ -87,7 +87,7 @@ fn broken() -> LedgerError {
 /// Writes what has gathered: at once what was appended in one moment, now and then what comes within a pause.
 async fn write_group(
     life: Arc<Life>,
-    ledger: Arc<StateLedger>,
+    ledger: Arc<DatabaseLedger>,
     waiting: Arc<Mutex<Vec<Waiting>>>,
     groups: Arc<Mutex<usize>>,
 ) {

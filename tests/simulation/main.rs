@@ -34,7 +34,7 @@ use faceflow::core::planted_bugs::{BUGS, VARIABLE};
 use faceflow::core::testing::{EPOCH, simulate_from, simulate_workers};
 use faceflow::graph;
 use faceflow::services::{Backends, Services};
-use faceflow::sinks::ledger::{Selection, StateLedger};
+use faceflow::sinks::ledger::{DatabaseLedger, Selection};
 use faceflow::sinks::results::Kind;
 use faceflow::sources::list::List;
 use ledger::{BROKEN, ScriptedLedger};
@@ -94,7 +94,7 @@ fn begin(
     executor: &Executor,
 ) -> (Arc<Life>, Services) {
     let settings = settings(world);
-    let ledger = Arc::new(StateLedger::open(state, "default", &settings.ledger).expect("a ledger"));
+    let ledger = Arc::new(DatabaseLedger::open(state, "default", &settings.ledger).expect("a ledger"));
     refuse(world, state);
     let (pages, images) = ledger.tally().expect("a tally");
     assert_eq!(conserved(&pages).and(conserved(&images)), Ok(()), "conservation after a restart");
@@ -236,7 +236,7 @@ impl Trial {
     fn drive_dead(&mut self) {
         let settings = settings(&self.world);
         let state = self.folder.path().join("state");
-        let ledger = StateLedger::open(&state, "default", &settings.ledger).expect("a ledger");
+        let ledger = DatabaseLedger::open(&state, "default", &settings.ledger).expect("a ledger");
         let dead = Selection { dead: true, waiting: false, urls: vec![] };
         let driven = futures::executor::block_on(ledger.redrive(dead)).expect("it is driven");
         self.history.driven |= driven > 0;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use faceflow::config::{Layers, Settings};
 use faceflow::core::blocking::blocking;
-use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow::core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, PixelBuffer, Shape, View};
 use faceflow::core::fact::Fact;
 use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledger, LedgerError, QueueUpdate};
 use faceflow::core::record::{JobId, TenantNumber};
@@ -21,7 +21,7 @@ use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{Reader, StateLedger};
+use faceflow::sinks::ledger::{DatabaseLedger, Reader};
 use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;
 use serde_json::Value;
@@ -65,7 +65,7 @@ impl Detector for Markers {
 }
 
 /// The answer for one picture.
-pub fn markers(picture: &Picture) -> Answer {
+pub fn markers(picture: &PixelBuffer) -> Answer {
     let face =
         |marker: [u32; 4]| Face { bbox: marker.map(|side| side as f32), score: 1.0, quality: 0.0, landmarks: None };
     let faces = find_markers(picture.width, picture.height, &picture.rgb).into_iter().map(face).collect();
@@ -150,7 +150,7 @@ pub fn line_of<'a>(lines: &'a [Value], url: &str) -> &'a Value {
 
 /// The real ledger. Its writer is a thread that a virtual clock knows nothing of, so time stands still while it writes. Nothing
 /// is written once the process is dead.
-pub struct Still(pub StateLedger, pub Arc<AtomicBool>);
+pub struct Still(pub DatabaseLedger, pub Arc<AtomicBool>);
 
 impl Ledger for Still {
     fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {

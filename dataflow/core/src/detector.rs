@@ -7,7 +7,7 @@
 mod answer;
 mod detection;
 mod gathered;
-mod picture;
+mod pixel_buffer;
 mod view;
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::fault::{Class, Fault};
 pub use answer::{Answer, EngineInfo, Face};
 pub use detection::Detection;
 pub use gathered::Gathered;
-pub use picture::{Picture, Region};
+pub use pixel_buffer::{PixelBuffer, Region};
 pub use view::{Pass, PictureView, Shape, View, scale_of};
 
 /// What became of a batch. The outer error is the engine's: no view of the batch was looked at. An inner one is that view's
@@ -67,7 +67,7 @@ pub async fn infer(detector: Arc<dyn Detector>, views: Vec<PictureView>) -> Infe
 
 /// Looks at pictures, for callers that have them all: plans, looks in batches, merges. Each picture has its answer or its
 /// fault, in the same order. A batch that fails is not tried by halves.
-pub async fn detect(detector: &Arc<dyn Detector>, pictures: Vec<Picture>) -> Vec<Result<Answer, Fault>> {
+pub async fn detect(detector: &Arc<dyn Detector>, pictures: Vec<PixelBuffer>) -> Vec<Result<Answer, Fault>> {
     let mut gathered = Vec::with_capacity(pictures.len());
     let mut by_shape = BTreeMap::<Shape, Vec<_>>::new();
     for (at, picture) in pictures.iter().enumerate() {
@@ -85,7 +85,7 @@ pub async fn detect(detector: &Arc<dyn Detector>, pictures: Vec<Picture>) -> Vec
             gathered[*at].put(*n, answer);
         }
     }
-    let merged = |(gathered, picture): (Gathered, &Picture)| {
+    let merged = |(gathered, picture): (Gathered, &PixelBuffer)| {
         Ok(detector.merge((picture.width, picture.height), gathered.all()?))
     };
     gathered.into_iter().zip(&pictures).map(merged).collect()

@@ -47,7 +47,7 @@ impl ClusterSettings {
             return Err(("heartbeat_ms", "1 or more".to_owned()));
         }
         if self.silence_ms < 4 * self.heartbeat_ms {
-            return Err(("silence_ms", format!("at least four beats ({} ms)", 4 * self.heartbeat_ms)));
+            return Err(("silence_ms", format!("at least four heartbeats ({} ms)", 4 * self.heartbeat_ms)));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faceflow_core::blocking::work_in_place;
-use faceflow_core::detector::{Detector, Picture, detect};
+use faceflow_core::detector::{Detector, PixelBuffer, detect};
 use faceflow_core::testing::wait_for;
 use faceflow_engine::DetectSettings;
 use image::{DynamicImage, ImageDecoder, ImageReader};
@@ -57,16 +57,16 @@ fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(each.collect::<std::io::Result<Vec<_>>>()?.concat())
 }
 
-fn decode(file: &Path) -> Result<Picture, Box<dyn Error>> {
+fn decode(file: &Path) -> Result<PixelBuffer, Box<dyn Error>> {
     let mut decoder = ImageReader::open(file)?.with_guessed_format()?.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut pixels = DynamicImage::from_decoder(decoder)?;
     pixels.apply_orientation(orientation);
     let rgb = pixels.into_rgb8();
-    Ok(Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() })
+    Ok(PixelBuffer { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() })
 }
 
-fn boxes(detector: &Arc<dyn Detector>, picture: Picture) -> Result<Vec<[f32; 5]>, String> {
+fn boxes(detector: &Arc<dyn Detector>, picture: PixelBuffer) -> Result<Vec<[f32; 5]>, String> {
     let answer = wait_for(detect(detector, vec![picture])).remove(0).map_err(|fault| fault.to_string())?;
     Ok(answer.faces.iter().map(|face| [face.bbox[0], face.bbox[1], face.bbox[2], face.bbox[3], face.score]).collect())
 }

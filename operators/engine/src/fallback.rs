@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Inferred, Picture, PictureView, View, detect, infer};
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Inferred, PictureView, PixelBuffer, View, detect, infer};
 use faceflow_core::{Fault, Future};
 
 /// Looks with the first engine; where that fails and could do better another time, the second one looks, and its answer counts
@@ -63,7 +63,7 @@ impl FallbackDetector {
     }
 }
 
-async fn detect_one(detector: &Arc<dyn Detector>, picture: Picture) -> Result<Answer, Fault> {
+async fn detect_one(detector: &Arc<dyn Detector>, picture: PixelBuffer) -> Result<Answer, Fault> {
     detect(detector, vec![picture]).await.pop().expect("one picture has one answer")
 }
 

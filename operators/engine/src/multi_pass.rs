@@ -84,7 +84,7 @@ fn merge(nms: Nms, (width, height): (u32, u32), answers: Vec<(View, Answer)>) ->
 
 #[cfg(test)]
 mod tests {
-    use faceflow_core::detector::{Picture, detect};
+    use faceflow_core::detector::{PixelBuffer, detect};
     use faceflow_core::testing::wait_for;
     use faceflow_core::{Class, Fault};
 
@@ -104,7 +104,7 @@ mod tests {
         Arc::new(MultiPassDetector::new(Arc::new(engine), 0.4, halves))
     }
 
-    fn detect_one(detector: &Arc<dyn Detector>, picture: &Picture) -> Result<Answer, Fault> {
+    fn detect_one(detector: &Arc<dyn Detector>, picture: &PixelBuffer) -> Result<Answer, Fault> {
         wait_for(detect(detector, vec![picture.clone()])).remove(0)
     }
 
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_only_a_further_view_sees_is_added() {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
-        let whole = |picture: &Picture| picture.width == 200;
+        let whole = |picture: &PixelBuffer| picture.width == 200;
         let blind = ScriptedDetector::default().when(whole, 1, Effect::SeeNothing);
         let answer = detect_one(&tiled(blind), &seen).expect("an answer");
         assert_eq!(answer.faces.len(), 1);
@@ -139,7 +139,7 @@ mod tests {
     fn a_picture_with_a_view_that_fails_has_no_answer() {
         let seen = picture(200, 80, &[[150, 10, 190, 50]]);
         let fault = Fault::transient(Class::Engine, "engine_error", "scripted");
-        let half = |picture: &Picture| picture.width == 110;
+        let half = |picture: &PixelBuffer| picture.width == 110;
         let failing = || ScriptedDetector::default().when(half, 1, Effect::Fail(fault.clone()));
         assert_eq!(detect_one(&tiled(failing()), &seen), Err(fault.clone()));
         // With a second engine for that view there is one, which is degraded and names the second.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use faceflow_core::blocking::blocking;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, PixelBuffer, Shape, View};
 use faceflow_core::{Fault, Future};
 
 use crate::batch_check::{self, BatchSupport};
@@ -85,9 +85,9 @@ impl Onnx {
             check(&picture)?;
             Ok(picture)
         };
-        let pictures: Vec<Result<Picture, Fault>> = views.iter().map(pixels).collect();
+        let pictures: Vec<Result<PixelBuffer, Fault>> = views.iter().map(pixels).collect();
         let sound = |(view, picture)| Some((view, Result::as_ref(picture).ok()?));
-        let sound: Vec<(&PictureView, &Picture)> = views.iter().zip(&pictures).filter_map(sound).collect();
+        let sound: Vec<(&PictureView, &PixelBuffer)> = views.iter().zip(&pictures).filter_map(sound).collect();
         let mut answers = Vec::with_capacity(sound.len());
         let infer_all = |slot: &mut Slot| {
             sound.chunks(self.batch_max).try_for_each(|run| {
@@ -105,7 +105,7 @@ impl Onnx {
     fn infer_batch(
         &self,
         slot: &mut Slot,
-        views: &[(&PictureView, &Picture)],
+        views: &[(&PictureView, &PixelBuffer)],
     ) -> Result<Vec<Result<Answer, Fault>>, Fault> {
         let plans: Vec<_> =
             views.iter().map(|(_, picture)| self.resize_mode.plan(picture.width, picture.height)).collect();

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use faceflow_core::detector::{Picture, Shape};
+use faceflow_core::detector::{PixelBuffer, Shape};
 use faceflow_core::{Class, Fault};
 
 /// Network strides divide by this, so the sides of every input do.
@@ -105,7 +105,7 @@ pub(crate) struct TensorWriter {
 
 impl TensorWriter {
     /// Writes a picture into its part of the input tensor, `[3, height, width]` numbers; what it does not cover is black.
-    pub fn write(&mut self, picture: &Picture, plan: &ResizeGeometry, norm: Normalization, tensor: &mut [f32]) {
+    pub fn write(&mut self, picture: &PixelBuffer, plan: &ResizeGeometry, norm: Normalization, tensor: &mut [f32]) {
         let [width, height] = plan.copy.map(|side| side as usize);
         let (line, area) = (plan.input.width as usize, tensor.len() / 3);
         let (first, rest) = tensor.split_at_mut(area);
@@ -134,7 +134,7 @@ impl TensorWriter {
     }
 
     /// Makes one row of the copy, with OpenCV's roundings: columns in 11 bits, of which 7 go into the rows' 11 bits.
-    fn resize_row(&mut self, picture: &Picture, blend: BilinearWeights) {
+    fn resize_row(&mut self, picture: &PixelBuffer, blend: BilinearWeights) {
         let bottom = i64::from(picture.height) - 1;
         let [upper, lower] = [blend.first, blend.first + 1].map(|y| y.clamp(0, bottom) as usize);
         if self.rows[1].0 == Some(upper) {
@@ -155,7 +155,7 @@ impl TensorWriter {
 }
 
 /// Resizes one row of the picture to the copy's width, 7 bits behind the point.
-fn resize_columns(picture: &Picture, y: usize, columns: &[BilinearWeights], to: &mut Vec<i16>) {
+fn resize_columns(picture: &PixelBuffer, y: usize, columns: &[BilinearWeights], to: &mut Vec<i16>) {
     let bytes = picture.width as usize * 3;
     let row = &picture.rgb[y * bytes..(y + 1) * bytes];
     // A picture one pixel wide is its own right neighbour.
@@ -215,7 +215,7 @@ fn write_planes(row: &[u8], norm: Normalization, [red, green, blue]: &mut [&mut 
 }
 
 /// Refuses pixels that are not the picture they claim to be.
-pub(crate) fn check(picture: &Picture) -> Result<(), Fault> {
+pub(crate) fn check(picture: &PixelBuffer) -> Result<(), Fault> {
     let (width, height) = (picture.width, picture.height);
     let expected = (width as usize).checked_mul(height as usize).and_then(|area| area.checked_mul(3));
     if width > 0 && height > 0 && expected == Some(picture.rgb.len()) {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn pixels_land_in_their_planes_and_the_rest_is_black() {
-        let picture = Picture { width: 2, height: 1, rgb: vec![10, 20, 30, 40, 50, 60].into() };
+        let picture = PixelBuffer { width: 2, height: 1, rgb: vec![10, 20, 30, 40, 50, 60].into() };
         let plan = ResizeMode::Rect(64).plan(2, 1);
         let mut tensor = vec![f32::NAN; 3 * 32 * 32];
         let norm = Normalization { mean: 127.5, factor: 1.0 / 128.0, bgr: false };
@@ -279,14 +279,14 @@ mod tests {
     }
 
     /// The top left corner of the synthetic picture of `tests/data/make.py`.
-    fn corner(width: u32, height: u32) -> Picture {
+    fn corner(width: u32, height: u32) -> PixelBuffer {
         let level = |x: u32, y: u32, c: u32| ((x * 7 + y * 13 + c * 29 + (x / 12) * (y / 10) * 31) % 256) as u8;
         let line = |y| (0..width).flat_map(move |x| (0..3).map(move |c| level(x, y, c)));
-        Picture { width, height, rgb: (0..height).flat_map(line).collect::<Vec<_>>().into() }
+        PixelBuffer { width, height, rgb: (0..height).flat_map(line).collect::<Vec<_>>().into() }
     }
 
     /// The largest difference in levels between our copy and one of these bytes.
-    fn apart(picture: &Picture, copy: [u32; 2], expected: &[u8]) -> f32 {
+    fn apart(picture: &PixelBuffer, copy: [u32; 2], expected: &[u8]) -> f32 {
         let input = Shape { width: 64, height: 64 };
         let plan = ResizeGeometry { picture: [picture.width, picture.height], copy, input, scale: [1.0; 2] };
         let mut tensor = vec![f32::NAN; 3 * 64 * 64];
@@ -310,7 +310,7 @@ mod tests {
             let apart = apart(&corner(47, 31), copy.size, &copy.rgb);
             assert_eq!(apart, 0.0, "{:?}", copy.size);
         }
-        let narrow = Picture {
+        let narrow = PixelBuffer {
             width: 1,
             height: 31,
             rgb: corner(47, 31).rgb.chunks(47 * 3).flat_map(|row| &row[..3]).copied().collect(),
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn pixels_that_are_no_picture_are_refused() {
-        let picture = |width, height, bytes| Picture { width, height, rgb: vec![0; bytes].into() };
+        let picture = |width, height, bytes| PixelBuffer { width, height, rgb: vec![0; bytes].into() };
         assert_eq!(check(&picture(2, 2, 12)), Ok(()));
         for bad in [picture(2, 2, 11), picture(0, 0, 0), picture(u32::MAX, u32::MAX, 3)] {
             assert_eq!(check(&bad).expect_err("refused").reason, "bad_picture");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use faceflow_core::blocking::blocking;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, PixelBuffer, Shape, View};
 use faceflow_core::{Fault, Future};
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ pub const MARKER: [u8; 3] = [255, 0, 255];
 const SIDE_MIN: u32 = 4;
 
 /// A picture on mid grey with a face in each box `[x1, y1, x2, y2]` (pixels, x2 and y2 exclusive, clipped).
-pub fn picture(width: u32, height: u32, faces: &[[u32; 4]]) -> Picture {
+pub fn picture(width: u32, height: u32, faces: &[[u32; 4]]) -> PixelBuffer {
     let mut rgb = vec![128; width as usize * height as usize * 3];
     for [x1, y1, x2, y2] in faces.iter().copied() {
         for y in y1..y2.min(height) {
@@ -27,11 +27,11 @@ pub fn picture(width: u32, height: u32, faces: &[[u32; 4]]) -> Picture {
             rgb[at(x1)..at(x2).max(at(x1))].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&MARKER));
         }
     }
-    Picture { width, height, rgb: rgb.into() }
+    PixelBuffer { width, height, rgb: rgb.into() }
 }
 
 /// Tells pictures apart: a hash of size and pixels.
-pub fn fingerprint(picture: &Picture) -> u64 {
+pub fn fingerprint(picture: &PixelBuffer) -> u64 {
     let hash = Sha256::new().chain_update(picture.width.to_le_bytes()).chain_update(picture.height.to_le_bytes());
     let digest = hash.chain_update(&picture.rgb).finalize();
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
@@ -72,7 +72,7 @@ impl Latch {
     }
 }
 
-type Choice = dyn Fn(&Picture) -> bool + Send + Sync;
+type Choice = dyn Fn(&PixelBuffer) -> bool + Send + Sync;
 
 struct Rule {
     applies: Box<Choice>,
@@ -109,7 +109,7 @@ impl ScriptedDetector {
     /// The first `times` times that a picture for which `applies` is looked at, `effect` happens.
     pub fn when(
         mut self,
-        applies: impl Fn(&Picture) -> bool + Send + Sync + 'static,
+        applies: impl Fn(&PixelBuffer) -> bool + Send + Sync + 'static,
         times: usize,
         effect: Effect,
     ) -> Self {
@@ -118,7 +118,7 @@ impl ScriptedDetector {
     }
 
     /// [`ScriptedDetector::when`] for one picture.
-    pub fn when_seen(self, picture: &Picture, times: usize, effect: Effect) -> Self {
+    pub fn when_seen(self, picture: &PixelBuffer, times: usize, effect: Effect) -> Self {
         let wanted = fingerprint(picture);
         self.when(move |picture| fingerprint(picture) == wanted, times, effect)
     }
@@ -129,7 +129,7 @@ impl ScriptedDetector {
     }
 
     /// The first effect that is due for this picture; it counts as done.
-    fn due(&self, picture: &Picture) -> Option<&Effect> {
+    fn due(&self, picture: &PixelBuffer) -> Option<&Effect> {
         let spend = |rule: &&Rule| rule.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         self.rules.iter().filter(|rule| (rule.applies)(picture)).find(spend).map(|rule| &rule.effect)
     }
@@ -178,7 +178,7 @@ impl Detector for ScriptedDetector {
 
 /// The rectangles of the marker's colour, larger ones first: from each unseen marked pixel to the right while marked,
 /// then down while whole lines are.
-fn faces(picture: &Picture) -> Vec<Face> {
+fn faces(picture: &PixelBuffer) -> Vec<Face> {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let marked: Vec<bool> =
         picture.rgb.chunks_exact(3).map(|pixel| pixel[0] > 180 && pixel[1] < 90 && pixel[2] > 180).collect();
@@ -217,15 +217,15 @@ mod tests {
 
     use super::*;
 
-    fn views(scripted: &ScriptedDetector, pictures: &[Picture]) -> Vec<PictureView> {
-        let view = |picture: &Picture| {
+    fn views(scripted: &ScriptedDetector, pictures: &[PixelBuffer]) -> Vec<PictureView> {
+        let view = |picture: &PixelBuffer| {
             let view = scripted.plan(picture.width, picture.height).remove(0);
             PictureView { picture: picture.clone(), view }
         };
         pictures.iter().map(view).collect()
     }
 
-    fn detect(scripted: &ScriptedDetector, pictures: &[Picture]) -> Inferred {
+    fn detect(scripted: &ScriptedDetector, pictures: &[PixelBuffer]) -> Inferred {
         scripted.look_at(&views(scripted, pictures))
     }
 
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn poison_panic_and_waiting() {
-        let wide = |picture: &Picture| picture.width == 64;
+        let wide = |picture: &PixelBuffer| picture.width == 64;
         let latch = Arc::new(Latch::default());
         let scripted = ScriptedDetector::default()
             .when(wide, 1, Effect::Poison(engine_error()))

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use faceflow_core::blocking::blocking;
-use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, Picture, PictureView, Shape, View};
+use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, PixelBuffer, Shape, View};
 use faceflow_core::{Class, Fault, Future};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -118,7 +118,7 @@ fn grey(rgb: &[u8]) -> Vec<u8> {
     rgb.chunks_exact(3).map(|pixel| luma(pixel) as u8).collect()
 }
 
-fn shrink(mut grey: Vec<u8>, picture: &Picture, [width, height]: [u32; 2]) -> Result<Vec<u8>, Fault> {
+fn shrink(mut grey: Vec<u8>, picture: &PixelBuffer, [width, height]: [u32; 2]) -> Result<Vec<u8>, Fault> {
     if [picture.width, picture.height] == [width, height] {
         return Ok(grey);
     }

@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faceflow_core::Fault;
-use faceflow_core::detector::{Answer, Detector, Face, Picture};
+use faceflow_core::detector::{Answer, Detector, Face, PixelBuffer};
 use faceflow_engine::{DetectSettings, EngineError, Fit, RuntimeChoice, SAMPLE_PHOTO, open};
 
 mod common;
 use common::{data, decode, detect_one, infer_all, model, onnx, onnx_runtimes, test_data};
 
 /// The synthetic picture of `tests/data/make.py`, of this size.
-fn synthetic(width: u32, height: u32) -> Picture {
+fn synthetic(width: u32, height: u32) -> PixelBuffer {
     let level = |x: u32, y: u32, c: u32| ((x * 7 + y * 13 + c * 29 + (x / 12) * (y / 10) * 31) % 256) as u8;
     let at = |y: u32| (0..width).flat_map(move |x| (0..3).map(move |c| level(x, y, c)));
-    Picture { width, height, rgb: (0..height).flat_map(at).collect::<Vec<_>>().into() }
+    PixelBuffer { width, height, rgb: (0..height).flat_map(at).collect::<Vec<_>>().into() }
 }
 
-fn shifted(picture: &Picture, by: u8) -> Picture {
-    Picture {
+fn shifted(picture: &PixelBuffer, by: u8) -> PixelBuffer {
+    PixelBuffer {
         rgb: picture.rgb.iter().map(|level| level.wrapping_add(by)).collect::<Vec<_>>().into(),
         ..picture.clone()
     }
@@ -135,7 +135,7 @@ fn pictures_of_every_size_get_an_answer_in_their_own_pixels() {
 #[test]
 fn a_bad_picture_fails_alone() {
     let settings = DetectSettings { batch_max: 4, score_min: Some(0.3), ..DetectSettings::default() };
-    let broken = Picture { width: 96, height: 64, rgb: vec![0; 5].into() };
+    let broken = PixelBuffer { width: 96, height: 64, rgb: vec![0; 5].into() };
     for detector in [open(&onnx(&data("tiny_scrfd.onnx")), &settings), open("seeta", &settings)] {
         let detector = detector.expect("opens");
         let answers =
@@ -189,7 +189,7 @@ fn the_embedded_engine_sees_the_people_of_its_photograph() {
     assert!((answer.scale - 1024.0 / photo.width as f32).abs() < 1e-3);
     assert_eq!(answer, detect_one(&detector, &photo), "no state is kept");
     assert!(answer.faces.iter().all(|face| (0.5..=1.0).contains(&face.score)));
-    let tiny = Picture { width: 30, height: 2, rgb: vec![200; 180].into() };
+    let tiny = PixelBuffer { width: 30, height: 2, rgb: vec![200; 180].into() };
     assert_eq!(detect_one(&detector, &tiny).faces, []);
     // A window of the engine fits exactly, or not at all after shrinking.
     for (width, height) in [(40, 40), (41, 300), (5000, 45), (45, 5000)] {

@@ -1,6 +1,6 @@
 //! Crops and thumbnails: parts of a picture as small JPEG files.
 
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 use faceflow_core::{Class, Fault};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -41,13 +41,13 @@ impl DeliverSettings {
 /// A face with its margin, clipped to the picture, as a JPEG file.
 ///
 /// `bbox` is `[x1, y1, x2, y2]` in pixels of the picture; one that lies outside gives the nearest pixels.
-pub fn crop(picture: &Picture, bbox: [f32; 4], settings: &DeliverSettings) -> Result<Vec<u8>, Fault> {
+pub fn crop(picture: &PixelBuffer, bbox: [f32; 4], settings: &DeliverSettings) -> Result<Vec<u8>, Fault> {
     let region = Region::around(picture, bbox, settings.crop_margin);
     jpeg(picture, region, settings.crop_side_max_px, settings.jpeg_quality)
 }
 
 /// The whole picture, at most `thumb_px` (or 1) on its longer side, as a JPEG file.
-pub fn thumbnail(picture: &Picture, settings: &DeliverSettings) -> Result<Vec<u8>, Fault> {
+pub fn thumbnail(picture: &PixelBuffer, settings: &DeliverSettings) -> Result<Vec<u8>, Fault> {
     let region = Region { x: 0, y: 0, width: picture.width, height: picture.height };
     jpeg(picture, region, settings.thumb_px.max(1), settings.jpeg_quality)
 }
@@ -63,7 +63,7 @@ pub(super) struct Region {
 
 impl Region {
     /// The pixels that a box touches, with `margin` (a share of its longer side) around it, clipped to the picture.
-    pub fn around(picture: &Picture, [x1, y1, x2, y2]: [f32; 4], margin: f32) -> Self {
+    pub fn around(picture: &PixelBuffer, [x1, y1, x2, y2]: [f32; 4], margin: f32) -> Self {
         let margin = margin * (x2 - x1).max(y2 - y1).max(0.0);
         // Casts saturate, and NaN becomes 0: a mad box cannot leave the picture.
         let span = |from: f32, to: f32, len: u32| {
@@ -76,7 +76,7 @@ impl Region {
 }
 
 /// The region at its own size, or scaled down until its longer side is `side_max`, as a JPEG file.
-fn jpeg(picture: &Picture, region: Region, side_max: u32, quality: u8) -> Result<Vec<u8>, Fault> {
+fn jpeg(picture: &PixelBuffer, region: Region, side_max: u32, quality: u8) -> Result<Vec<u8>, Fault> {
     let longer = region.width.max(region.height);
     let scaled =
         |side: u32| ((u64::from(side) * u64::from(side_max) + u64::from(longer) / 2) / u64::from(longer)).max(1) as u32;
@@ -96,7 +96,12 @@ fn jpeg(picture: &Picture, region: Region, side_max: u32, quality: u8) -> Result
 }
 
 /// The RGB pixels of a region at another size.
-pub(super) fn resample(picture: &Picture, region: Region, (width, height): (u32, u32), filter: FilterType) -> Vec<u8> {
+pub(super) fn resample(
+    picture: &PixelBuffer,
+    region: Region,
+    (width, height): (u32, u32),
+    filter: FilterType,
+) -> Vec<u8> {
     if (region.width, region.height) == (width, height) {
         let (from, to, pitch) = (region.x as usize * 3, (region.x + width) as usize * 3, picture.width as usize * 3);
         let rows = picture.rgb.chunks_exact(pitch).skip(region.y as usize).take(height as usize);

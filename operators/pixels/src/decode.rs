@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use faceflow_core::blocking::cores;
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 use faceflow_core::record::ContentId;
 use faceflow_core::{Class, Fault};
 use image::metadata::Orientation;
@@ -101,7 +101,7 @@ pub struct Header {
 #[derive(Clone, Debug)]
 pub struct Decoded {
     /// Its pixels, as displayed.
-    pub picture: Picture,
+    pub picture: PixelBuffer,
     /// `jpeg`, `png`, `gif`, `webp`, `bmp` or `tiff`.
     pub format: &'static str,
 }
@@ -123,7 +123,7 @@ pub fn decode(bytes: &[u8], settings: &ImageSettings) -> Result<Decoded, Fault> 
     if continued.is_some_and(|other| other != ContentId::of(&rgb)) {
         return Err(fault("corrupt_image", "the data break off before the picture is complete".to_owned()));
     }
-    Ok(Decoded { picture: Picture { width, height, rgb }, format })
+    Ok(Decoded { picture: PixelBuffer { width, height, rgb }, format })
 }
 
 /// The digest of the pixels that a JPEG without an end marker has with other bytes behind it. Its decoder makes up what is missing:

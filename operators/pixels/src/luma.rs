@@ -3,7 +3,7 @@
 //! The perceptual hash and its quality gate look at this grid and nothing else. It is integer arithmetic throughout, so
 //! it promises the same grid on every machine, and it costs one pass over the rows.
 
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 
 /// ITU-R BT.601 luma weights in thousandths: red, green, blue.
 const WEIGHTS: [u64; 3] = [299, 587, 114];
@@ -38,7 +38,7 @@ fn cell(i: usize, cells: usize, len: usize) -> Cell {
 /// nearest of 256 levels.
 ///
 /// The picture must not be empty, and no side longer than 2^23 pixels (the decoder's limit is far below).
-pub fn luma_grid(picture: &Picture, columns: usize, rows: usize) -> Vec<u8> {
+pub fn luma_grid(picture: &PixelBuffer, columns: usize, rows: usize) -> Vec<u8> {
     let (width, height) = (picture.width as usize, picture.height as usize);
     assert!(width > 0 && height > 0 && width.max(height) < 1 << 23, "a decoded picture has sides of sane length");
     let pitch = width * 3;

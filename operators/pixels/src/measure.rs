@@ -1,4 +1,4 @@
-//! Figures, not checks: run with `cargo test --release -p faceflow-operators pixels::measure -- --ignored --nocapture`.
+//! Figures, not checks: run with `cargo test --release -p faceflow-pixels measure -- --ignored --nocapture`.
 
 use std::time::Instant;
 

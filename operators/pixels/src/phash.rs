@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use faceflow_core::detector::Picture;
+use faceflow_core::detector::PixelBuffer;
 #[cfg(doc)]
 use faceflow_core::record::HashKind;
 use faceflow_core::record::PerceptualHash;
@@ -40,7 +40,7 @@ static HASHER: LazyLock<Hasher<[u8; 8]>> = LazyLock::new(|| {
 ///
 /// It is `distinctive` unless the picture is flat, two-toned or so regular that its bits are decided by noise: such
 /// pictures collide with strangers at distance 0, so they must never match.
-pub fn phash(picture: &Picture) -> PerceptualHash {
+pub fn phash(picture: &PixelBuffer) -> PerceptualHash {
     let grid = luma_grid(picture, GRID, GRID);
     let perturbed = hash(perturb(&grid));
     let two_toned = commonest_tones(&grid) > TWO_TONE_CELLS_MAX;

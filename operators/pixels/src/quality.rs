@@ -1,6 +1,6 @@
 //! How good a face is to look at: sharpness and size as one figure.
 
-use faceflow_core::detector::{Face, Picture};
+use faceflow_core::detector::{Face, PixelBuffer};
 use fast_image_resize::FilterType;
 
 use super::crop::{Region, resample};
@@ -17,7 +17,7 @@ const SHARPNESS_HALF: f64 = 100.0;
 /// its 3x3 Laplacian (J. L. Pech-Pacheco et al., *Diatom autofocusing in brightfield microscopy*, 2000), and
 /// `sharpness = v / (v + 100)`. `size` is the clipped box's shorter side over 112 pixels, at most 1. Figures compare faces
 /// with one another; there is no threshold that fits all pictures.
-pub fn quality(picture: &Picture, face: &Face) -> f32 {
+pub fn quality(picture: &PixelBuffer, face: &Face) -> f32 {
     let region = Region::around(picture, face.bbox, 0.0);
     let square = resample(picture, region, (SIDE_PX, SIDE_PX), FilterType::Bilinear);
     let grey: Vec<i64> = square.as_chunks::<3>().0.iter().map(|&rgb| i64::from(luma(rgb))).collect();

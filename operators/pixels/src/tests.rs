@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use faceflow_core::detector::{Face, Picture};
+use faceflow_core::detector::{Face, PixelBuffer};
 use faceflow_core::record::{HashKind, PerceptualHash};
 use faceflow_core::testing::require;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, RgbImage, codecs, imageops};
@@ -38,8 +38,8 @@ pub(super) fn jpeg(picture: &RgbImage, quality: u8) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn picture(image: &RgbImage) -> Picture {
-    Picture { width: image.width(), height: image.height(), rgb: Arc::from(image.as_raw().as_slice()) }
+pub(super) fn picture(image: &RgbImage) -> PixelBuffer {
+    PixelBuffer { width: image.width(), height: image.height(), rgb: Arc::from(image.as_raw().as_slice()) }
 }
 
 /// A picture with something in it.
@@ -214,7 +214,7 @@ fn re_encodings_and_resizes_match_and_different_photographs_do_not() {
 }
 
 /// Draws a grey picture.
-fn draw(shade: fn(u32, u32) -> u32) -> Picture {
+fn draw(shade: fn(u32, u32) -> u32) -> PixelBuffer {
     picture(&RgbImage::from_fn(400, 300, |x, y| image::Rgb([shade(x, y).min(255) as u8; 3])))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use faceflow_core::Future;
 use faceflow_core::blocking::blocking;
-use faceflow_core::detector::{Detector, EngineInfo, Face, Inferred, Pass, Picture, Region, Shape};
+use faceflow_core::detector::{Detector, EngineInfo, Face, Inferred, Pass, PixelBuffer, Region, Shape};
 use faceflow_core::record::{Content, ContentId, JobId, PerceptualHash};
 use faceflow_core::testing::simulate;
 use timely::dataflow::operators::vec::Map;
@@ -106,7 +106,7 @@ fn outcome(widths: &'static [u32]) -> (Vec<Line>, Vec<usize>) {
 }
 
 fn cached(cache: &PixelCache, width: u32, n: u8) -> Frame {
-    let picture = Picture { width, height: 1, rgb: vec![0; width as usize * 3].into() };
+    let picture = PixelBuffer { width, height: 1, rgb: vec![0; width as usize * 3].into() };
     let room = futures::executor::block_on(cache.reserve(u64::from(width) * 3));
     Frame { pixels: Some(cache.insert(picture, room)), ..frame(width, n) }
 }

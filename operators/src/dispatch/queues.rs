@@ -12,7 +12,7 @@ use faceflow_core::ledger::{DispatchReply, DispatchRequest, QueueUpdate};
 use faceflow_core::metrics::StageMetrics;
 use faceflow_core::record::{JobId, Key, Priority, QueueId, TenantNumber, Work};
 
-use super::tenant_round_robin::Turns;
+use super::queue_scheduler::QueueScheduler;
 use super::tenant_shares::Window;
 use super::{Dispatcher, LedgerUpdate};
 use crate::jobs::{JobEvent, Jobs};
@@ -35,7 +35,7 @@ pub(super) struct CrawlQueues {
     dispatched: HashMap<(TenantNumber, Key), QueueId>,
     window: Window,
     /// Queues that wait to be asked.
-    turns: Turns,
+    turns: QueueScheduler,
     /// Queues whose next work is not due yet.
     later: BTreeSet<(Time, QueueId)>,
     /// Queues that have something due and have used their share.
@@ -93,7 +93,7 @@ impl CrawlQueues {
             queues: HashMap::new(),
             dispatched: HashMap::new(),
             window: Window::default(),
-            turns: Turns::default(),
+            turns: QueueScheduler::default(),
             later: BTreeSet::new(),
             full: 0,
             stage,

@@ -47,7 +47,7 @@ impl LedgerTransaction<'_, '_> {
             None => None,
         };
         match early {
-            Some(sequence) => self.wait_for_turn(found, (read.site, sequence), read.page)?,
+            Some(sequence) => self.buffer_until_in_sequence(found, (read.site, sequence), read.page)?,
             None => self.take_up(found, Some((read.page, read.site)))?,
         }
         if read.sequence.is_some() {

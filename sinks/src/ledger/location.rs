@@ -8,7 +8,7 @@ use faceflow_core::fsync::sync_entries;
 
 use super::database::Connection;
 use super::error::TransactionError;
-use super::lock::{StateLock, WriteTurn, unwritable};
+use super::lock::{StateLock, WriteLockGuard, unwritable};
 use super::postgres::address::Address;
 use super::postgres::lease::Lease;
 use super::postgres::server::Server;
@@ -75,7 +75,7 @@ pub(super) enum ExclusiveAccess {
 
 impl ExclusiveAccess {
     /// Waits for the other writers of this process; where there are other processes, it is for the database to have them wait.
-    pub fn write_turn(&self) -> Option<WriteTurn<'_>> {
+    pub fn write_turn(&self) -> Option<WriteLockGuard<'_>> {
         match self {
             Self::Lock(lock) => Some(lock.write_turn()),
             Self::Lease(_) => None,

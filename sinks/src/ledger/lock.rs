@@ -33,7 +33,7 @@ struct Tickets {
 }
 
 /// The turn of a writer, until it is dropped.
-pub(super) struct WriteTurn<'l>(&'l StateLock);
+pub(super) struct WriteLockGuard<'l>(&'l StateLock);
 
 /// The lock of a directory as the writers of a process share it. Clones share it; the last writer lets go of it.
 #[derive(Clone, Debug, Default)]
@@ -80,14 +80,14 @@ impl StateLock {
     }
 
     /// Waits until it is this writer's turn.
-    pub fn write_turn(&self) -> WriteTurn<'_> {
+    pub fn write_turn(&self) -> WriteLockGuard<'_> {
         let mut tickets = self.tickets();
         let own = tickets.next;
         tickets.next += 1;
         while tickets.called != own {
             tickets = self.turn_ended.wait(tickets).unwrap_or_else(PoisonError::into_inner);
         }
-        WriteTurn(self)
+        WriteLockGuard(self)
     }
 
     fn tickets(&self) -> MutexGuard<'_, Tickets> {
@@ -95,7 +95,7 @@ impl StateLock {
     }
 }
 
-impl Drop for WriteTurn<'_> {
+impl Drop for WriteLockGuard<'_> {
     fn drop(&mut self) {
         self.0.tickets().called += 1;
         self.0.turn_ended.notify_all();

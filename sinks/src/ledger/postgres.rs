@@ -12,6 +12,6 @@ pub(super) mod lease;
 mod lease_renewal;
 mod live_runs;
 pub(super) mod message;
-pub(super) mod schema;
+pub(super) mod migrate;
 pub(super) mod server;
 mod tls;

@@ -17,7 +17,7 @@ const AHEAD_MAX: usize = 32;
 
 impl LedgerTransaction<'_, '_> {
     /// Keeps what a page leads to until its turn.
-    pub fn wait_for_turn(
+    pub fn buffer_until_in_sequence(
         &mut self,
         found: &Discovered<'_>,
         turn: (i64, i64),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use faceflow_core::kill_point::kill_point;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::format_compatibility::{Formats, Found};
 use super::lock::{SharedLock, StateLock};
-use super::schema_version::{Formats, Found};
 use super::{Durability, LedgerSettings, OpenError};
 
 /// The file inside a state directory.
@@ -17,18 +17,18 @@ pub(super) const FILE: &str = "ledger.sqlite";
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which SQLite keeps as `user_version`.
 const STEPS: [&str; 12] = [
-    include_str!("schema/001_ledger.sql"),
-    include_str!("schema/002_cursors.sql"),
-    include_str!("schema/003_shown.sql"),
-    include_str!("schema/004_offers.sql"),
-    include_str!("schema/005_frontier.sql"),
-    include_str!("schema/006_chances.sql"),
-    include_str!("schema/007_lists.sql"),
-    include_str!("schema/008_commits.sql"),
-    include_str!("schema/009_tenants.sql"),
-    include_str!("schema/010_log_retention.sql"),
-    include_str!("schema/011_hosts.sql"),
-    include_str!("schema/012_quarantine.sql"),
+    include_str!("migrations/001_ledger.sql"),
+    include_str!("migrations/002_cursors.sql"),
+    include_str!("migrations/003_shown.sql"),
+    include_str!("migrations/004_offers.sql"),
+    include_str!("migrations/005_frontier.sql"),
+    include_str!("migrations/006_chances.sql"),
+    include_str!("migrations/007_lists.sql"),
+    include_str!("migrations/008_commits.sql"),
+    include_str!("migrations/009_tenants.sql"),
+    include_str!("migrations/010_log_retention.sql"),
+    include_str!("migrations/011_hosts.sql"),
+    include_str!("migrations/012_quarantine.sql"),
 ];
 
 /// The formats that this faceflow can use.

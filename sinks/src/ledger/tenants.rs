@@ -14,14 +14,14 @@ use faceflow_core::record::{JobId, TenantNumber};
 use faceflow_core::tally::{Tally, Violation};
 use faceflow_core::{Future, Time};
 
+use super::database_ledger::DatabaseLedger;
 use super::location::{Backend, StateLocation};
-use super::state::StateLedger;
 use super::{LedgerSettings, OpenError};
 
 /// A state with the ledgers of those tenants that were asked for. The last one to be dropped lets go of a folder.
 pub struct TenantLedgers {
     backend: Backend,
-    tenants: RwLock<BTreeMap<TenantNumber, Arc<StateLedger>>>,
+    tenants: RwLock<BTreeMap<TenantNumber, Arc<DatabaseLedger>>>,
     /// Held while one is opened, so that none is opened twice.
     opening: Mutex<()>,
 }
@@ -34,34 +34,34 @@ impl TenantLedgers {
     }
 
     /// The ledger of a tenant, opened and made if it is not yet. It blocks.
-    pub fn tenant(&self, tenant: &str) -> Result<Arc<StateLedger>, OpenError> {
+    pub fn tenant(&self, tenant: &str) -> Result<Arc<DatabaseLedger>, OpenError> {
         self.open(tenant, None)
     }
 
-    /// The ledger of a tenant for another process of the same cluster: `run` is the first one's [`StateLedger::run`].
-    pub fn join(&self, tenant: &str, run: i64) -> Result<Arc<StateLedger>, OpenError> {
+    /// The ledger of a tenant for another process of the same cluster: `run` is the first one's [`DatabaseLedger::run`].
+    pub fn join(&self, tenant: &str, run: i64) -> Result<Arc<DatabaseLedger>, OpenError> {
         self.open(tenant, Some(run))
     }
 
-    fn open(&self, tenant: &str, joined: Option<i64>) -> Result<Arc<StateLedger>, OpenError> {
+    fn open(&self, tenant: &str, joined: Option<i64>) -> Result<Arc<DatabaseLedger>, OpenError> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ledger) = self.all().into_iter().find(|ledger| ledger.reader().tenant() == tenant) {
             return Ok(ledger);
         }
-        let ledger = Arc::new(StateLedger::of(self.backend.clone(), tenant, joined)?);
+        let ledger = Arc::new(DatabaseLedger::of(self.backend.clone(), tenant, joined)?);
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         tenants.insert(ledger.reader().tenant_number(), Arc::clone(&ledger));
         Ok(ledger)
     }
 
     /// The ledgers that are open.
-    pub fn all(&self) -> Vec<Arc<StateLedger>> {
+    pub fn all(&self) -> Vec<Arc<DatabaseLedger>> {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.values().map(Arc::clone).collect()
     }
 
     /// The ledger of a tenant that was opened.
-    pub fn of(&self, tenant: TenantNumber) -> Result<Arc<StateLedger>, LedgerError> {
+    pub fn of(&self, tenant: TenantNumber) -> Result<Arc<DatabaseLedger>, LedgerError> {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.get(&tenant).map(Arc::clone).ok_or_else(|| LedgerError::Storage {
             place: self.backend.storage(),

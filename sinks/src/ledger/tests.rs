@@ -35,7 +35,7 @@ use serde_json::Value;
 use url::Url;
 
 use self::place::{Home, both};
-use super::{LedgerSettings, Reader, StateLedger};
+use super::{DatabaseLedger, LedgerSettings, Reader};
 use crate::results::{Format, Kind, write_results};
 
 pub fn url(path: &str) -> Url {
@@ -230,7 +230,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// A ledger in a place of its own.
 pub struct Rig {
-    pub ledger: Option<StateLedger>,
+    pub ledger: Option<DatabaseLedger>,
     pub home: Home,
 }
 
@@ -254,7 +254,7 @@ impl Rig {
         rig
     }
 
-    pub fn ledger(&self) -> &StateLedger {
+    pub fn ledger(&self) -> &DatabaseLedger {
         self.ledger.as_ref().expect("it is open")
     }
 
@@ -282,7 +282,7 @@ impl Rig {
     /// The rows add up, and the log says everything: the same rows follow from it alone.
     pub fn check(&self) {
         self.check_rows();
-        assert_eq!(self.reader().rebuilt_differences(), Ok(vec![]), "the log says everything");
+        assert_eq!(self.reader().replay_differences(), Ok(vec![]), "the log says everything");
     }
 
     /// Conservation, no broken invariant, and counts that equal what the results say line by line.
@@ -322,7 +322,7 @@ impl Rig {
 }
 
 /// Everything that a ledger gives out, with when it is due. Time passes as it must; a few are taken at once.
-pub fn owed(ledger: &StateLedger) -> Vec<(u64, Work)> {
+pub fn owed(ledger: &DatabaseLedger) -> Vec<(u64, Work)> {
     let (mut queues, mut owed) = (Vec::new(), Vec::new());
     ledger.known_pictures(JobId::FIRST.tenant, &mut |_| ()).expect("takes over what others have left");
     ledger.queues(JobId::FIRST, false, &mut |opened| queues.push(opened.queue)).expect("reads");

@@ -13,8 +13,8 @@ use crate::explain::as_text;
 use crate::ledger::Reader;
 use crate::ledger::column_codecs::TransactionError;
 use crate::ledger::database::{DbTransaction, values};
-use crate::read_results::image_lines;
-use crate::result_lines::ImageLine;
+use crate::result_query::image_lines;
+use crate::result_schema::ImageLine;
 
 /// Everything the report shows.
 pub struct Found {

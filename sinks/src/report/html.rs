@@ -7,7 +7,7 @@ use url::Url;
 use super::gather::{Card, Failed, Found};
 use crate::SinkError;
 use crate::ledger::Status;
-use crate::result_lines::FaceFields;
+use crate::result_schema::FaceFields;
 
 /// The whole page.
 #[derive(Template)]

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use csv::{Terminator, Writer, WriterBuilder};
 
-use crate::result_lines::{FaceLine, ImageLine, PageLine};
+use crate::result_schema::{FaceLine, ImageLine, PageLine};
 
 /// Columns of images; `faces` is how many were seen, each of which is a row of the faces.
 pub const IMAGES: &[&str] = &[

@@ -71,14 +71,14 @@ impl Store for Counting {
 }
 
 /// The views of a rig's ledger. What is written to it later is followed.
-fn views(home: &Home, store: &Arc<Counting>) -> (Views, Arc<StateLedger>) {
+fn views(home: &Home, store: &Arc<Counting>) -> (Views, Arc<DatabaseLedger>) {
     let ledger = Arc::new(home.open());
     let settings = Reloadable::from(ReportSettings { images_max: 20, ..ReportSettings::default() });
     (Views::new(Arc::clone(&ledger), Arc::clone(store) as _, settings), ledger)
 }
 
 /// The end of the log, the cursor, and the sizes of the files.
-fn grown(ledger: &StateLedger, home: &Home) -> (i64, i64, Vec<u64>) {
+fn grown(ledger: &DatabaseLedger, home: &Home) -> (i64, i64, Vec<u64>) {
     let reader = ledger.reader();
     let number = |sql: &str| {
         let read = reader.read(|tx| tx.one(sql, values![reader.tenant_id()], |row| row.get::<Option<i64>>(0)));

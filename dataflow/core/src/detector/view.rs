@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detector::picture::{Picture, Region};
+use crate::detector::pixel_buffer::{PixelBuffer, Region};
 use crate::fault::Fault;
 
 /// The name of a way of looking. Answers say which passes they rest on.
@@ -71,14 +71,14 @@ pub fn scale_of<'a>(views: impl Iterator<Item = &'a View>) -> Option<f32> {
 #[derive(Clone, Debug)]
 pub struct PictureView {
     /// All of the picture.
-    pub picture: Picture,
+    pub picture: PixelBuffer,
     /// How it is looked at.
     pub view: View,
 }
 
 impl PictureView {
     /// The pixels of the view's region.
-    pub fn pixels(&self) -> Result<Picture, Fault> {
+    pub fn pixels(&self) -> Result<PixelBuffer, Fault> {
         self.picture.part(self.view.region)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::picture::Frame;
+use super::content::Frame;
 use crate::detector::Detection;
 
 /// Faces found in a picture, with every output that goes with them stored.

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::content::Frame;
 use super::host::HostState;
 use super::job::JobId;
 use super::key::{ContentId, Key};
-use super::picture::Frame;
 
 /// An image to download.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::content::Frame;
 use super::host::{HostHold, HostState};
 use super::image::Image;
 use super::job::JobId;
 use super::key::Key;
 use super::page::Page;
-use super::picture::Frame;
 use super::queue::queue_of;
 use crate::clock::Time;
 use crate::fault::Fault;

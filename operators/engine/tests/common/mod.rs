@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use faceflow_core::detector::{Answer, Detector, Inferred, Picture, PictureView, infer};
+use faceflow_core::detector::{Answer, Detector, Inferred, PictureView, PixelBuffer, infer};
 use faceflow_core::testing::{require, wait_for};
 use faceflow_engine::{DetectSettings, RuntimeChoice, open};
 
@@ -37,8 +37,8 @@ pub fn onnx_runtimes() -> Vec<RuntimeChoice> {
 }
 
 /// Looks at whole pictures, all in one batch.
-pub fn infer_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferred {
-    let view = |picture: &Picture| {
+pub fn infer_all(detector: &Arc<dyn Detector>, pictures: &[PixelBuffer]) -> Inferred {
+    let view = |picture: &PixelBuffer| {
         let mut views = detector.plan(picture.width, picture.height);
         assert_eq!(views.len(), 1, "one look at each picture");
         PictureView { picture: picture.clone(), view: views.remove(0) }
@@ -47,13 +47,13 @@ pub fn infer_all(detector: &Arc<dyn Detector>, pictures: &[Picture]) -> Inferred
 }
 
 /// Looks at one whole picture.
-pub fn detect_one(detector: &Arc<dyn Detector>, picture: &Picture) -> Answer {
+pub fn detect_one(detector: &Arc<dyn Detector>, picture: &PixelBuffer) -> Answer {
     let mut answers = infer_all(detector, std::slice::from_ref(picture)).expect("the engine works");
     answers.remove(0).expect("the picture was looked at")
 }
 
 /// Decodes a picture, orientation applied.
-pub fn decode(bytes: &[u8]) -> Picture {
+pub fn decode(bytes: &[u8]) -> PixelBuffer {
     use image::{DynamicImage, ImageDecoder, ImageReader};
     let reader = ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format().expect("readable");
     let mut decoder = reader.into_decoder().expect("a picture");
@@ -61,11 +61,11 @@ pub fn decode(bytes: &[u8]) -> Picture {
     let mut pixels = DynamicImage::from_decoder(decoder).expect("a picture");
     pixels.apply_orientation(orientation);
     let rgb = pixels.into_rgb8();
-    Picture { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() }
+    PixelBuffer { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() }
 }
 
 /// The first photographs whose labelled faces are all clear and at least 60 pixels, with the labels.
-pub fn labelled(shared: &Path, count: usize) -> Vec<(Picture, Vec<[f32; 4]>)> {
+pub fn labelled(shared: &Path, count: usize) -> Vec<(PixelBuffer, Vec<[f32; 4]>)> {
     let lines = std::fs::read_to_string(shared.join("photos/labels.jsonl")).expect("labels");
     let mut photos = Vec::new();
     for line in lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON")) {

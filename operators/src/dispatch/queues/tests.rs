@@ -32,7 +32,7 @@ fn queues(max: usize, per_queue: usize) -> CrawlQueues {
         queues: HashMap::new(),
         dispatched: HashMap::new(),
         window: Window::default(),
-        turns: Turns::default(),
+        turns: QueueScheduler::default(),
         later: BTreeSet::new(),
         full: 0,
         stage: Arc::default(),

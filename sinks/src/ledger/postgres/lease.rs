@@ -13,7 +13,7 @@ use faceflow_core::kill_point::kill_point;
 
 use super::lease_renewal::LeaseRenewal;
 use super::live_runs::LIVING;
-use super::schema::keep_format;
+use super::migrate::keep_format;
 use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{Connection, DbTransaction, values};

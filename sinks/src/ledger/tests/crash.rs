@@ -19,7 +19,8 @@ fn the_process_that_is_killed() {
         println!("skipped: runs only as the child of an_acknowledged_fact_survives_kill_9");
         return;
     };
-    let ledger = StateLedger::open(StateLocation::new(&state), "default", &LedgerSettings::default()).expect("opens");
+    let ledger =
+        DatabaseLedger::open(StateLocation::new(&state), "default", &LedgerSettings::default()).expect("opens");
     wait(ledger.append(start())).expect("is legal");
     for n in 0.. {
         let path = format!("/{n}");

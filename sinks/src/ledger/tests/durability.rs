@@ -15,7 +15,7 @@ const SINGLE: usize = 300;
 
 /// How long each of some facts took to be answered, told so many at once; and all of them.
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
-fn tell(ledger: &StateLedger, (prefix, facts, at_once): (&str, usize, usize)) -> (Vec<Duration>, Duration) {
+fn tell(ledger: &DatabaseLedger, (prefix, facts, at_once): (&str, usize, usize)) -> (Vec<Duration>, Duration) {
     let images: Vec<Image> = (0..facts).map(|n| image(&format!("/{prefix}/{n}"))).collect();
     wait(ledger.append(read(page("/", 0), vec![], images.clone()))).expect("is legal");
     let began = Instant::now();
@@ -47,7 +47,7 @@ fn power_against_process() {
     for (n, durability) in [Durability::Process, Durability::Power].into_iter().enumerate() {
         let home = Home::new();
         let settings = LedgerSettings { durability, ..LedgerSettings::default() };
-        let ledger = StateLedger::open(StateLocation::from(home.path()), "default", &settings).expect("opens");
+        let ledger = DatabaseLedger::open(StateLocation::from(home.path()), "default", &settings).expect("opens");
         wait(ledger.append(start())).expect("is legal");
         let (mut single, _) = tell(&ledger, ("single", SINGLE, 1));
         single.sort();

@@ -13,9 +13,9 @@ fn a_connection_is_encrypted_and_the_certificate_checked_as_the_address_says() {
         let url = format!("postgres://postgres@{host}:{port}/postgres{query}");
         // Sockets take such a short lease too.
         let settings = LedgerSettings { lease_ms: 1_000, ..LedgerSettings::default() };
-        StateLedger::open(StateLocation::new(&url), "default", &settings).map_err(|error| error.to_string())
+        DatabaseLedger::open(StateLocation::new(&url), "default", &settings).map_err(|error| error.to_string())
     };
-    let encrypted = |ledger: &StateLedger| {
+    let encrypted = |ledger: &DatabaseLedger| {
         let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         ledger.reader().read(|tx| tx.one(sql, &[], |row| row.get::<bool>(0))).expect("reads")
     };
@@ -43,6 +43,6 @@ fn a_socket_of_one_machine_is_as_safe_as_it_is_whatever_the_address_says() {
     let Some(server) = Server::shared() else { return };
     for mode in ["require", "verify-full", "prefer"] {
         let url = format!("{}&sslmode={mode}", server.schema("postgres"));
-        StateLedger::open(StateLocation::new(&url), "default", &LedgerSettings::default()).expect(mode);
+        DatabaseLedger::open(StateLocation::new(&url), "default", &LedgerSettings::default()).expect(mode);
     }
 }

@@ -128,7 +128,7 @@ fn with_small_transactions(transaction_max: usize) -> Rig {
     let mut rig = Rig::new();
     drop(rig.ledger.take());
     let settings = LedgerSettings { transaction_max, ..LedgerSettings::default() };
-    rig.ledger = Some(StateLedger::open(rig.home.place(), "default", &settings).expect("opens"));
+    rig.ledger = Some(DatabaseLedger::open(rig.home.place(), "default", &settings).expect("opens"));
     rig
 }
 
@@ -153,7 +153,7 @@ fn very_much_is_driven_again_in_bounded_transactions() {
     let mut rig = Rig::new();
     drop(rig.ledger.take());
     let settings = LedgerSettings { group_max: 50, ..LedgerSettings::default() };
-    rig.ledger = Some(StateLedger::open(rig.home.place(), "default", &settings).expect("opens"));
+    rig.ledger = Some(DatabaseLedger::open(rig.home.place(), "default", &settings).expect("opens"));
     let images: Vec<_> = (0..IMAGES).map(|n| image(&format!("/{n}"))).collect();
     let pictures = (0..3).map(|n| kept(images[n].clone(), &format!("{n}")));
     let ends = (0..3).map(|n| dead(Work::Frame(frame(&format!("{n}")))));
@@ -180,7 +180,7 @@ fn a_state_that_is_not_there_says_what_to_do() {
     assert!(matches!(missing, OpenError::Missing { .. }) && missing.to_string().contains("faceflow run"), "{missing}");
     std::fs::write(dir.path().join("file"), "x").expect("writes");
     let refused =
-        StateLedger::open(&dir.path().join("file"), "default", &LedgerSettings::default()).err().expect("is a file");
+        DatabaseLedger::open(&dir.path().join("file"), "default", &LedgerSettings::default()).err().expect("is a file");
     assert!(matches!(refused, OpenError::Storage { .. }), "{refused}");
 }
 
@@ -191,6 +191,6 @@ fn impossible_settings_are_named() {
     assert_eq!(wrong.check().expect_err("is impossible").0, "group_max");
     let power: LedgerSettings = serde_json::from_str(r#"{"durability": "power"}"#).expect("parses");
     let dir = tempfile::tempdir().expect("a folder");
-    let ledger = StateLedger::open(dir.path(), "default", &power).expect("opens");
+    let ledger = DatabaseLedger::open(dir.path(), "default", &power).expect("opens");
     wait(ledger.append(start())).expect("is legal");
 }

@@ -49,46 +49,46 @@ fn killed_while_it_removes_nothing_is_removed_and_the_next_one_does() {
     assert_eq!(ended.signal(), Some(9), "{ended}");
     let ledger = open(&home, "default", 0);
     assert_eq!(kept_of(&ledger), before);
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]));
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]));
     drop(ledger);
     drop(removed_to(&home, "default", [1, 1]));
 }
 
-fn open(home: &Home, tenant: &str, log_keep_ms: u64) -> StateLedger {
+fn open(home: &Home, tenant: &str, log_keep_ms: u64) -> DatabaseLedger {
     let settings = LedgerSettings { log_keep_ms, ..LedgerSettings::default() };
-    StateLedger::open(home.place(), tenant, &settings).expect("opens")
+    DatabaseLedger::open(home.place(), tenant, &settings).expect("opens")
 }
 
-fn number(ledger: &StateLedger, sql: &str) -> i64 {
+fn number(ledger: &DatabaseLedger, sql: &str) -> i64 {
     let reader = ledger.reader();
     let read = reader.read(|tx| tx.one(sql, values![reader.tenant_id()], |row| row.get::<Option<i64>>(0)));
     read.expect("reads").flatten().unwrap_or(0)
 }
 
 /// Events and commits of the tenant.
-fn kept_of(ledger: &StateLedger) -> [i64; 2] {
+fn kept_of(ledger: &DatabaseLedger) -> [i64; 2] {
     ["events", "commits"].map(|table| number(ledger, &format!("SELECT count(*) FROM {table} WHERE tenant = ?1")))
 }
 
 /// The last positions of both.
-fn ends(ledger: &StateLedger) -> [i64; 2] {
+fn ends(ledger: &DatabaseLedger) -> [i64; 2] {
     ["events", "commits"].map(|table| number(ledger, &format!("SELECT max(seq) FROM {table} WHERE tenant = ?1")))
 }
 
-fn begin(ledger: &StateLedger, images: Vec<Image>) {
+fn begin(ledger: &DatabaseLedger, images: Vec<Image>) {
     wait(ledger.append(start())).expect("is legal");
     wait(ledger.append(read(page("/", 0), vec![], images))).expect("is legal");
 }
 
 /// The image is tried so often again.
-fn try_again(ledger: &StateLedger, times: usize) {
+fn try_again(ledger: &DatabaseLedger, times: usize) {
     for n in 0..times {
         wait(ledger.append(retry(image("/a"), n as u64))).expect("is legal");
     }
 }
 
 /// Opens the ledger again and again, which each time removes a batch before anything else, until there is so much.
-fn removed_to(home: &Home, tenant: &str, kept: [i64; 2]) -> StateLedger {
+fn removed_to(home: &Home, tenant: &str, kept: [i64; 2]) -> DatabaseLedger {
     for _ in 0..1_000 {
         drop(open(home, tenant, 1));
         let ledger = open(home, tenant, 0);
@@ -99,7 +99,7 @@ fn removed_to(home: &Home, tenant: &str, kept: [i64; 2]) -> StateLedger {
     panic!("{:?} are left, not {kept:?}", kept_of(&open(home, tenant, 0)));
 }
 
-fn follow(ledger: &StateLedger) -> usize {
+fn follow(ledger: &DatabaseLedger) -> usize {
     let store = Objects::open("memory://").expect("opens");
     wait(write_sidecars(ledger, &store)).expect("writes")
 }
@@ -108,7 +108,7 @@ fn a_long_stream_keeps_a_short_log() {
     let home = Home::new();
     let ledger = open(&home, "default", 0);
     begin(&ledger, vec![image("/a"), image("/b")]);
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]));
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]));
     let (mut last, mut results) = (ends(&ledger), [vec![], vec![]]);
     drop(ledger);
     for _ in 0..5 {
@@ -125,7 +125,7 @@ fn a_long_stream_keeps_a_short_log() {
         last = now;
     }
     let ledger = open(&home, "default", 0);
-    let why = ledger.reader().rebuilt_differences().expect_err("it is not whole").to_string();
+    let why = ledger.reader().replay_differences().expect_err("it is not whole").to_string();
     assert!(why.contains("begins after commit") && why.contains("ledger.log_keep_ms"), "{why}");
     // Rows do not depend on it.
     assert_eq!(ledger.audit(3), Ok(vec![]));
@@ -178,7 +178,7 @@ fn everything_is_kept_where_it_is_asked_for() {
         drop(ledger);
     }
     let ledger = open(&home, "default", LedgerSettings::default().log_keep_ms);
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]));
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]));
 }
 
 fn a_batch_is_bounded_and_the_next_one_follows() {
@@ -217,5 +217,5 @@ fn a_tenant_does_not_lose_what_another_has_to_follow() {
     drop(removed_to(&home, "one", [1, 1]));
     let ledger = open(&home, "other", 1);
     assert_eq!(kept_of(&ledger), other);
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]));
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]));
 }

@@ -217,7 +217,7 @@ fn microseconds_per_line() {
 
 /// Sidecars and report: the first time, with nothing new, and with one picture more.
 #[allow(clippy::disallowed_methods, reason = "measures the machine's own time")]
-fn views(home: &Home, ledger: StateLedger) {
+fn views(home: &Home, ledger: DatabaseLedger) {
     let (ledger, store) = (Arc::new(ledger), Arc::new(Nowhere));
     let views = crate::views::Views::new(Arc::clone(&ledger), store, ReportSettings::default().into());
     let write = |what: &str| {

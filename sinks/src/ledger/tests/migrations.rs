@@ -113,7 +113,7 @@ fn goes_on(home: &Home) {
     let (pages, images) = ledger.tally().expect("counts");
     assert_eq!((pages.discovered, images.discovered, images.done), (2, 3, 1));
     assert_eq!(owed(&ledger).len(), 2, "a page and an image");
-    let why = ledger.reader().rebuilt_differences().expect_err("its log is not whole").to_string();
+    let why = ledger.reader().replay_differences().expect_err("its log is not whole").to_string();
     assert!(why.contains("begins in the middle"), "{why}");
     for fact in [
         read(page("/p", 1), vec![], vec![image("/a"), image("/d")]),

@@ -10,7 +10,7 @@ use crate::ledger::postgres::address::Address;
 use crate::ledger::postgres::client::Client;
 use crate::ledger::postgres::message::said;
 use crate::ledger::postgres::server::Server as Known;
-use crate::ledger::{LedgerSettings, OpenError, Reader, StateLedger, StateLocation};
+use crate::ledger::{DatabaseLedger, LedgerSettings, OpenError, Reader, StateLocation};
 
 /// Which database a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +84,12 @@ impl Home {
         Path::new(&self.name)
     }
 
-    pub fn open(&self) -> StateLedger {
+    pub fn open(&self) -> DatabaseLedger {
         self.open_for("default").expect("opens")
     }
 
-    pub fn open_for(&self, tenant: &str) -> Result<StateLedger, OpenError> {
-        StateLedger::open(self.place(), tenant, &LedgerSettings::default())
+    pub fn open_for(&self, tenant: &str) -> Result<DatabaseLedger, OpenError> {
+        DatabaseLedger::open(self.place(), tenant, &LedgerSettings::default())
     }
 
     pub fn reader(&self) -> Reader {

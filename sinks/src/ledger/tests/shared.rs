@@ -28,7 +28,7 @@ fn showing(home: &Home, images: usize) {
 }
 
 /// Everything a ledger is given, a few at a time.
-fn taken(ledger: &StateLedger) -> Vec<Work> {
+fn taken(ledger: &DatabaseLedger) -> Vec<Work> {
     owed(ledger).into_iter().map(|(_, work)| work).collect()
 }
 
@@ -161,7 +161,7 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
         assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
     }
     let ask = |queue| DispatchRequest { queue, max: 9, held: vec![], again: false };
-    let due = |ledger: &StateLedger| ledger.claim(u64::MAX, &[ask(pictures_queue())]).expect("reads").remove(0).work;
+    let due = |ledger: &DatabaseLedger| ledger.claim(u64::MAX, &[ask(pictures_queue())]).expect("reads").remove(0).work;
     assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
     wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
@@ -193,7 +193,7 @@ fn another_runs_pages_pictures_and_retries_are_left_to_it() {
     let Some(home) = home() else { return };
     showing(&home, 2);
     let owner = home.open();
-    let pictures = |ledger: &StateLedger| {
+    let pictures = |ledger: &DatabaseLedger| {
         let mut pictures = Vec::new();
         ledger.known_pictures(JobId::FIRST.tenant, &mut |picture| pictures.push(picture.content)).expect("reads");
         pictures
@@ -226,7 +226,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     showing(&home, 1);
     let web = QueueId::of(JobId::FIRST, &url("/"));
     let ask = |queue| [DispatchRequest { queue, max: 9, held: vec![], again: true }];
-    let given = |ledger: &StateLedger, queue| ledger.claim(5, &ask(queue)).expect("reads").remove(0);
+    let given = |ledger: &DatabaseLedger, queue| ledger.claim(5, &ask(queue)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
         let mut queues = vec![];
@@ -262,7 +262,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let batch = home.open();
     wait(batch.append(admitted(vec![page(other, 0)]))).expect("new");
     wait(batch.append(with_a_chance(rejected(page(other, 0)), 5))).expect("it has the page");
-    let later = |ledger: &StateLedger, now| ledger.claim(now, &ask(pictures_queue())).expect("reads");
+    let later = |ledger: &DatabaseLedger, now| ledger.claim(now, &ask(pictures_queue())).expect("reads");
     assert!(!said(&later(&second, 6), queue_at(&url(other))));
     let lease_ms = LedgerSettings::default().lease_ms;
     assert!(said(&later(&second, 5 + lease_ms), queue_at(&url(other))));
@@ -275,7 +275,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
 fn a_run_that_cannot_give_a_sign_of_life_writes_nothing_more() {
     let Some(home) = home() else { return };
     let settings = LedgerSettings { lease_ms: 300, ..LedgerSettings::default() };
-    let ledger = StateLedger::open(home.place(), "default", &settings).expect("opens");
+    let ledger = DatabaseLedger::open(home.place(), "default", &settings).expect("opens");
     wait(ledger.append(start())).expect("it lives");
     let locked = home.locked("runs");
     let refused = (0..).find_map(|_| wait(ledger.append(start())).err()).expect("in the end");
@@ -366,7 +366,7 @@ fn a_login_that_is_refused_is_told_what_to_correct() {
     );
     let refused = |from: &str, to: &str| {
         let place = StateLocation::new(&home.name.replace(from, to));
-        StateLedger::open(place, "default", &LedgerSettings::default()).err().map(|error| error.to_string())
+        DatabaseLedger::open(place, "default", &LedgerSettings::default()).err().map(|error| error.to_string())
     };
     // The server takes a moment to read its file again.
     let unguarded = || refused("postgres@", "guarded@").is_none_or(|said| !said.contains("password"));
@@ -388,7 +388,7 @@ fn both_databases_have_the_same_columns() {
     let Some(home) = home() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let list = |place: StateLocation, sql: &str| -> BTreeSet<(String, String)> {
-        let ledger = StateLedger::open(place, "default", &LedgerSettings::default()).expect("opens");
+        let ledger = DatabaseLedger::open(place, "default", &LedgerSettings::default()).expect("opens");
         let columns = ledger.reader().read(|tx| tx.list(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))));
         columns.expect("reads").into_iter().collect()
     };
@@ -418,7 +418,7 @@ fn what_a_killed_server_had_answered_is_there_and_the_rest_is_whole_or_not_at_al
     showing(&home, 2_000);
     // Many groups, so that the server dies between two of them or within one.
     let settings = LedgerSettings { group_max: 50, ..LedgerSettings::default() };
-    let ledger = StateLedger::open(home.place(), "default", &settings).expect("opens");
+    let ledger = DatabaseLedger::open(home.place(), "default", &settings).expect("opens");
     assert_eq!(taken(&ledger).len(), 2_001);
     let append = |n: usize| ledger.append(kept(image(&format!("/{n}")), &format!("{n}")));
     let mut appends = (0..1_000).map(append).collect::<Vec<_>>().into_iter();

@@ -39,9 +39,9 @@ fn of(job: JobId, fact: Fact) -> Fact {
     }
 }
 
-fn check(ledger: &StateLedger) {
+fn check(ledger: &DatabaseLedger) {
     assert_eq!(ledger.audit(3), Ok(vec![]));
-    assert_eq!(ledger.reader().rebuilt_differences(), Ok(vec![]), "the log says everything");
+    assert_eq!(ledger.reader().replay_differences(), Ok(vec![]), "the log says everything");
 }
 
 /// The open work of a job, by its queues.
@@ -129,7 +129,7 @@ fn a_job_has_one_number_and_the_log_says_so() {
     let home = Home::new();
     let ledger = home.open();
     let priority = |n| Priority::new(n).expect("a priority");
-    let add = |ledger: &StateLedger, name: &str, n| ledger.add_job(name, priority(n)).expect("is added").number;
+    let add = |ledger: &DatabaseLedger, name: &str, n| ledger.add_job(name, priority(n)).expect("is added").number;
     assert_eq!([add(&ledger, "default", 5), add(&ledger, "a", 1), add(&ledger, "b", 2)], [0, 1, 2]);
     assert_eq!([add(&ledger, "a", 9), add(&ledger, "a", 9), add(&ledger, "b", 2)], [1, 1, 2]);
     check(&ledger);

@@ -1,4 +1,4 @@
-//! Listings made to be expensive or broken: each must be read, quickly, and with everything that stood before the fault.
+//! Feeds made to be expensive or broken: each must be read, quickly, and with everything that stood before the fault.
 
 use std::fmt::Write;
 

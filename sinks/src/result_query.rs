@@ -10,7 +10,7 @@ use crate::ledger::column_codecs::{StateText, TransactionError, content_at, cont
 use crate::ledger::database::{DbTransaction, Row};
 use crate::ledger::sql::Sql;
 use crate::ledger::{Reader, Status};
-use crate::result_lines::{Detector, FaceFields, ImageLine, PageLine, Picture};
+use crate::result_schema::{Detector, FaceFields, ImageLine, PageLine, Picture};
 
 /// An image line, with what the views need to know besides.
 pub struct Described {

@@ -23,7 +23,7 @@ use super::{LedgerSettings, OpenError};
 
 /// One tenant's ledger: in a folder held by this process alone, on a server shared with other runs. Dropping it writes
 /// what was appended, then lets go of the state or gives back the work it has.
-pub struct StateLedger {
+pub struct DatabaseLedger {
     reader: Reader,
     /// The number of this run, where the state is shared.
     run: Option<i64>,
@@ -39,14 +39,14 @@ pub struct StateLedger {
     writer: Option<JoinHandle<()>>,
 }
 
-impl StateLedger {
+impl DatabaseLedger {
     /// Opens the state at `place` for `tenant`, and makes both if they are not there.
     pub fn open(place: impl Into<StateLocation>, tenant: &str, settings: &LedgerSettings) -> Result<Self, OpenError> {
         Self::open_for(None, place, tenant, settings)
     }
 
     /// Opens the state for another process of the same cluster: what one of them has, all have. `run` is the first one's
-    /// [`StateLedger::run`].
+    /// [`DatabaseLedger::run`].
     pub fn join(
         run: i64,
         place: impl Into<StateLocation>,
@@ -229,7 +229,7 @@ fn opened_by(outcome: Future<Result<WriteReply, LedgerError>>) -> Future<Result<
     })
 }
 
-impl Drop for StateLedger {
+impl Drop for DatabaseLedger {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
@@ -238,7 +238,7 @@ impl Drop for StateLedger {
     }
 }
 
-impl Ledger for StateLedger {
+impl Ledger for DatabaseLedger {
     fn append(&self, fact: Fact) -> Future<Result<Vec<QueueUpdate>, LedgerError>> {
         opened_by(self.ask(Task::Append(Box::new(fact))))
     }

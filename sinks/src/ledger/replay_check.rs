@@ -104,7 +104,7 @@ const NAMED_MAX: usize = 5;
 impl Reader {
     /// How the rows of this tenant differ from those that its log leads to: nothing, unless something is wrong. Holds all of them in
     /// memory, twice: for tests, and for the curious with small states.
-    pub fn rebuilt_differences(&self) -> Result<Vec<String>, LedgerError> {
+    pub fn replay_differences(&self) -> Result<Vec<String>, LedgerError> {
         self.read(|tx| {
             let mut rebuilt = rebuild(tx, self.tenant_id())?;
             rebuilt.read(|rebuilt| {

@@ -13,7 +13,7 @@ const STRIDE: u64 = 2_520;
 
 /// Queues that wait for their turn.
 #[derive(Default)]
-pub(super) struct Turns {
+pub(super) struct QueueScheduler {
     /// Tenants that have queues waiting, in the order of their turns.
     order: VecDeque<TenantNumber>,
     tenants: HashMap<TenantNumber, TenantTurns>,
@@ -35,7 +35,7 @@ struct JobTurns {
     queues: VecDeque<QueueId>,
 }
 
-impl Turns {
+impl QueueScheduler {
     /// How many queues wait.
     pub fn len(&self) -> usize {
         self.len
@@ -117,14 +117,14 @@ mod tests {
         QueueId { job: JobId { tenant: TenantNumber(tenant), number: job }, host }
     }
 
-    fn popped(turns: &mut Turns, count: usize, weight: impl Fn(JobId) -> u64) -> Vec<(u32, u32, u64)> {
+    fn popped(turns: &mut QueueScheduler, count: usize, weight: impl Fn(JobId) -> u64) -> Vec<(u32, u32, u64)> {
         let popped = (0..count).map_while(|_| turns.pop(|_| true, &weight));
         popped.map(|queue| (queue.job.tenant.0, queue.job.number, queue.host)).collect()
     }
 
     #[test]
     fn a_tenant_with_very_many_hosts_delays_no_other() {
-        let mut turns = Turns::default();
+        let mut turns = QueueScheduler::default();
         (0..1_000).for_each(|host| turns.push(queue(1, 0, host)));
         turns.push(queue(2, 0, 7));
         turns.push(queue(3, 0, 8));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn jobs_of_a_tenant_have_turns_by_their_weights_and_none_is_left_out() {
-        let mut turns = Turns::default();
+        let mut turns = QueueScheduler::default();
         for host in 0..1_000 {
             (0..3).for_each(|job| turns.push(queue(1, job, host)));
         }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn who_has_no_room_is_passed_over_and_who_leaves_is_forgotten() {
-        let mut turns = Turns::default();
+        let mut turns = QueueScheduler::default();
         [queue(1, 0, 1), queue(1, 0, 2), queue(2, 0, 3), queue(1, 4, 5)].into_iter().for_each(|it| turns.push(it));
         assert_eq!(turns.pop(|tenant| tenant == TenantNumber(2), |_| 1), Some(queue(2, 0, 3)));
         assert_eq!(turns.pop(|tenant| tenant == TenantNumber(2), |_| 1), None);

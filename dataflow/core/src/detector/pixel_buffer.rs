@@ -6,7 +6,7 @@ use crate::fault::{Class, Fault};
 
 /// Decoded pixels: RGB, 8 bits a channel, rows from the top, orientation applied.
 #[derive(Clone)]
-pub struct Picture {
+pub struct PixelBuffer {
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
@@ -15,9 +15,9 @@ pub struct Picture {
     pub rgb: Arc<[u8]>,
 }
 
-impl std::fmt::Debug for Picture {
+impl std::fmt::Debug for PixelBuffer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Picture({}x{})", self.width, self.height)
+        write!(out, "PixelBuffer({}x{})", self.width, self.height)
     }
 }
 
@@ -41,7 +41,7 @@ impl Region {
     }
 }
 
-impl Picture {
+impl PixelBuffer {
     /// The pixels of a region: the picture itself, not copied, where the region is all of it.
     pub fn part(&self, region: Region) -> Result<Self, Fault> {
         if region == Region::whole(self.width, self.height) {
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_part_is_its_rows_and_the_whole_is_not_copied() {
-        let picture = Picture { width: 3, height: 2, rgb: (0..18).collect::<Vec<u8>>().into() };
+        let picture = PixelBuffer { width: 3, height: 2, rgb: (0..18).collect::<Vec<u8>>().into() };
         let part = picture.part(Region { x: 1, y: 1, width: 2, height: 1 }).expect("a part");
         assert_eq!((part.width, part.height, &part.rgb[..]), (2, 1, &[12, 13, 14, 15, 16, 17][..]));
         let whole = picture.part(Region::whole(3, 2)).expect("the picture");
@@ -83,11 +83,11 @@ mod tests {
 
     #[test]
     fn what_lies_outside_or_lacks_bytes_is_a_fault() {
-        let picture = Picture { width: 3, height: 2, rgb: vec![0; 18].into() };
+        let picture = PixelBuffer { width: 3, height: 2, rgb: vec![0; 18].into() };
         for (x, y, width, height) in [(2, 0, 2, 1), (0, 1, 1, 2), (u32::MAX, 0, 2, 1)] {
             assert!(picture.part(Region { x, y, width, height }).is_err());
         }
-        let short = Picture { rgb: vec![0; 9].into(), ..picture };
+        let short = PixelBuffer { rgb: vec![0; 9].into(), ..picture };
         assert!(short.part(Region { x: 0, y: 1, width: 1, height: 1 }).is_err());
     }
 }

@@ -9,19 +9,19 @@ use super::server::Server;
 use crate::ledger::OpenError;
 use crate::ledger::database::{DbTransaction, values};
 use crate::ledger::error::TransactionError;
-use crate::ledger::schema_version::{Formats, Found};
+use crate::ledger::format_compatibility::{Formats, Found};
 
 /// The steps: applying the `n`-th (from 1) leads to format `n`, which the table `migrations` notes.
 const STEPS: [&str; 9] = [
-    include_str!("../schema/postgres/001_ledger.sql"),
-    include_str!("../schema/postgres/002_frontier.sql"),
-    include_str!("../schema/postgres/003_chances.sql"),
-    include_str!("../schema/postgres/004_lists.sql"),
-    include_str!("../schema/postgres/005_commits.sql"),
-    include_str!("../schema/postgres/006_tenants.sql"),
-    include_str!("../schema/postgres/007_log_retention.sql"),
-    include_str!("../schema/postgres/008_hosts.sql"),
-    include_str!("../schema/postgres/009_quarantine.sql"),
+    include_str!("../migrations/postgres/001_ledger.sql"),
+    include_str!("../migrations/postgres/002_frontier.sql"),
+    include_str!("../migrations/postgres/003_chances.sql"),
+    include_str!("../migrations/postgres/004_lists.sql"),
+    include_str!("../migrations/postgres/005_commits.sql"),
+    include_str!("../migrations/postgres/006_tenants.sql"),
+    include_str!("../migrations/postgres/007_log_retention.sql"),
+    include_str!("../migrations/postgres/008_hosts.sql"),
+    include_str!("../migrations/postgres/009_quarantine.sql"),
 ];
 
 /// The formats that this faceflow can use.
