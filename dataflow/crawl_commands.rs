@@ -94,7 +94,7 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
     Ok(if asked.load(Relaxed) { INTERRUPTED } else { DONE })
 }
 
-/// How many sites, from the first on, are in the ledger, as soon as there is one.
+/// How many sites, from the first on, are in the ledger, on disk, as soon as there is one.
 fn taken_up(common: &Common, settings: &Settings) -> TakenUp {
     let (state, tenant, settings) = (common.state.clone(), common.tenant.clone(), settings.ledger.clone());
     let opened = OnceCell::new();
@@ -106,7 +106,10 @@ fn taken_up(common: &Common, settings: &Settings) -> TakenUp {
                 opened.get_or_init(|| reader)
             }
         };
-        reader.sites_taken_up(sites).map_err(io::Error::other)
+        let taken = reader.sites_taken_up(sites).map_err(io::Error::other)?;
+        // What answers for them from now on must survive a power cut as the inbox did.
+        reader.sync()?;
+        Ok(taken)
     })
 }
 

@@ -73,6 +73,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (decoded, undecodable) = downloads.decode(decoder(), executor, limits.cpu);
     let (stored, unstored) = decoded.store_original(store(), Arc::clone(pixel_cache), executor);
     let stored = stored.append_facts(Arc::clone(ledger), executor);
+    let unrecorded = stored.refused.map(|stored| stored.frame);
     let (stored, downloaded) = (stored.written, stored.updates);
 
     // Each content once; of near-duplicates one is detected, and its faces are given to the others.
@@ -92,7 +93,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         DedupeAction::Evict(frame) => Branched::B(frame),
         DedupeAction::Assign(assignment) => Branched::C(assignment),
     });
-    late_copies.concat(duplicates).to_owner().evict(Arc::clone(pixel_cache));
+    scope.concatenate([late_copies, duplicates, unrecorded]).to_owner().evict(Arc::clone(pixel_cache));
     let assignments = assignments.append_facts(Arc::clone(ledger), executor).written;
 
     // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store,

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::location::{Backend, StateLocation};
 use super::reader::{Reader, check_tenant};
 use super::redrive::Selection;
-use super::writer::{Task, Withheld, WriteReply, WriteRequest, Writer};
+use super::writer::{Task, WriteReply, WriteRequest, Writer};
 use super::{LedgerSettings, OpenError};
 
 /// One tenant's ledger: in a folder held by this process alone, on a server shared with other runs. Dropping it writes
@@ -28,7 +28,6 @@ pub struct DatabaseLedger {
     /// The number of this run, where the state is shared.
     run: Option<i64>,
     /// Work that is open and not given out.
-    withheld: Withheld,
     /// From when on the others are looked after, where the state is shared: what runs have left that are over, and what queues
     /// have that this one has not heard of.
     look_around_at: AtomicU64,
@@ -74,20 +73,18 @@ impl DatabaseLedger {
         let (whose, theirs) = (tenant.to_owned(), backend.clone());
         let work = move || match Writer::open(&theirs, &whose, joined) {
             Ok(writer) => {
-                drop(opened.send(Ok((writer.run(), writer.withheld()))));
+                drop(opened.send(Ok(writer.run())));
                 writer.work(&queue);
             }
             Err(error) => drop(opened.send(Err(error))),
         };
         let thread = std::thread::Builder::new().name("faceflow-ledger".to_owned());
         let writer = thread.spawn(work).map_err(|error| storage(error.to_string()))?;
-        let (run, withheld) =
-            opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
+        let run = opening.recv().unwrap_or_else(|_| Err(storage("its writer panicked; see the log".to_owned())))?;
         let reader = Reader::of(backend.clone(), tenant)?;
         Ok(Self {
             reader,
             run,
-            withheld,
             look_around_at: AtomicU64::new(0),
             own_jobs: Mutex::default(),
             place: backend.storage(),
@@ -140,16 +137,6 @@ impl DatabaseLedger {
     /// The queue of pictures.
     fn pictures(&self) -> QueueId {
         QueueId::detection(self.reader.tenant_number())
-    }
-
-    /// The same, with what is not given out taken for held; `None` where that is nothing.
-    fn without_withheld(&self, asks: &[DispatchRequest]) -> Option<Vec<DispatchRequest>> {
-        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
-        if withheld.is_empty() {
-            return None;
-        }
-        let held = |ask: &DispatchRequest| ask.held.iter().chain(withheld.iter()).copied().collect();
-        Some(asks.iter().map(|ask| DispatchRequest { held: held(ask), ..ask.clone() }).collect())
     }
 
     /// Takes over what runs have left that are over, where there may be others; with `running`, also pictures that were not
@@ -259,8 +246,7 @@ impl Ledger for DatabaseLedger {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
-        let withheld = self.without_withheld(asks);
-        let mut claimed = self.reader.claim((self.run, patience_ms), now, withheld.as_deref().unwrap_or(asks))?;
+        let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
         if again.is_some() && looks && asks.iter().any(|ask| ask.queue.is_detection()) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);

@@ -1,5 +1,7 @@
 //! What the dispatcher asks: the work of a queue that is due, in the order in which it is dispatched.
 
+use std::collections::HashSet;
+
 use faceflow_core::Time;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, LedgerError};
 use faceflow_core::record::{Frame, Image, JobId, Key, Page, TenantNumber, Work};
@@ -9,6 +11,7 @@ use super::alternates::first_page;
 use super::column_codecs::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::database::{DbTransaction, Row, Value, values};
 use super::hosts::{self, Admission};
+use super::quarantine_list;
 use super::reader::Reader;
 use super::sql::Sql;
 
@@ -25,10 +28,12 @@ impl Reader {
         self.read(|tx| {
             force_index_scans(tx)?;
             let admissions = hosts::admissions(tx, self.tenant_id(), now, asks)?;
+            let withheld = quarantine_list::withheld(tx, self.tenant_id())?;
             let claim = |(ask, admission): (&DispatchRequest, Admission)| {
                 let max = admission.max(ask);
+                let (tenant, withheld) = (self.tenant_id(), &withheld);
                 let mut claim =
-                    DueWorkScan { tx, tenant: self.tenant_id(), now, ask, max, admission, work: vec![], next: None };
+                    DueWorkScan { tx, tenant, now, ask, withheld, max, admission, work: vec![], next: None };
                 if ask.queue.is_detection() {
                     claim.from(&DueQuery::frames(tx, ours), &["due_ms"])?;
                 } else {
@@ -185,6 +190,8 @@ struct DueWorkScan<'a, 'm> {
     tenant: i64,
     now: i64,
     ask: &'a DispatchRequest,
+    /// What is open and not given out.
+    withheld: &'a HashSet<Key>,
     /// Work that is taken, at most.
     max: usize,
     admission: Admission,
@@ -241,10 +248,11 @@ impl DueWorkScan<'_, '_> {
 
     fn take(&mut self, queue: &DueQuery, due: &str) -> Result<(), TransactionError> {
         let (tx, ask, sql) = (self.tx, self.ask, queue.due(self.tx, due));
-        let most = (self.max - self.work.len() + ask.held.len() + 1) as i64;
+        let most = (self.max - self.work.len() + ask.held.len() + self.withheld.len() + 1) as i64;
         let values = [&self.values(self.now)[..], values![most]].concat();
         let found = tx.list(&sql, &values, |row| {
-            if ask.held.contains(&(queue.key)(row)?) {
+            let key = (queue.key)(row)?;
+            if ask.held.contains(&key) || self.withheld.contains(&key) {
                 return Ok(None);
             }
             Ok(Some((row.get::<Option<i64>>(1)?, (queue.work)(tx, row)?)))

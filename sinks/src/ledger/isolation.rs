@@ -181,9 +181,7 @@ impl Writer {
             Err(refusal) if refusal.is_about_data() => {
                 tracing::error!("{}: nor does it take the end of {}: {refusal}", self.place(), refused.subject);
                 refused.end = WorkEnd::Withheld;
-                let opened = take_in(self, &refused)?;
-                self.withhold(refused.key());
-                opened
+                take_in(self, &refused)?
             }
             Err(TransactionError::Held { key, run }) => return Ok(LedgerError::Held { key, run }),
             noted => noted?,
@@ -193,9 +191,14 @@ impl Writer {
 }
 
 impl LedgerTransaction<'_, '_> {
-    /// Notes that a fact speaks of a step that cannot be: a promise of ours is broken. What it is about stays as it is.
+    /// Notes that a fact speaks of a step that cannot be: a promise of ours is broken. What it is about stays as it is, and is not given out where it is open.
     pub fn quarantine_illegal(&mut self, fact: &Fact, why: &TransactionError) -> Result<(), TransactionError> {
-        let refused = Quarantined { end: WorkEnd::Stays, again: false, ..Quarantined::fact(fact, &why.to_string())? };
+        let mut refused =
+            Quarantined { end: WorkEnd::Stays, again: false, ..Quarantined::fact(fact, &why.to_string())? };
+        if !matches!(fact, Fact::Assigned(_)) && self.is_open(&refused)? {
+            // Given out again it would only come to the same step.
+            refused.end = WorkEnd::Withheld;
+        }
         tracing::error!("what is {} of {} cannot be: {why}; it is quarantined", refused.kind, refused.subject);
         self.take_in(LogRecord::Quarantined(refused)).map(drop)
     }

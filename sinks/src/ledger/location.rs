@@ -116,6 +116,14 @@ impl Backend {
         }
     }
 
+    /// Brings what was committed to disk, where commits alone do not; a server does that itself.
+    pub fn sync(&self) -> std::io::Result<()> {
+        match self {
+            Self::Folder(folder) => folder.sync(),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
     pub fn settings(&self) -> &LedgerSettings {
         match self {
             Self::Folder(folder) => &folder.settings,

@@ -210,6 +210,16 @@ impl LedgerTransaction<'_, '_> {
         self.resume()
     }
 
+    /// Whether the work that a refused fact is about is open.
+    pub fn is_open(&mut self, refused: &Quarantined<'_>) -> Result<bool, TransactionError> {
+        let state = match refused.work {
+            QuarantinedWork::Entry(key) => self.find(key)?.map(|entry| entry.state),
+            QuarantinedWork::Picture(id) => self.find_picture(id)?.map(|picture| picture.state),
+            QuarantinedWork::None => None,
+        };
+        Ok(state == Some(State::Open))
+    }
+
     fn end_entry(&mut self, entry: &Entry, refused: &Quarantined<'_>) -> Result<(), TransactionError> {
         if entry.state == State::Settled {
             if self.rows.entry(entry.id)?.recrawl_ms.is_some() {
@@ -253,7 +263,12 @@ impl LedgerTransaction<'_, '_> {
     }
 
     fn end_picture(&mut self, picture: &Picture, refused: &Quarantined<'_>) -> Result<(), TransactionError> {
-        if picture.state != State::Open && !picture.retried || self.is_held(picture.run) {
+        if self.is_held(picture.run) {
+            // Only the log says that this one came to nothing.
+            self.elsewhere = true;
+            return Ok(());
+        }
+        if picture.state != State::Open && !picture.retried {
             return Ok(());
         }
         // A degraded answer that is kept stands.

@@ -73,7 +73,7 @@ pub(super) struct Releasable {
 }
 
 /// The next rows after `after`, `max` at most; where URLs are named, those about them. Without those whose entry or picture is dead
-/// because of them: it was not driven again, so they still say why.
+/// because of them: it was not driven again, so they still say why; a picture that another stands for needs no answer of its own.
 pub(super) fn releasable(
     tx: &DbTransaction<'_>,
     tenant: i64,
@@ -84,7 +84,8 @@ pub(super) fn releasable(
         "SELECT q.id, q.again, q.body, q.key, q.withheld FROM quarantine q
         LEFT JOIN entries e ON e.id = q.entry LEFT JOIN pictures p ON p.id = q.picture
         WHERE q.tenant = ?1 AND q.id > ?2 AND NOT (coalesce(e.state, '') = 'dead' AND coalesce(e.reason, '') = '{REASON}')
-            AND NOT (coalesce(p.state, '') = 'dead' AND coalesce(p.reason, '') = '{REASON}')
+            AND NOT (coalesce(p.state, '') = 'dead' AND coalesce(p.reason, '') = '{REASON}'
+                AND coalesce(p.representative, p.id) = p.id)
         ORDER BY q.id"
     );
     let first = after.as_ref().map_or(&[][..], |id| &id.0[..]);

@@ -90,19 +90,28 @@ impl Reader {
         TenantNumber(self.0.id as u32)
     }
 
-    /// How many of these sites, from the first on, are sites of the tenant that were not removed.
+    /// How many of these sites, from the first on, the tenant's ledger has taken in, whatever became of them since; also one that was
+    /// refused is, for the quarantine has it.
     pub fn sites_taken_up(&self, sites: &[Url]) -> Result<usize, LedgerError> {
         // On a server a digest of the URL is indexed.
         const KNOWN: Sql = Sql::hinted("url = ?2", "site_key(url) = site_key(?2) AND url = ?2");
         self.read(|tx| {
-            let sql = format!("SELECT 1 FROM sites WHERE tenant = ?1 AND {} AND NOT removed", KNOWN.of(tx));
+            let sql = format!("SELECT 1 FROM sites WHERE tenant = ?1 AND {}", KNOWN.of(tx));
             for (n, site) in sites.iter().enumerate() {
-                if tx.one(&sql, values![self.tenant_id(), site.as_str()], |_| Ok(()))?.is_none() {
+                let refused = "SELECT 1 FROM quarantine WHERE tenant = ?1 AND subject = ?2";
+                if tx.one(&sql, values![self.tenant_id(), site.as_str()], |_| Ok(()))?.is_none()
+                    && tx.one(refused, values![self.tenant_id(), site.as_str().as_bytes()], |_| Ok(()))?.is_none()
+                {
                     return Ok(n);
                 }
             }
             Ok(sites.len())
         })
+    }
+
+    /// Brings what was committed to disk, where commits alone do not (`ledger.durability = "process"`).
+    pub fn sync(&self) -> std::io::Result<()> {
+        self.0.backend.sync()
     }
 
     /// Reads in one transaction: everything that `work` sees is of one moment.

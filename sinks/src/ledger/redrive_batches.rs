@@ -1,8 +1,6 @@
 //! Driving again in batches: what is dead or waits, then what is in the quarantine. What the database refuses is found by smaller
 //! batches and passed over.
 
-use std::sync::PoisonError;
-
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::LedgerError;
 use url::Url;
@@ -75,9 +73,6 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let tenant = self.tenant;
-        let withheld = self.connection.read(|tx| quarantine_list::withheld(tx, tenant))?;
-        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = withheld;
         Ok(released)
     }
 }

@@ -99,6 +99,15 @@ impl SqliteBackend {
         Ok(connection)
     }
 
+    /// Brings the write-ahead log to disk: what was committed is there, or in the file, which is synced before the log begins anew.
+    pub fn sync(&self) -> std::io::Result<()> {
+        match std::fs::File::open(self.dir.join(format!("{FILE}-wal"))) {
+            Ok(log) => log.sync_all(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Why SQLite cannot share memory with others beside the file, if it cannot: then it does not open files that have a log.
     fn unwritable(&self) -> Option<Error> {
         let shared = self.dir.join(format!("{FILE}-shm"));

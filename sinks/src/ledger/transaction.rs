@@ -17,7 +17,7 @@ use super::column_codecs::EntryKind;
 use super::database::DbTransaction;
 use super::error::TransactionError;
 use super::event_log::{EventBuffer, EventRow};
-use super::log_record::{LogHeader, LogRecord, LogRecords, VERSION};
+use super::log_record::{LogHeader, LogRecord, LogRecords, VERSION, WorkEnd};
 use super::quarantine::{self, QuarantineChange};
 use super::status::Status;
 use super::tallies::Tallies;
@@ -182,8 +182,10 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             return Err(refused);
         }
         if self.rows.is_changed() || self.bulk || self.log.len() > before.1 || self.quarantine.len() > quarantined {
-            if let LogRecord::Failed { elsewhere, .. } = &mut record {
-                *elsewhere = self.elsewhere;
+            match &mut record {
+                LogRecord::Failed { elsewhere, .. } => *elsewhere = self.elsewhere,
+                LogRecord::Quarantined(refused) if self.elsewhere => refused.end = WorkEnd::Stays,
+                _ => {}
             }
             self.records.push(&record)?;
         }

@@ -11,13 +11,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::fact::Fact;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::{LedgerError, QueueUpdate};
 use faceflow_core::planted_bugs;
-use faceflow_core::record::{Key, Priority};
+use faceflow_core::record::Priority;
 use tokio::sync::oneshot;
 
 use super::database::{Connection, DbTransaction};
@@ -26,7 +25,6 @@ use super::jobs;
 use super::location::{Backend, ExclusiveAccess};
 use super::log_record::LogRecord;
 use super::log_retention::{Plan, Schedule, machine_now};
-use super::quarantine_list;
 use super::redrive::Selection;
 use super::reorder_buffer::{self, weight};
 use super::tallies::Tallies;
@@ -97,9 +95,6 @@ pub(super) struct WriteRequest {
 /// What came of the tasks of a group, in their order.
 pub(super) type WriteReplies = Vec<Result<WriteReply, LedgerError>>;
 
-/// Keys of work that is open and not given out: the database refused its end too (`isolation.rs`).
-pub(super) type Withheld = Arc<Mutex<HashSet<Key>>>;
-
 /// Whether what was tried is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -118,7 +113,6 @@ pub(super) struct Writer {
     access: ExclusiveAccess,
     /// Pages and images that pages which waited for their turn lead to, taken up in one transaction.
     resumed_max: usize,
-    pub(super) withheld: Withheld,
 }
 
 impl Writer {
@@ -134,19 +128,17 @@ impl Writer {
             if let ExclusiveAccess::Lease(lease) = &access {
                 lease.serve(tx, id)?;
             }
-            let withheld = quarantine_list::withheld(tx, id)?;
-            Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?, withheld))
+            Ok((id, Tallies::load(tx, id)?, reorder_buffer::unfinished(tx, id)?))
         });
         drop(turn);
-        let (tenant, tallies, unfinished, withheld) = known.map_err(|error| backend.refused(&error))?;
+        let (tenant, tallies, unfinished) = known.map_err(|error| backend.refused(&error))?;
         if let ExclusiveAccess::Lease(lease) = &access {
             let told = lease.tell_of_others(&mut connection, tenant, &backend.name());
             told.map_err(|error| backend.refused(&error))?;
         }
         let (backend, numbers) = (backend.clone(), IdAllocators::default());
         let resumed_max = backend.settings().transaction_max;
-        let withheld = Arc::new(Mutex::new(withheld));
-        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max, withheld };
+        let mut writer = Self { connection, backend, tenant, tallies, numbers, access, resumed_max };
         writer.resume(unfinished).map_err(|error| writer.backend.refused(&error))?;
         Ok(writer)
     }
@@ -157,16 +149,6 @@ impl Writer {
             ExclusiveAccess::Lock(_) => None,
             ExclusiveAccess::Lease(lease) => Some(lease.id()),
         }
-    }
-
-    /// Work that is open and not given out.
-    pub fn withheld(&self) -> Withheld {
-        Arc::clone(&self.withheld)
-    }
-
-    /// Work of this key is not given out from now on.
-    pub(super) fn withhold(&self, key: Option<Key>) {
-        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).extend(key);
     }
 
     /// Where the state is, for messages.

@@ -20,5 +20,6 @@ CREATE TABLE quarantine (
 
 CREATE INDEX quarantine_of_entry ON quarantine (entry);
 CREATE INDEX quarantine_of_picture ON quarantine (picture);
+CREATE INDEX quarantine_withheld ON quarantine (tenant) WHERE withheld;
 
 INSERT INTO migrations (format, reader_min, writer_min) VALUES (12, 12, 12);

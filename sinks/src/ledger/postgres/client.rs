@@ -175,7 +175,7 @@ impl<'c> Pipeline<'c> {
         let mut sent: Sent<'c> = Box::pin(async move { transaction.execute_raw(&statement, parameters).await });
         // The first poll sends it; whoever waits next asks for the answer.
         match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Ok(answer.map(drop)?),
+            Poll::Ready(answer) => answer.map(drop).map_err(|error| self.first_error(error)),
             Poll::Pending => {
                 self.sent.borrow_mut().push_back(sent);
                 Ok(())
@@ -263,21 +263,28 @@ impl<'c> Pipeline<'c> {
     fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, TransactionError> {
         let mut sent = self.sent.borrow_mut();
         let mut answer = pin!(answer);
-        let waited = block_on(poll_fn(|context| {
+        let waited: Result<Result<T, Error>, TransactionError> = block_on(poll_fn(|context| {
             while let Some(next) = sent.front_mut() {
                 match next.as_mut().poll(context) {
                     Poll::Pending => break,
                     Poll::Ready(answer) => {
                         sent.pop_front();
-                        if let Err(error) = answer {
-                            return Poll::Ready(Err(error));
+                        if let Err(first) = answer {
+                            return Poll::Ready(Err(first.into()));
                         }
                     }
                 }
             }
-            answer.as_mut().poll(context)
+            answer.as_mut().poll(context).map(Ok)
         }));
-        Ok(waited?)
+        drop(sent);
+        waited?.map_err(|error| self.first_error(error))
+    }
+
+    /// The first error of the transaction: what was sent before may have failed and its answer not been read yet, and then a later
+    /// statement only says that the transaction is aborted.
+    fn first_error(&self, later: Error) -> TransactionError {
+        self.catch_up().err().unwrap_or_else(|| later.into())
     }
 }
 

@@ -4,6 +4,7 @@ use faceflow_core::HostFaultKind;
 use faceflow_core::ledger::FailingHosts;
 use faceflow_core::record::{HostHold, HostState, Key, QueueId, queue_of};
 
+use super::quarantine::{at, is_quarantined, plant};
 use super::*;
 use crate::ledger::Selection;
 
@@ -16,6 +17,7 @@ both![
     what_is_driven_again_asks_at_once,
     each_job_has_hosts_of_its_own_and_pictures_have_none,
     rows_follow_from_the_log_after_any_facts_about_hosts,
+    what_is_withheld_takes_no_probe,
 ];
 
 /// A failure of the host of this work, which says this of it.
@@ -202,4 +204,14 @@ fn rows_follow_from_the_log_after_any_facts_about_hosts() {
         rig.check();
         assert!(told > 10 && failing > 0, "{told} told, {failing} failing");
     }
+}
+
+fn what_is_withheld_takes_no_probe() {
+    let rig = pages();
+    plant(&rig, "UPDATE", "entries", &at("/a"));
+    assert!(is_quarantined(&rig.try_tell(host_failed(page("/a", 0), Class::Connect, hold(1, 5_000)))));
+    rig.tell(host_failed(page("/b", 0), Class::Connect, hold(1, 5_000)));
+    assert_eq!(rig.given(4_999, &[]).0, paths(&[]));
+    assert_eq!(rig.given(5_000, &[]).0, paths(&["/c"]));
+    assert_eq!(rig.given(5_000, &["/c"]).0, paths(&[]));
 }

@@ -17,11 +17,13 @@ both![
     a_retry_that_is_refused_passes_over_it,
     a_step_that_cannot_be_is_quarantined,
     after_a_kill_the_same_fact_is_quarantined_once,
+    a_step_that_cannot_be_of_open_work_is_not_tried_again,
+    what_was_refused_or_removed_was_taken_in,
     a_database_that_is_broken_still_ends_the_run,
 ];
 
 /// Makes the database refuse rows of a table.
-fn plant(rig: &Rig, event: &str, table: &str, when: &str) {
+pub(super) fn plant(rig: &Rig, event: &str, table: &str, when: &str) {
     if rig.home.database() == Database::Postgres {
         rig.home.sql(&format!(
             "CREATE OR REPLACE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'poison here'; END $$;
@@ -49,7 +51,7 @@ fn on_file(rig: &Rig, statements: &str) {
     connection.execute_batch(statements).expect("runs");
 }
 
-fn at(path: &str) -> String {
+pub(super) fn at(path: &str) -> String {
     format!("NEW.url = '{}'", url(path))
 }
 
@@ -79,7 +81,7 @@ fn about(kind: &str, path: &str) -> (String, String) {
     (kind.to_owned(), url(path).to_string())
 }
 
-fn is_quarantined(answer: &Result<Vec<QueueUpdate>, LedgerError>) -> bool {
+pub(super) fn is_quarantined(answer: &Result<Vec<QueueUpdate>, LedgerError>) -> bool {
     matches!(answer, Err(LedgerError::Quarantined { reason, .. }) if reason.contains("poison here"))
 }
 
@@ -274,4 +276,26 @@ fn a_database_that_is_broken_still_ends_the_run() {
     rig.check();
     assert_eq!(rig.reader().quarantined_count(), Ok(0));
     rig.tell(kept(image("/a"), "one"));
+}
+
+/// An answer for a picture that no URL led to, of a page that is open: it would be given out at once, and fail again.
+fn a_step_that_cannot_be_of_open_work_is_not_tried_again() {
+    let rig = Rig::showing(vec![image("/a"), image("/b")]);
+    let copy =
+        CopiedImage { image: image("/a"), final_url: url("/a"), headers: vec![], content: ContentId::of(b"none") };
+    let refused = rig.try_tell(Fact::Copied(copy));
+    assert!(matches!(refused, Err(LedgerError::Illegal { .. })), "{refused:?}");
+    assert_eq!(rig.owed(), [(0, "/b".to_owned())]);
+    assert_eq!(retry_dead(&rig), 1);
+    assert_eq!(rig.owed().len(), 2);
+}
+
+fn what_was_refused_or_removed_was_taken_in() {
+    let rig = Rig::new();
+    let sites = ["/one", "/bad", "/new"].map(url);
+    rig.tell(admitted(vec![Page::start(JobId::FIRST, url("/one"))]));
+    assert_eq!(rig.reader().sites_taken_up(&sites), Ok(1));
+    plant(&rig, "INSERT", "entries", &at("/bad"));
+    rig.tell(admitted(vec![Page::start(JobId::FIRST, url("/bad"))]));
+    assert_eq!(rig.reader().sites_taken_up(&sites), Ok(2));
 }

@@ -20,3 +20,4 @@ CREATE TABLE quarantine (
 
 CREATE INDEX quarantine_of_entry ON quarantine (entry);
 CREATE INDEX quarantine_of_picture ON quarantine (picture);
+CREATE INDEX quarantine_withheld ON quarantine (tenant) WHERE withheld;
