@@ -141,11 +141,13 @@ fn content_type(headers: &[(String, String)]) -> Option<&str> {
     headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str())
 }
 
-/// The page that was found where a picture was expected (`/wiki/File:Name.jpg`), if it is one of the site that linked it. The picture
+/// The page that was found where a picture was expected (`/wiki/File:Name.jpg`), if it is one of the site that linked it and its address looks like that of a picture. The picture
 /// itself is rejected for what it is.
 fn page_behind_link(image: &Image, found: &Source<'_>) -> Option<Page> {
     let is_own = site_of(&image.url) == site_of(&image.page) && site_of(found.url) == site_of(&image.page);
-    let fits = image.inline.is_none() && image.version.is_none() && is_own && html::is_page(found);
+    // A site that answers every address with a page that shows more of them would never end.
+    let looks_so = html::names_picture(image.url.as_str()) && !html::names_picture(image.page.as_str());
+    let fits = looks_so && image.inline.is_none() && image.version.is_none() && is_own && html::is_page(found);
     let url = fits.then(|| normalise(image.url.clone())).flatten()?;
     Some(Page { depth: DEPTH, site: image.site.clone(), ..Page::start(image.job, url) })
 }

@@ -22,6 +22,8 @@ mod style;
 mod tests;
 pub(crate) mod url_extension;
 
+pub use url_extension::names_picture;
+
 use bytes::Bytes;
 use faceflow_core::{Class, Fault};
 use scraper::Html;

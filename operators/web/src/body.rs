@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use faceflow_core::Fault;
 use futures::stream::{self, BoxStream};
 use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt};
+use reqwest::Version;
 use reqwest::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -68,7 +69,9 @@ pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit)
         return Err(classify_fault::too_large(announced, limit.size));
     }
     let stated = Stated::of(response.headers())?;
-    let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
+    // HTTP/2 says by itself where a message ends.
+    let framed = response.version() >= Version::HTTP_2
+        || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
     let mut body: Pieces<'_> = Box::pin(sent(response, limit.patience));
     for layer in stated.layers.iter().rev() {
         let start;
@@ -171,6 +174,15 @@ fn inflated(coded: Pieces<'_>, wrapping: Wrapping, ending: Ending) -> impl Strea
     stream::try_unfold(state, move |(mut coded, mut inflate, mut input, mut room)| async move {
         loop {
             if input.is_empty() {
+                // The decoder keeps some of what it made when the room was full.
+                match (inflate.drain(&mut room), ending) {
+                    (Ok(0), _) => {}
+                    (Ok(given), _) => {
+                        return Ok(Some((Bytes::copy_from_slice(&room[..given]), (coded, inflate, input, room))));
+                    }
+                    (Err(_), Ending::Anywhere) => return Ok(None),
+                    (Err(broken), Ending::Complete { .. }) => return Err(classify_fault::of_deflate(broken)),
+                }
                 match (coded.next().await, ending) {
                     (Some(piece), _) => input = piece?,
                     (None, Ending::Complete { framed }) => {

@@ -87,6 +87,14 @@ impl Inflate {
         }
     }
 
+    /// Gives into `room` what has come of all that was read, and was not given yet: how much that is.
+    pub fn drain(&mut self, room: &mut [u8]) -> Result<usize, Broken> {
+        match self.place {
+            Place::Data => Ok(self.inflate(&[], room)?.1),
+            _ => Ok(0),
+        }
+    }
+
     /// Whether what was read is complete; `framed` if the message around it said where it ends.
     pub fn finish(&self, framed: bool) -> Result<(), Broken> {
         match self.place {
@@ -97,6 +105,13 @@ impl Inflate {
     }
 
     fn data(&mut self, input: &[u8], room: &mut [u8]) -> Result<(usize, usize), Broken> {
+        match self.inflate(input, room)? {
+            (0, 0) if matches!(self.place, Place::Data) => Err(Broken::Damaged("no deflate data")),
+            done => Ok(done),
+        }
+    }
+
+    fn inflate(&mut self, input: &[u8], room: &mut [u8]) -> Result<(usize, usize), Broken> {
         let before = (self.inflater.total_in(), self.inflater.total_out());
         let status = self.inflater.decompress(input, room, FlushDecompress::None);
         let status = status.map_err(|_| Broken::Damaged("no deflate data"))?;
@@ -105,8 +120,6 @@ impl Inflate {
         self.note(&input[..used], &room[..given]);
         if status == Status::StreamEnd {
             self.place = if self.wrapping == Wrapping::Bare { Place::End } else { Place::Check(vec![]) };
-        } else if (used, given) == (0, 0) {
-            return Err(Broken::Damaged("no deflate data"));
         }
         Ok((used, given))
     }

@@ -47,7 +47,7 @@ impl UrlExtension {
 
 /// Whether an address is that of a picture we read: by its extension, or by one inside its query, where image servers
 /// carry the name of the original.
-pub(crate) fn names_picture(address: &str) -> bool {
+pub fn names_picture(address: &str) -> bool {
     let in_query = |query: &str| {
         query.split('&').any(|pair| UrlExtension::of(pair.rsplit('=').next().unwrap_or(pair)) == UrlExtension::Picture)
     };

@@ -34,6 +34,44 @@ fn flushed(text: &[u8]) -> Vec<u8> {
     [&gzip[..], &[0, 0, 0, 0xff, 0xff]].concat()
 }
 
+/// The decoder holds back what does not fit, also when all of the input was read.
+#[tokio::test]
+async fn long_bodies_whose_streams_do_not_end_are_whole() {
+    use std::io::Write;
+
+    for length in (5_000..160_000).step_by(7_919) {
+        let words = (0_u32..).flat_map(|n| format!("<p>{} ", n.wrapping_mul(2_654_435_761)).into_bytes());
+        let text: Vec<u8> = b"<!doctype html>".iter().copied().chain(words).take(length).collect();
+        let written = |mut into: Box<dyn FnMut(&[u8]) -> std::io::Result<Vec<u8>>>| into(&text).expect("into memory");
+        let level = flate2::Compression::default;
+        let bare = written(Box::new(move |text| {
+            let mut coder = flate2::write::DeflateEncoder::new(vec![], level());
+            coder.write_all(text).and_then(|()| coder.finish())
+        }));
+        let gzip = written(Box::new(move |text| {
+            let mut coder = flate2::write::GzEncoder::new(vec![], level());
+            coder.write_all(text).and_then(|()| coder.finish())
+        }));
+        let flushed = written(Box::new(move |text| {
+            let mut coder = flate2::write::GzEncoder::new(vec![], level());
+            coder.write_all(text).and_then(|()| coder.flush())?;
+            Ok(coder.get_ref().clone())
+        }));
+        let cases = [
+            ("deflate", [&[0x78, 0x9c], &bare[..]].concat()),
+            ("deflate", bare),
+            ("gzip", gzip[..gzip.len() - 8].to_vec()),
+            ("gzip", flushed),
+        ];
+        for (n, (coding, body)) in cases.into_iter().enumerate() {
+            let head = format!("Content-Encoding: {coding}\r\n");
+            let got = read(response(200, &head, &body), Want::Page).await;
+            let got = got.unwrap_or_else(|fault| panic!("case {n} of {length} bytes: {fault}"));
+            assert!(got.body == text, "case {n}: {} of {length} bytes", got.body.len());
+        }
+    }
+}
+
 #[tokio::test]
 async fn content_codings_are_what_the_bytes_say() {
     let chain = |codings: &[&str], text: &[u8]| codings.iter().fold(text.to_vec(), |text, coding| coded(coding, &text));
