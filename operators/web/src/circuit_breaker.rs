@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use faceflow_core::Fault;
+use faceflow_core::{Fault, HostFaultKind};
 use tokio::time::Instant;
 
 use super::failure::Failure;
@@ -115,7 +115,13 @@ impl Circuit {
         let wait = match self.opened {
             0 => return Ok(()),
             _ if self.until > now => self.until - now,
-            opened if self.probing => open_for(opened),
+            // It is being found out: that says nothing against any host there.
+            _ if self.probing => {
+                let detail =
+                    format!("not asked, because another request finds out whether {address} takes connections");
+                let fault = Fault { detail, ..self.fault.clone() }.of_host(0, HostFaultKind::Resting).after(OPEN_MS);
+                return Err(Failure::of_address(fault, address.ip()));
+            }
             _ => return Ok(()),
         };
         let detail = format!("not asked, because nothing at {address} takes connections: {}", self.fault.detail);
