@@ -57,7 +57,7 @@ fn decide(lost: FailedRecord<Work>, (settings, recrawl): (&RetrySettings, &Recra
             let again = again(recrawl.terminal_retry_due(&work, &fault, attempts_max, now));
             Disposition::Dead { work, fault, again, host }
         }
-        fate => fate,
+        disposition => disposition,
     }
 }
 

@@ -26,8 +26,7 @@ pub struct PixelCache {
 /// Room for one picture between its download and its crops; given back when dropped.
 #[derive(Debug)]
 pub struct Room {
-    #[allow(dead_code, reason = "held for its drop")]
-    picture: OwnedSemaphorePermit,
+    _picture: OwnedSemaphorePermit,
     memory: Mutex<OwnedSemaphorePermit>,
 }
 
@@ -69,7 +68,7 @@ impl PixelCache {
         let picture = Arc::clone(&self.pictures).acquire_owned().await.expect("the semaphore is never closed");
         let pieces = pieces(bytes).min(self.pieces_max as usize) as u32;
         let memory = Arc::clone(&self.memory).acquire_many_owned(pieces).await;
-        Arc::new(Room { picture, memory: Mutex::new(memory.expect("the semaphore is never closed")) })
+        Arc::new(Room { _picture: picture, memory: Mutex::new(memory.expect("the semaphore is never closed")) })
     }
 
     /// Inserts a picture; the handle finds it again. Of the room it was decoded in, it keeps what its pixels take.

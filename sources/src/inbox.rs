@@ -22,11 +22,11 @@ const PART_LINES: usize = 1_000;
 /// How long to wait after a line was not in the ledger yet, in milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
-/// How many sites, from the first on, are durable in the ledger as sites that are not removed.
+/// How many sites, from the first on, the ledger has taken in and has on disk, whatever became of them since.
 pub type TakenUp = Box<dyn Fn(&[Url]) -> io::Result<usize> + Send>;
 
 /// The inbox as far as it is on disk.
-pub(crate) struct Kept {
+pub(crate) struct InboxReader {
     pub file: File,
     /// How much was read.
     pub read: Arc<AtomicU64>,
@@ -34,7 +34,7 @@ pub(crate) struct Kept {
     pub kept: Arc<AtomicU64>,
 }
 
-impl Read for Kept {
+impl Read for InboxReader {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let at = self.read.load(SeqCst);
         let left = self.kept.load(SeqCst).saturating_sub(at);
@@ -46,7 +46,7 @@ impl Read for Kept {
 }
 
 /// Empties the inbox.
-pub(crate) struct Emptying {
+pub(crate) struct InboxTruncation {
     /// What submissions are appended to.
     pub inbox: Arc<Mutex<File>>,
     /// For reading what is looked at.
@@ -60,7 +60,7 @@ pub(crate) struct Emptying {
     pub not_before: Time,
 }
 
-impl Emptying {
+impl InboxTruncation {
     /// Goes on, where everything that is kept was read. Called by whoever reads the inbox, between two reads.
     pub fn go_on(&mut self, now: Time) -> io::Result<()> {
         let kept = self.kept.load(SeqCst);

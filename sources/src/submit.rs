@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use url::Url;
 
-use crate::inbox::{Emptying, Kept, TakenUp};
+use crate::inbox::{InboxReader, InboxTruncation, TakenUp};
 use crate::serve::{Deadline, listen, serve};
 use crate::site_file::{LINE_MAX_BYTES, Lines, ParseSite, shortened};
 
@@ -84,7 +84,7 @@ impl SubmitSettings {
 /// The inbox, and the server that fills it. Dropped, the server stops.
 pub struct Submissions {
     inbox: Lines,
-    emptying: Emptying,
+    emptying: InboxTruncation,
     address: SocketAddr,
     token: String,
     _stop: oneshot::Sender<()>,
@@ -141,9 +141,9 @@ impl Submissions {
         sync_entries(inbox, |_| false)?;
         let kept = Arc::new(AtomicU64::new(file.metadata()?.len()));
         let read = Arc::new(AtomicU64::new(0));
-        let follow = Kept { file: File::open(inbox)?, read: Arc::clone(&read), kept: Arc::clone(&kept) };
+        let follow = InboxReader { file: File::open(inbox)?, read: Arc::clone(&read), kept: Arc::clone(&kept) };
         let file = Arc::new(Mutex::new(file));
-        let emptying = Emptying {
+        let emptying = InboxTruncation {
             inbox: Arc::clone(&file),
             file: File::open(inbox)?,
             read,

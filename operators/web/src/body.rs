@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use async_compression::futures::bufread::{BrotliDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
 use bytes::{Buf, Bytes, BytesMut};
 use faceflow_core::Fault;
 use futures::stream::{self, BoxStream};
@@ -57,6 +58,9 @@ impl Deadline {
 
 /// What a decoder gives at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// The largest window of zstd that a content coding may need, as a power of two: 8 MiB (RFC 9659).
+const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// The pieces of a body.
 type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
@@ -144,7 +148,7 @@ fn without(coding: Coding, coded: Pieces<'_>, framed: bool) -> Pieces<'_> {
         Coding::Bare => Box::pin(inflated(coded, Wrapping::Bare, ending)),
         Coding::Brotli => Box::pin(decoded(BrotliDecoder::new(bytes_of(coded)))),
         Coding::Zstd => {
-            let mut zstd = ZstdDecoder::new(bytes_of(coded));
+            let mut zstd = ZstdDecoder::with_params(bytes_of(coded), &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
             zstd.multiple_members(true);
             Box::pin(decoded(zstd))
         }

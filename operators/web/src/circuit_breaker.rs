@@ -13,12 +13,7 @@ use faceflow_core::{Fault, HostFaultKind};
 use tokio::time::Instant;
 
 use super::failure::Failure;
-
-/// Connections in a row that fail before a circuit opens.
-const FAILURES_MAX: u32 = 3;
-/// How long it is open at first; each time after that twice as long, to the longest.
-const OPEN_MS: u64 = 1_000;
-const OPEN_MAX_MS: u64 = 60_000;
+use super::settings::FetchSettings;
 
 /// The circuits of addresses at which connections failed.
 #[derive(Debug)]
@@ -26,6 +21,10 @@ pub struct CircuitBreakers {
     circuits: Mutex<HashMap<SocketAddr, Circuit>>,
     /// Circuits that are remembered, at most, except for those that are being tried.
     known_max: usize,
+    /// Connections in a row that fail before a circuit opens.
+    failures_max: u32,
+    /// How long it is open at first, and at most.
+    open_ms: [u64; 2],
 }
 
 #[derive(Debug)]
@@ -53,14 +52,20 @@ pub struct Connecting {
 
 impl CircuitBreakers {
     /// All circuits are closed.
-    pub fn new(known_max: usize) -> Self {
-        Self { circuits: Mutex::default(), known_max }
+    pub fn new(settings: &FetchSettings) -> Self {
+        let FetchSettings { hosts_max, circuit_failures_max, circuit_open_ms, circuit_open_max_ms, .. } = *settings;
+        Self {
+            circuits: Mutex::default(),
+            known_max: hosts_max,
+            failures_max: circuit_failures_max,
+            open_ms: [circuit_open_ms, circuit_open_max_ms],
+        }
     }
 
     /// Refuses whoever may not connect to an address now.
     pub fn check(&self, address: SocketAddr) -> Result<(), Failure> {
         match self.circuits().get(&address) {
-            Some(circuit) => circuit.check(address),
+            Some(circuit) => self.check_circuit(circuit, address),
             None => Ok(()),
         }
     }
@@ -69,7 +74,7 @@ impl CircuitBreakers {
     pub fn connect(self: &Arc<Self>, address: SocketAddr) -> Result<Connecting, Failure> {
         let mut probes = false;
         if let Some(circuit) = self.circuits().get_mut(&address) {
-            circuit.check(address)?;
+            self.check_circuit(circuit, address)?;
             probes = circuit.opened > 0;
             circuit.probing = probes;
         }
@@ -107,32 +112,32 @@ impl CircuitBreakers {
         let new = || Circuit { failures: 0, opened: 0, until: now, probing: false, fault: fault.clone() };
         circuits.entry(address).or_insert_with(new)
     }
-}
 
-impl Circuit {
-    fn check(&self, address: SocketAddr) -> Result<(), Failure> {
+    fn check_circuit(&self, circuit: &Circuit, address: SocketAddr) -> Result<(), Failure> {
         let now = Instant::now();
-        let wait = match self.opened {
+        let wait = match circuit.opened {
             0 => return Ok(()),
-            _ if self.until > now => self.until - now,
+            _ if circuit.until > now => circuit.until - now,
             // It is being found out: that says nothing against any host there.
-            _ if self.probing => {
+            _ if circuit.probing => {
                 let detail =
                     format!("not asked, because another request finds out whether {address} takes connections");
-                let fault = Fault { detail, ..self.fault.clone() }.of_host(0, HostFaultKind::Resting).after(OPEN_MS);
-                return Err(Failure::of_address(fault, address.ip()));
+                let fault = Fault { detail, ..circuit.fault.clone() }.of_host(0, HostFaultKind::Resting);
+                return Err(Failure::of_address(fault.after(self.open_ms[0]), address.ip()));
             }
             _ => return Ok(()),
         };
-        let detail = format!("not asked, because nothing at {address} takes connections: {}", self.fault.detail);
-        let fault = Fault { detail, ..self.fault.clone() }.after(whole_ms(wait));
+        let detail = format!("not asked, because nothing at {address} takes connections: {}", circuit.fault.detail);
+        let fault = Fault { detail, ..circuit.fault.clone() }.after(whole_ms(wait));
         Err(Failure::of_address(fault, address.ip()))
     }
 
-    /// It is open from now on, longer than the last time.
-    fn open(&mut self) {
-        self.opened = self.opened.saturating_add(1);
-        (self.until, self.probing) = (Instant::now() + open_for(self.opened), false);
+    /// A circuit is open from now on, twice as long as the last time.
+    fn open_circuit(&self, circuit: &mut Circuit) {
+        let [first, longest] = self.open_ms;
+        let open_ms = first.saturating_mul(1 << circuit.opened.min(20)).min(longest);
+        circuit.opened = circuit.opened.saturating_add(1);
+        (circuit.until, circuit.probing) = (Instant::now() + Duration::from_millis(open_ms), false);
     }
 }
 
@@ -145,12 +150,12 @@ impl Connecting {
         match circuit.opened {
             0 => {
                 circuit.failures += 1;
-                if circuit.failures >= FAILURES_MAX {
-                    circuit.open();
+                if circuit.failures >= self.breakers.failures_max {
+                    self.breakers.open_circuit(circuit);
                 }
             }
             // Those that were under way when it was opened say nothing new.
-            _ if self.probes => circuit.open(),
+            _ if self.probes => self.breakers.open_circuit(circuit),
             _ => {}
         }
     }
@@ -171,10 +176,6 @@ impl Drop for Connecting {
     }
 }
 
-fn open_for(opened: u32) -> Duration {
-    Duration::from_millis(OPEN_MS.saturating_mul(1 << opened.saturating_sub(1).min(20)).min(OPEN_MAX_MS))
-}
-
 /// A time in milliseconds, none of it left out.
 pub fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn breakers(known_max: usize) -> Arc<CircuitBreakers> {
-        Arc::new(CircuitBreakers::new(known_max))
+        Arc::new(CircuitBreakers::new(&FetchSettings { hosts_max: known_max, ..FetchSettings::default() }))
     }
 
     fn refused() -> Fault {
@@ -241,6 +242,12 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         let probe = breakers.connect(address(1)).expect("may connect");
         assert_eq!(wait(&breakers, 1), Some(1_000), "no other beside it");
+        let refused_beside = breakers.check(address(1)).expect_err("is refused").fault.host;
+        assert_eq!(
+            refused_beside.map(|host| host.kind),
+            Some(HostFaultKind::Resting),
+            "and no host has failed by that"
+        );
         late[0].failed(&refused());
         drop(late);
         assert_eq!(wait(&breakers, 1), Some(1_000), "only the probe counts");

@@ -95,7 +95,7 @@ impl Gate {
             robots: RobotsCache::new(&live),
             bodies: Arc::new(BodyBudget::new(settings.memory_max_bytes)),
             judge: Arc::new(judge),
-            breakers: Arc::new(CircuitBreakers::new(settings.hosts_max)),
+            breakers: Arc::new(CircuitBreakers::new(&settings)),
             refused: AtomicU64::new(0),
             http: Http::new(live.clone())?,
             settings: live,

@@ -41,6 +41,12 @@ pub struct FetchSettings {
     /// Hosts remembered for their pace, and as many addresses; beyond it those that are idle are forgotten. As many names are
     /// remembered with their addresses.
     pub hosts_max: usize,
+    /// Connections to one address and port that fail in a row before nothing is asked there for a while, whatever hosts are there.
+    pub circuit_failures_max: u32,
+    /// How long that is at first, in milliseconds; each time after it twice as long. Then one request finds out.
+    pub circuit_open_ms: u64,
+    /// How long it is at most, in milliseconds.
+    pub circuit_open_max_ms: u64,
 
     /// How long the addresses of a name are believed, in milliseconds. That it has none is believed for 5 seconds at most.
     pub dns_ttl_ms: u64,
@@ -103,6 +109,9 @@ impl Default for FetchSettings {
             ip_delay_ms: 0,
             per_ip: 16,
             hosts_max: 10_000,
+            circuit_failures_max: 3,
+            circuit_open_ms: 1_000,
+            circuit_open_max_ms: 60_000,
             dns_ttl_ms: 60_000,
             connect_timeout_ms: 10_000,
             read_timeout_ms: 30_000,
@@ -188,6 +197,9 @@ impl FetchSettings {
             ("ip_delay_ms", self.ip_delay_ms <= DAY_MS, format!("at most {DAY_MS}")),
             ("per_ip", (1..=MANY).contains(&self.per_ip), format!("1 to {MANY}")),
             ("hosts_max", self.hosts_max > 0, at_least_one()),
+            ("circuit_failures_max", self.circuit_failures_max > 0, at_least_one()),
+            ("circuit_open_ms", (1..=DAY_MS).contains(&self.circuit_open_ms), no_more_than_a_day.clone()),
+            ("circuit_open_max_ms", (1..=DAY_MS).contains(&self.circuit_open_max_ms), no_more_than_a_day.clone()),
             ("delay_ms", self.delay_ms <= DAY_MS, format!("at most {DAY_MS}")),
             ("dns_ttl_ms", (1..=DAY_MS).contains(&self.dns_ttl_ms), no_more_than_a_day.clone()),
             ("connect_timeout_ms", (1..=DAY_MS).contains(&self.connect_timeout_ms), no_more_than_a_day.clone()),

@@ -25,8 +25,8 @@ struct End<'a> {
 }
 
 impl<'a> End<'a> {
-    fn of(fate: &'a Disposition) -> Self {
-        match fate {
+    fn of(disposition: &'a Disposition) -> Self {
+        match disposition {
             Disposition::Retry { fault, due, .. } => {
                 Self { event: Event::Retry, kind: "retry", fault, due: Some(*due), again: None }
             }
@@ -48,29 +48,29 @@ impl<'a> End<'a> {
 }
 
 impl LedgerTransaction<'_, '_> {
-    pub fn failed(&mut self, fate: &Disposition, elsewhere: bool) -> Result<(), TransactionError> {
-        let end = End::of(fate);
-        match fate.work() {
+    pub fn failed(&mut self, disposition: &Disposition, elsewhere: bool) -> Result<(), TransactionError> {
+        let end = End::of(disposition);
+        match disposition.work() {
             Work::Frame(frame) => self.frame_failed(frame, &end, elsewhere),
             work @ (Work::Page(_) | Work::Image(_)) => {
-                self.note_host(fate)?;
+                self.note_host(disposition)?;
                 self.entry_failed(work, &end)
             }
         }
     }
 
     /// What a failure of a page or image says of its host: that it failed, that it answered, or nothing.
-    fn note_host(&mut self, fate: &Disposition) -> Result<(), TransactionError> {
-        let work = fate.work();
+    fn note_host(&mut self, disposition: &Disposition) -> Result<(), TransactionError> {
+        let work = disposition.work();
         let (url, known) = match work {
             Work::Page(page) => (&page.url, self.find(work.key())?),
             Work::Image(image) => (&image.url, self.find(work.key())?),
             Work::Frame(_) => return Ok(()),
         };
         let Some(queue) = known.map(|entry| entry.queue) else { return Ok(()) };
-        match fate.host() {
-            Some(hold) => self.host_failed((queue, host_of(url).unwrap_or_default()), hold, fate.fault()),
-            None if fate.fault().is_answer() => self.host_answered(queue, work.host()),
+        match disposition.host() {
+            Some(hold) => self.host_failed((queue, host_of(url).unwrap_or_default()), hold, disposition.fault()),
+            None if disposition.fault().is_answer() => self.host_answered(queue, work.host()),
             None => Ok(()),
         }
     }

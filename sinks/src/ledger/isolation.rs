@@ -17,7 +17,7 @@ use faceflow_core::record::{Discovery, Key};
 use super::error::TransactionError;
 use super::log_record::{Discovered, LogRecord, Quarantined, WorkEnd};
 use super::transaction::LedgerTransaction;
-use super::writer::{Keep, Task, WriteReplies, WriteReply, Writer, add_opened};
+use super::writer::{Attempt, Task, WriteReplies, WriteReply, Writer, add_opened};
 
 /// Whether the database takes something; why not, if it does not.
 type Taken = Result<(), String>;
@@ -75,7 +75,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut LedgerTransaction<'_, '_>) -> Result<Vec<QueueUpdate>, TransactionError>,
     ) -> Result<Vec<QueueUpdate>, TransactionError> {
-        let (mut opened, unfinished) = self.transact_with((0, Keep::Yes), |transaction, _| {
+        let (mut opened, unfinished) = self.transact_with((0, Attempt::Commit), |transaction, _| {
             let opened = work(transaction)?;
             Ok((opened, std::mem::take(&mut transaction.unfinished)))
         })?;
@@ -89,7 +89,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut LedgerTransaction<'_, '_>) -> Result<(), TransactionError>,
     ) -> Result<Taken, TransactionError> {
-        match self.transact_with((0, Keep::No), |transaction, _| work(transaction)) {
+        match self.transact_with((0, Attempt::DryRun), |transaction, _| work(transaction)) {
             Ok(()) | Err(TransactionError::Tried) => Ok(Ok(())),
             Err(refusal) if refusal.is_about_data() => Ok(Err(refusal.to_string())),
             Err(error) => Err(error),
@@ -157,7 +157,7 @@ impl Writer {
             writer.is_taken(|transaction| transaction.take_in(resumed(kept)).map(drop))
         })?;
         let record = resumed(&without(&keys, &refused));
-        self.transact_with((0, Keep::Yes), |transaction, _| {
+        self.transact_with((0, Attempt::Commit), |transaction, _| {
             let opened = transaction.take_in(record)?;
             quarantine_parts(transaction, &found, &refused)?;
             Ok(opened)

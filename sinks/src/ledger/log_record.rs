@@ -24,7 +24,9 @@ use super::working_set::IdRanges;
 pub(super) enum LogRecord<'a> {
     Discovered(Discovered<'a>),
     Failed {
-        fate: Cow<'a, Disposition>,
+        // As it stands in logs.
+        #[serde(rename = "fate")]
+        disposition: Cow<'a, Disposition>,
         /// Of a frame: another run has the picture, so that only the log says that this one failed.
         elsewhere: bool,
     },
@@ -182,7 +184,7 @@ impl<'a> From<&'a Fact> for LogRecord<'a> {
     fn from(fact: &'a Fact) -> Self {
         match fact {
             Fact::Discovered(found) => Self::Discovered(found.into()),
-            Fact::Failed(fate) => Self::Failed { fate: Cow::Borrowed(fate), elsewhere: false },
+            Fact::Failed(disposition) => Self::Failed { disposition: Cow::Borrowed(disposition), elsewhere: false },
             Fact::Stored(kept) => Self::Stored {
                 url: Cow::Borrowed(&kept.image.url),
                 attempts: kept.image.attempts,
@@ -321,7 +323,7 @@ mod tests {
         let mut failed = frame("one");
         failed.content.hashes = Hashes::from(hash);
         let Fact::Failed(disposition) = dead(failed.clone()) else { panic!("it is a failure") };
-        let record = LogRecord::Failed { fate: Cow::Owned(disposition), elsewhere: false };
+        let record = LogRecord::Failed { disposition: Cow::Owned(disposition), elsewhere: false };
         let read = read_version_0(&record, &hash);
         assert_eq!(text(&read), text(&record));
         // Keys are larger than what a number of a JSON value holds.

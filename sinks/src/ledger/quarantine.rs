@@ -67,9 +67,9 @@ impl<'a> Quarantined<'a> {
                     ("discovered", Cow::Owned(sites.join(" ")), QuarantinedWork::None, Some(found.job.number))
                 }
             },
-            Fact::Failed(fate) => match fate.work() {
+            Fact::Failed(disposition) => match disposition.work() {
                 Work::Page(page) => {
-                    if let Disposition::Retry { due: next, .. } = fate {
+                    if let Disposition::Retry { due: next, .. } = disposition {
                         due = Some(*next);
                     }
                     entry("failed", &page.url, page.key(), page.job.number)

@@ -199,7 +199,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
     fn apply(&mut self, record: &LogRecord<'_>) -> Result<(), TransactionError> {
         match record {
             LogRecord::Discovered(found) => self.discovered(found),
-            LogRecord::Failed { fate, elsewhere } => self.failed(fate, *elsewhere),
+            LogRecord::Failed { disposition, elsewhere } => self.failed(disposition, *elsewhere),
             LogRecord::Stored { url, attempts, final_url, headers, content, host } => {
                 self.stored((url, *attempts, host.as_deref()), (final_url, headers), (content.id, Some(content)))
             }

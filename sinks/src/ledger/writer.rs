@@ -97,10 +97,10 @@ pub(super) type WriteReplies = Vec<Result<WriteReply, LedgerError>>;
 
 /// Whether what was tried is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    Yes,
+pub(super) enum Attempt {
+    Commit,
     /// Then it fails with [`TransactionError::Tried`], unless it is refused.
-    No,
+    DryRun,
 }
 
 /// The writing side of a state. Dropping it closes the connection, then lets go of the lock or lease.
@@ -299,7 +299,7 @@ impl Writer {
     pub(super) fn resume(&mut self, mut sites: Vec<i64>) -> Result<Vec<QueueUpdate>, TransactionError> {
         let (mut opened, mut max) = (Vec::new(), self.resumed_max);
         while let Some(site) = sites.pop() {
-            let resumed = self.transact_with((max, Keep::Yes), |transaction, _| {
+            let resumed = self.transact_with((max, Attempt::Commit), |transaction, _| {
                 let opened = transaction.take_in(LogRecord::Resumed { site })?;
                 Ok((opened, std::mem::take(&mut transaction.unfinished)))
             });
@@ -328,13 +328,13 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut LedgerTransaction<'_, '_>, &ExclusiveAccess) -> Result<T, TransactionError>,
     ) -> Result<T, TransactionError> {
-        self.transact_with((self.resumed_max, Keep::Yes), work)
+        self.transact_with((self.resumed_max, Attempt::Commit), work)
     }
 
     /// The same, with so many pages at most that waited for their turn; and perhaps only to see whether it is refused.
     pub(super) fn transact_with<T>(
         &mut self,
-        (resumed_max, keep): (usize, Keep),
+        (resumed_max, attempt): (usize, Attempt),
         work: impl FnOnce(&mut LedgerTransaction<'_, '_>, &ExclusiveAccess) -> Result<T, TransactionError>,
     ) -> Result<T, TransactionError> {
         let (tenant, access, tallies) = (self.tenant, &self.access, self.tallies);
@@ -356,7 +356,7 @@ impl Writer {
             let mut transaction = LedgerTransaction::new(tx, context, tallies, numbers);
             let done = work(&mut transaction, access)?;
             let tallies = transaction.write()?;
-            if keep == Keep::No {
+            if attempt == Attempt::DryRun {
                 // On a server this waits for the answers to everything before it.
                 tx.now_ms()?;
                 return Err(TransactionError::Tried);

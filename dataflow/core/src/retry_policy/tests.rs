@@ -96,7 +96,7 @@ fn nothing_dies_of_the_object_store() {
         (failing, _) = (work, dues.push(due));
     }
     assert!((2_000..=2_200).contains(&dues[0]) && dues[40] >= STORE_CAP_MS, "{dues:?}");
-    // Once it is back, the web has all its chances, as if nothing had been.
+    // Once it is back, all attempts at the web are left.
     let busy = || Fault::transient(Class::Busy, "http_503", "");
     for failed in 1..settings.web.attempts_max {
         let (work, due) = decided(failing, busy()).expect("it has failed too seldom");

@@ -44,13 +44,13 @@ fn sets() -> impl Strategy<Value = Set> {
     let one = (any::<u64>(), any::<usize>(), flips, 1_u32..4, 0_u8..10);
     prop::collection::vec(one, 1..24).prop_map(|seeds| {
         let mut set = Set { pictures: vec![], mortal: BTreeSet::new() };
-        for (name, (fresh, near, flips, side, fate)) in (0..).zip(seeds) {
+        for (name, (fresh, near, flips, side, disposition)) in (0..).zip(seeds) {
             let alone = set.pictures.is_empty() || fresh % 4 == 0;
             let earlier = |set: &Set| hash_of(&set.pictures[near % set.pictures.len()]).bits.as_u64();
             let base = if alone { fresh } else { earlier(&set).expect("it has 64 bits") };
             let bits = flips.iter().fold(base, |bits, flip| bits ^ 1 << flip);
-            let picture = content(name, side, PerceptualHash::dct64(bits, fate != 0));
-            if fate >= 7 {
+            let picture = content(name, side, PerceptualHash::dct64(bits, disposition != 0));
+            if disposition >= 7 {
                 set.mortal.insert(picture.id);
             }
             set.pictures.push(picture);

@@ -132,6 +132,12 @@ async fn content_codings_are_what_the_bytes_say() {
             }
         }
     }
+    // What a decoder keeps in memory is bounded, whatever is announced: a window of 128 MiB, three codings with windows.
+    let wide = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x88][..], &coded("zstd", PAGE)[6..]].concat();
+    for (coding, body) in [("zstd", wide), ("br, zstd, br", chain(&["br", "zstd", "br"], PAGE))] {
+        let got = read(response(200, &format!("Content-Encoding: {coding}\r\n"), &body), Want::Page).await;
+        assert!(got.is_err(), "{coding}");
+    }
     let members = [coded("gzip", PAGE), decorated(b"x"), coded("gzip", b"y")].concat();
     let got = read(response(200, "Content-Encoding: gzip\r\n", &members), Want::Image).await.expect("three members");
     assert_eq!(got.body, [PAGE, b"xy"].concat());

@@ -46,7 +46,7 @@ impl Wanted {
                 self.hosts.extend(found.visit.as_ref().map(|visit| host(visit.page.job, &visit.page.url)));
                 self.add_found(found, page);
             }
-            Fact::Failed(fate) => self.add_failed(fate),
+            Fact::Failed(disposition) => self.add_failed(disposition),
             Fact::Stored(kept) => {
                 let key = kept.image.key();
                 self.entries.insert(key);
@@ -73,9 +73,9 @@ impl Wanted {
         }
     }
 
-    fn add_failed(&mut self, fate: &Disposition) {
-        let key = fate.work().key();
-        match fate.work() {
+    fn add_failed(&mut self, disposition: &Disposition) {
+        let key = disposition.work().key();
+        match disposition.work() {
             Work::Frame(frame) => {
                 self.contents.insert(frame.content.id);
                 return;
