@@ -77,7 +77,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let (stored, downloaded) = (stored.written, stored.updates);
 
     // Each content once; of near-duplicates one is detected, and its faces are given to the others.
-    let seen = stored.map(|stored| stored.frame).dedupe_exact(contents);
+    let seen = stored.map(|stored| stored.frame).dedupe_exact(Arc::clone(&contents));
     let (new, late_copies) = seen.ok_err(|seen| match seen {
         Seen::First(frame) => Ok(frame),
         Seen::Before(frame) => Err(frame),
@@ -99,7 +99,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     // Faces: pixels where they are cached (of retries: read back, spread over the workers), batches by shape, crops to the store,
     // custom sinks, then the fact.
     let wanted = chosen.concat(due_frames).to_owner();
-    let (frames, unread) = wanted.rehydrate(store(), decoder(), executor);
+    let (frames, unread) = wanted.rehydrate(store(), (decoder(), contents), executor);
     let (detected, undetected) = frames.detect(services.detector_pool.clone(), Arc::clone(pixel_cache), executor);
     let (cropped, uncropped) = detected.store_crops(store(), Arc::clone(pixel_cache), executor);
     let tenant = services.job.tenant;

@@ -17,6 +17,7 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::core::OkErr;
 
 use crate::picture_decoder::{Examined, PictureDecoder};
+use crate::stored_contents::StoredContents;
 use crate::tenant_store::TenantStore;
 
 /// Originals read back at once, per worker.
@@ -24,11 +25,12 @@ const RECALLS_MAX: usize = 32;
 
 /// Reads pixels back.
 pub trait Rehydrate<'s> {
-    /// Reads the originals of frames without pixels from their tenants' parts of `tenant_store` and has `decoder` decode them.
+    /// Reads the originals of frames without pixels from their tenants' parts of `tenant_store` and has `decoder` decode them. What is
+    /// missing there is noted among `contents`.
     fn rehydrate(
         self,
         tenant_store: TenantStore,
-        decoder: PictureDecoder,
+        known: (PictureDecoder, Arc<StoredContents>),
         executor: &Executor,
     ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>);
 }
@@ -37,7 +39,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
     fn rehydrate(
         self,
         tenant_store: TenantStore,
-        decoder: PictureDecoder,
+        (decoder, contents): (PictureDecoder, Arc<StoredContents>),
         executor: &Executor,
     ) -> (Flow<'s, Frame>, Flow<'s, FailedRecord<Frame>>) {
         let cache = Arc::clone(&decoder.pixel_cache);
@@ -45,16 +47,22 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
         let (ready, gone) = self.ok_err(move |frame| if is_cached(&frame) { Ok(frame) } else { Err(frame) });
         let job = move |frame: Frame| {
             let body = tenant_store.store.get(image_key(&tenant_store.folder(frame.job), &frame.content));
-            let decoder = decoder.clone();
+            let (decoder, contents) = (decoder.clone(), Arc::clone(&contents));
             async move {
-                let body = body.await.map_err(missing)?;
-                let (id, Examined { id: found, header }) = (frame.content.id, decoder.examine(body.clone()).await?);
-                if found != id {
-                    let detail = format!("the stored original of {id} has other bytes ({found})");
+                let (tenant, content) = (frame.job.tenant, frame.content.id);
+                let body = body.await.map_err(missing).inspect_err(|fault| {
+                    if fault.reason == "original_missing" {
+                        contents.note_missing(tenant, content);
+                    }
+                })?;
+                let Examined { id: found, header } = decoder.examine(body.clone()).await?;
+                if found != content {
+                    contents.note_missing(tenant, content);
+                    let detail = format!("the stored original of {content} has other bytes ({found})");
                     return Err(Fault::transient(Class::Content, "original_corrupt", detail));
                 }
                 let room = decoder.pixel_cache.reserve(header?.memory_bytes).await;
-                let (_, pixels) = decoder.decode((id, body), room).await?;
+                let (_, pixels) = decoder.decode((content, body), room).await?;
                 Ok(Frame { pixels: Some(pixels), ..frame })
             }
         };

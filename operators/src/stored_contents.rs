@@ -48,6 +48,8 @@ struct Contents {
     ours: HashSet<ContentId>,
     /// Those that this process has stored, and whose first sighting is told in another one.
     others: HashSet<ContentId>,
+    /// Those whose original the store turned out not to have: the next download of their bytes puts it there again.
+    missing: HashSet<ContentId>,
 }
 
 impl StoredContents {
@@ -63,16 +65,26 @@ impl StoredContents {
         }
     }
 
-    /// Whether the ledger of a tenant is known to have this content.
+    /// Whether the ledger of a tenant is known to have this content, and its original is not known to be missing.
     pub fn holds(&self, tenant: TenantNumber, content: ContentId) -> bool {
         let tenants = self.lock();
-        tenants.get(&tenant).is_some_and(|known| known.ours.contains(&content) || known.others.contains(&content))
+        tenants.get(&tenant).is_some_and(|known| {
+            (known.ours.contains(&content) || known.others.contains(&content)) && !known.missing.contains(&content)
+        })
     }
 
-    /// Notes a content that this process has recorded and whose first sighting another process tells.
+    /// Notes that the store does not have the original of a recorded content, or has other bytes under its key.
+    pub fn note_missing(&self, tenant: TenantNumber, content: ContentId) {
+        self.lock().entry(tenant).or_default().missing.insert(content);
+    }
+
+    /// Notes a content whose original this process has stored and recorded.
     pub fn note_stored(&self, tenant: TenantNumber, content: ContentId) {
+        let mut tenants = self.lock();
+        let known = tenants.entry(tenant).or_default();
+        known.missing.remove(&content);
         if !self.share.has(content.partition_hash()) {
-            self.lock().entry(tenant).or_default().others.insert(content);
+            known.others.insert(content);
         }
     }
 
@@ -101,6 +113,16 @@ mod tests {
         assert!(!stored.is_first(ONE, content));
         assert!(stored.holds(ONE, content) && !stored.holds(TenantNumber(2), content));
         assert!(stored.is_first(TenantNumber(2), content));
+    }
+
+    #[test]
+    fn bytes_whose_original_is_missing_are_no_copy_until_they_are_stored_again() {
+        let (stored, content) = (StoredContents::default(), ContentId([7; 32]));
+        assert!(stored.is_first(ONE, content));
+        stored.note_missing(ONE, content);
+        assert!(!stored.holds(ONE, content));
+        stored.note_stored(ONE, content);
+        assert!(stored.holds(ONE, content) && !stored.is_first(ONE, content));
     }
 
     #[test]

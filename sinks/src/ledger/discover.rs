@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use faceflow_core::record::{Bounds, Image, Key, Page, queue_of};
 use faceflow_core::transition::{Event, State};
+use url::Url;
 
 use super::column_codecs::{EntryKind, join_keys};
 use super::error::TransactionError;
@@ -64,6 +65,10 @@ impl LedgerTransaction<'_, '_> {
             return Ok(());
         }
         for page in found.pages.iter() {
+            // What was found at a site, and not by a page of it, comes from work that was under way when the site was removed.
+            if by.is_none() && page.depth > 0 && self.is_removed(&page.site)? {
+                continue;
+            }
             self.admit_page(page, by.map(|(page, _)| page), found.bounds)?;
             if let Some(list) = &found.list {
                 let site = self.site(&page.site)?;
@@ -92,6 +97,11 @@ impl LedgerTransaction<'_, '_> {
             self.offered(image, page)?;
         }
         Ok(())
+    }
+
+    fn is_removed(&mut self, site: &Url) -> Result<bool, TransactionError> {
+        let site = self.site(site)?;
+        Ok(self.rows.site(site)?.removed)
     }
 
     /// A file that is not what it was when it was discovered, as an image of its own: its version is part of its address.

@@ -509,8 +509,13 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         assert_eq!(claim(), 0, "nothing of a removed site is tried");
         rig.tell(end);
         rig.tell(kept(Image { attempts: 1, ..image("/a") }, "one"));
+        rig.tell(admitted(vec![page("/behind-a-picture", 2)]));
         rig.tell(start());
-        assert_eq!(rig.owed().len(), 0, "the page led to nothing");
+        assert_eq!(
+            rig.owed().len(),
+            0,
+            "the page led to nothing, and neither did what was found behind a link to a picture"
+        );
     }
 }
 
