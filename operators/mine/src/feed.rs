@@ -30,7 +30,7 @@ pub fn read(source: &Source<'_>, settings: &MineSettings) -> Option<ExtractedPag
     let settings = &MineSettings {
         links_max: settings.feed_entries_max,
         images_max: settings.feed_images_max,
-        ..settings.clone()
+        ..settings.for_text(source.body.len())
     };
     let (text, encoding) = format::decode(source);
     let collector = LinkCollector::new(settings, source.url, source.url.clone(), encoding);

@@ -49,6 +49,9 @@ pub struct MineSettings {
     pub metas_max: usize,
     /// Length of an address in bytes; longer ones are passed over.
     pub url_max_bytes: usize,
+    /// Length of all addresses kept of one page together, in bytes, or of its text where that is longer; what does not fit is passed
+    /// over, with a warning. A page of a few MB can lead to addresses of some GB, since each repeats the page's `base`.
+    pub urls_max_bytes: usize,
     /// Size of a picture inside a `data:` URI in bytes, decoded; larger ones are passed over.
     pub data_uri_max_bytes: usize,
     /// Elements nested in one another, about; what is deeper is read as if it began anew.
@@ -79,6 +82,7 @@ impl Default for MineSettings {
             alternates_max: 16,
             metas_max: 1_000,
             url_max_bytes: 8_192,
+            urls_max_bytes: 16 << 20,
             data_uri_max_bytes: 1 << 20,
             depth_max: 256,
             tags_max: 50_000,
@@ -94,6 +98,11 @@ impl Default for MineSettings {
 }
 
 impl MineSettings {
+    /// The same for a text of this length: the addresses that stand in it as they are all have room.
+    pub(crate) fn for_text(&self, bytes: usize) -> Self {
+        Self { urls_max_bytes: self.urls_max_bytes.max(bytes), ..self.clone() }
+    }
+
     /// Refuses impossible values: the key, and what is allowed.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let ranges = [
@@ -102,6 +111,7 @@ impl MineSettings {
             ("alternates_max", self.alternates_max, 0, 1_000),
             ("metas_max", self.metas_max, 1, usize::MAX),
             ("url_max_bytes", self.url_max_bytes, 64, 1 << 20),
+            ("urls_max_bytes", self.urls_max_bytes, 64 << 10, usize::MAX),
             ("depth_max", self.depth_max, 16, 1_024),
             ("tags_max", self.tags_max, 100, 10_000_000),
             ("attributes_max", self.attributes_max, 8, 1_024),
@@ -184,6 +194,7 @@ pub fn read(source: &Source<'_>, settings: &MineSettings) -> Result<ExtractedPag
 }
 
 fn read_page(source: &Source<'_>, xml: bool, settings: &MineSettings) -> ExtractedPage {
+    let settings = &settings.for_text(source.body.len());
     let (text, encoding) = charset::decode(source);
     let sanitize = sanitize::sanitize(text.into_owned(), xml, settings);
     let base = sanitize.base.as_ref().and_then(|tag| base_address(&sanitize.text[tag.clone()], source.url));

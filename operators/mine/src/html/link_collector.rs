@@ -1,6 +1,5 @@
 //! What has been found on a page so far: addresses resolved, each once, within the limits.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
@@ -30,6 +29,10 @@ pub(crate) struct LinkCollector<'a> {
     reading: ExtractedPage,
     images: HashMap<Url, usize>,
     links: HashSet<Url>,
+    /// What the addresses that were kept may still take, in bytes.
+    bytes_left: usize,
+    /// Whether addresses were passed over because there was too little of that.
+    is_cut: bool,
 }
 
 impl<'a> LinkCollector<'a> {
@@ -37,7 +40,8 @@ impl<'a> LinkCollector<'a> {
     pub fn new(settings: &'a MineSettings, url: &Url, base: Url, encoding: &'static Encoding) -> Self {
         let own = (canonical(url.clone()), normalise(url.clone()), site_of(url));
         let (reading, images, links) = (ExtractedPage::default(), HashMap::new(), HashSet::new());
-        Self { settings, base, quoting: false, encoding, own, reading, images, links }
+        let (bytes_left, is_cut) = (settings.urls_max_bytes, false);
+        Self { settings, base, quoting: false, encoding, own, reading, images, links, bytes_left, is_cut }
     }
 
     /// A picture with one address.
@@ -83,7 +87,8 @@ impl<'a> LinkCollector<'a> {
             return;
         }
         let Some(url) = normalise(url).filter(|url| Some(url) != self.own.1.as_ref()) else { return };
-        if self.reading.links.len() < self.settings.links_max && self.links.insert(url.clone()) {
+        if self.reading.links.len() < self.settings.links_max && !self.links.contains(&url) && self.takes(&url, 0) {
+            self.links.insert(url.clone());
             self.reading.links.push(url);
         }
     }
@@ -105,6 +110,10 @@ impl<'a> LinkCollector<'a> {
 
     /// Everything found. An address that is a picture of its own is nobody's alternate.
     pub fn finish(mut self) -> ExtractedPage {
+        if self.is_cut {
+            let page = self.own.1.as_ref().map_or("a page", Url::as_str);
+            tracing::warn!("{page}: its addresses take more than mine.urls_max_bytes together; others are passed over");
+        }
         for found in &mut self.reading.images {
             found.alternates.retain(|url| !self.images.contains_key(url));
         }
@@ -120,22 +129,35 @@ impl<'a> LinkCollector<'a> {
     }
 
     fn place(&mut self, found: ExtractedImage) {
-        let room = self.reading.images.len() < self.settings.images_max;
-        match self.images.entry(found.url.clone()) {
-            Entry::Occupied(at) => {
-                let known = &mut self.reading.images[*at.get()].alternates;
-                for url in found.alternates {
-                    if known.len() < self.settings.alternates_max && !known.contains(&url) {
-                        known.push(url);
-                    }
-                }
+        let ExtractedImage { url, alternates, inline } = found;
+        let at = match self.images.get(&url).copied() {
+            Some(at) => at,
+            None if self.reading.images.len() < self.settings.images_max && self.takes(&url, 0) => {
+                let at = self.reading.images.len();
+                self.images.insert(url.clone(), at);
+                self.reading.images.push(ExtractedImage { url, alternates: vec![], inline });
+                at
             }
-            Entry::Vacant(at) if room => {
-                at.insert(self.reading.images.len());
-                self.reading.images.push(found);
+            None => return,
+        };
+        for url in alternates {
+            let known = &self.reading.images[at].alternates;
+            // Half of the room is for pictures that have no address yet.
+            if known.len() < self.settings.alternates_max
+                && !known.contains(&url)
+                && self.takes(&url, self.settings.urls_max_bytes / 2)
+            {
+                self.reading.images[at].alternates.push(url);
             }
-            Entry::Vacant(_) => {}
         }
+    }
+
+    /// Whether there is room for an address, so that so many bytes are left for others; it is taken.
+    fn takes(&mut self, url: &Url, left_for_others: usize) -> bool {
+        let left = self.bytes_left.checked_sub(url.as_str().len()).filter(|left| *left >= left_for_others);
+        self.is_cut |= left.is_none();
+        self.bytes_left = left.unwrap_or(self.bytes_left);
+        left.is_some()
     }
 }
 

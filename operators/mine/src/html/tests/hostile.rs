@@ -129,3 +129,22 @@ fn a_page_in_pieces_loses_nothing() {
     assert_eq!((pieces.links.len(), pieces.images.len()), (5_000, 5_000));
     assert_eq!(pieces, read(&source, &MineSettings::default()).expect("a page"));
 }
+
+#[test]
+fn what_addresses_take_together_is_bounded_and_every_picture_comes_before_further_alternates() {
+    let base = format!("<base href=\"http://a.example/{}/\">", "x".repeat(8_000));
+    let image = |n: usize| {
+        let candidates: Vec<String> = (0..17).map(|m| format!("{n:x}/{m} {}w", m + 1)).collect();
+        format!("<img srcset=\"{}\">", candidates.join(","))
+    };
+    let html = base + &(0..10_000).map(image).collect::<String>();
+    let text = html.len();
+    let reading = within(60, html);
+    let bytes = |found: &ExtractedImage| {
+        found.url.as_str().len() + found.alternates.iter().map(|url| url.as_str().len()).sum::<usize>()
+    };
+    let all: usize = reading.images.iter().map(bytes).sum();
+    assert!(all <= text.max(16 << 20), "{all} bytes of addresses, of {text} bytes of text");
+    assert!(reading.images.len() > 1_000, "{} pictures", reading.images.len());
+    assert!(reading.images.iter().any(|found| !found.alternates.is_empty()));
+}
