@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use faceflow::core::record::TenantId;
-use faceflow::sinks::ledger::StateLocation;
+use faceflow::ledger::StateLocation;
 
 /// Turns a list of sites into a deduplicated, face-annotated image store, and never loses a face.
 #[derive(Debug, Parser)]

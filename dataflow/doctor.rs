@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use anyhow::Result;
 use faceflow::core::detector::{PixelBuffer, detect};
 use faceflow::core::tally::Violation;
-use faceflow::sinks::ledger::{OpenError, Reader, StateLocation};
-use faceflow::sinks::objects::Objects;
+use faceflow::ledger::{OpenError, Reader, StateLocation};
+use faceflow::store::Objects;
 
 use crate::cli::Common;
 use crate::exit_status::{DONE, FAILED};

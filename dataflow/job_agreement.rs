@@ -3,7 +3,7 @@
 use faceflow_config::load::leaves_of;
 use faceflow_core::detector::EngineInfo;
 use faceflow_core::record::ContentId;
-use faceflow_sinks::ledger::StateLocation;
+use faceflow_ledger::StateLocation;
 
 use crate::cluster::Agreement;
 use crate::job::Job;

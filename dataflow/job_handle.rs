@@ -15,8 +15,8 @@ use faceflow_core::record::JobId;
 use faceflow_core::shutdown::{Mode, Shutdown};
 use faceflow_core::source::{Source, SourceId};
 use faceflow_core::tally::Tally;
+use faceflow_ledger::DatabaseLedger;
 use faceflow_operators::source_set::SourceSet;
-use faceflow_sinks::ledger::DatabaseLedger;
 
 use crate::job_outcome::{JobError, Summary};
 use crate::job_spec::{AddJobError, JobSpec};

@@ -3,8 +3,8 @@
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
-use faceflow_sinks::ledger::{HostHistory, OpenError, QuarantinedFact};
-use faceflow_sinks::objects::ObjectsError;
+use faceflow_ledger::{HostHistory, OpenError, QuarantinedFact};
+use faceflow_store::ObjectsError;
 use faceflow_web::GateError;
 
 use crate::cluster::ClusterError;

@@ -4,7 +4,7 @@ use faceflow_config::Settings;
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::{JobId, Priority, TenantId};
 use faceflow_core::source::Source;
-use faceflow_sinks::ledger::OpenError;
+use faceflow_ledger::OpenError;
 
 /// The longest name of a job, in bytes.
 const NAME_MAX: usize = 200;

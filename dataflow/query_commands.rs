@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use faceflow::detect_files::{Local, files};
+use faceflow::ledger::{DatabaseLedger, OpenError, QuarantinedFact, Reader, Selection, StateLocation};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{DatabaseLedger, OpenError, QuarantinedFact, Reader, Selection, StateLocation};
-use faceflow::sinks::{explain, results};
+use faceflow::views::{explain, results};
 use url::Url;
 
 use crate::cli::{Common, Format, Kind};

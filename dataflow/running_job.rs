@@ -7,7 +7,7 @@ use faceflow_core::invariants::conserved;
 use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::Ledger;
 use faceflow_core::peer_liveness::Peers;
-use faceflow_sinks::ledger::{DatabaseLedger, TenantLedgers};
+use faceflow_ledger::{DatabaseLedger, TenantLedgers};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 

@@ -12,9 +12,9 @@ use faceflow_config::work::Scope;
 use faceflow_core::ledger::LedgerError;
 use faceflow_core::record::{JobId, TenantId, TenantNumber};
 use faceflow_core::source::Source;
+use faceflow_ledger::{DatabaseLedger, TenantLedgers};
 use faceflow_operators::jobs::{JobScope, Jobs, TenantScope};
 use faceflow_operators::source_set::SourceSet;
-use faceflow_sinks::ledger::{DatabaseLedger, TenantLedgers};
 
 use crate::job_spec::{AddJobError, JobSpec};
 use crate::known_contents::KnownContents;

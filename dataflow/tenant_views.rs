@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use faceflow_core::Reloadable;
 use faceflow_core::sink::Store;
-use faceflow_sinks::ledger::DatabaseLedger;
-use faceflow_sinks::report::ReportSettings;
-use faceflow_sinks::views::Views;
+use faceflow_ledger::DatabaseLedger;
+use faceflow_views::ViewUpdater;
+use faceflow_views::report::ReportSettings;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
@@ -20,7 +20,7 @@ pub(crate) struct TenantViews {
 }
 
 struct TenantView {
-    views: Views,
+    views: ViewUpdater,
     refresh: Option<JoinHandle<()>>,
 }
 
@@ -32,7 +32,7 @@ impl TenantViews {
 
     /// Adds those of a tenant.
     pub(crate) fn add(&self, ledger: Arc<DatabaseLedger>, settings: Reloadable<ReportSettings>) {
-        let views = Views::new(ledger, Arc::clone(&self.store), settings);
+        let views = ViewUpdater::new(ledger, Arc::clone(&self.store), settings);
         let refresh = self.refreshes.then(|| self.runtime.spawn(views.clone().refresh()));
         self.tenants().push(TenantView { views, refresh });
     }
@@ -49,7 +49,7 @@ impl TenantViews {
     }
 
     /// They are not brought up to date any more.
-    pub(crate) fn stop(&self, runtime: &Runtime) -> Vec<Views> {
+    pub(crate) fn stop(&self, runtime: &Runtime) -> Vec<ViewUpdater> {
         let tenants = std::mem::take(&mut *self.tenants());
         tenants.iter().filter_map(|tenant| tenant.refresh.as_ref()).for_each(JoinHandle::abort);
         let views = tenants.into_iter().map(|TenantView { views, refresh }| {

@@ -17,7 +17,7 @@ use faceflow::core::record::ContentId;
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job};
-use faceflow::sinks::results::Kind;
+use faceflow::views::results::Kind;
 use serde_json::Value;
 use support::Recorded;
 use tempfile::tempdir;

@@ -16,8 +16,8 @@ use faceflow::core::kill_point::{PANIC_VARIABLE, RETRY_POINT, SINK_POINTS, VARIA
 use faceflow::core::sink::Sink;
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::Engine;
-use faceflow::sinks::ledger::{DatabaseLedger, Selection};
-use faceflow::sinks::results::Kind;
+use faceflow::ledger::{DatabaseLedger, Selection};
+use faceflow::views::results::Kind;
 use serde_json::Value;
 use support::Markers;
 use tempfile::tempdir;

@@ -3,7 +3,7 @@
 mod support;
 mod world;
 
-use faceflow::sinks::results::Kind;
+use faceflow::views::results::Kind;
 use serde_json::Value;
 use support::{finish, job, line_of, lines};
 use tempfile::tempdir;

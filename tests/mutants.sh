@@ -32,7 +32,7 @@ files=(
     "faceflow-web operators/web/src/ssrf_guard.rs ssrf_guard::"
     "faceflow-web operators/web/src/public_addresses.rs public_addresses::"
     "faceflow-engine operators/engine/src/postprocess.rs postprocess::"
-    "faceflow-sinks sinks/src/ledger/apply_outcomes.rs ledger::"
+    "faceflow-ledger sinks/ledger/src/apply_outcomes.rs tests::"
 )
 
 # Changes that change nothing that could be seen, each with its reason.

@@ -7,7 +7,7 @@ mod world;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use faceflow::sinks::results::Kind;
+use faceflow::views::results::Kind;
 use serde_json::Value;
 use support::{finish, job, line_of, lines, markers};
 use tempfile::tempdir;

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use faceflow::core::record::ContentId;
 use faceflow::job::{Job, Summary};
-use faceflow::sinks::ledger::{DatabaseLedger, Reader, StateLocation};
-use faceflow::sinks::results::{Format, Kind, write_results};
+use faceflow::ledger::{DatabaseLedger, Reader, StateLocation};
+use faceflow::views::results::{Format, Kind, write_results};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use world::postgres::Server;

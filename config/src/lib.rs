@@ -13,14 +13,14 @@ use faceflow_core::peer_liveness::ClusterSettings;
 use faceflow_core::retry_policy::RetrySettings;
 use faceflow_duplicates::settings::DedupeSettings;
 use faceflow_engine::DetectSettings;
+use faceflow_ledger::LedgerSettings;
 use faceflow_mine::html::MineSettings;
 use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::select_links::CrawlSettings;
 use faceflow_pixels::{DeliverSettings, ImageSettings};
-use faceflow_sinks::ledger::LedgerSettings;
-use faceflow_sinks::objects::sweep::StoreSettings;
-use faceflow_sinks::report::ReportSettings;
 use faceflow_sources::submit::SubmitSettings;
+use faceflow_store::sweep::StoreSettings;
+use faceflow_views::report::ReportSettings;
 use faceflow_web::FetchSettings;
 use serde::{Deserialize, Serialize};
 

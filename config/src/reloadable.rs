@@ -6,7 +6,7 @@ use faceflow_core::Reloadable;
 use faceflow_core::retry_policy::RetrySettings;
 use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::select_links::CrawlSettings;
-use faceflow_sinks::report::ReportSettings;
+use faceflow_views::report::ReportSettings;
 use faceflow_web::FetchSettings;
 
 use crate::Settings;

@@ -6,7 +6,7 @@
 //! operator learns two things from the ledger's facts: what came to an end, and which queues have work. Jobs come and go meanwhile.
 //!
 //! Of a host that fails the ledger gives nothing before its time, and then one work that finds out how it is
-//! (`sinks/src/ledger/hosts.rs`); its queue waits like one whose work is due later.
+//! (`sinks/ledger/src/hosts.rs`); its queue waits like one whose work is due later.
 //!
 //! Promises: open work is dispatched once until it comes to an end, and never before it is due, and of a job that was removed none
 //! is. Timely's frontier follows the clock while something is due, and otherwise stands at the due time of the next retry.

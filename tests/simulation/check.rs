@@ -5,8 +5,8 @@ use std::path::Path;
 
 use faceflow::core::ledger::Ledger;
 use faceflow::core::tally::Tally;
-use faceflow::sinks::ledger::DatabaseLedger;
-use faceflow::sinks::results::Kind;
+use faceflow::ledger::DatabaseLedger;
+use faceflow::views::results::Kind;
 use serde_json::{Value, json};
 
 use crate::oracle::{ATTEMPTS, End, ExpectedImage, Is, Oracle, QUARANTINED};

@@ -10,7 +10,7 @@ use faceflow::core::ledger::{DispatchReply, DispatchRequest, KnownPicture, Ledge
 use faceflow::core::record::{Discovery, Disposition, HostHold, JobId, TenantNumber, Work};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, HostFaultKind, Time};
-use faceflow::sinks::ledger::DatabaseLedger;
+use faceflow::ledger::DatabaseLedger;
 use tokio::sync::oneshot;
 
 use crate::life::Life;

@@ -20,10 +20,10 @@ use faceflow::core::sink::{Listing, Store};
 use faceflow::core::tally::{Tally, Violation};
 use faceflow::core::{Class, Fault, Future, Time};
 use faceflow::job::{Engine, Job, Summary};
+use faceflow::ledger::{DatabaseLedger, Reader};
 use faceflow::mine::url_normalization::parse_site;
-use faceflow::sinks::ledger::{DatabaseLedger, Reader};
-use faceflow::sinks::results::{self, Format, Kind};
 use faceflow::sources::list::List;
+use faceflow::views::results::{self, Format, Kind};
 use serde_json::Value;
 
 use crate::world::{Faceflow, Gallery, find_markers};

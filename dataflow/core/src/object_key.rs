@@ -20,6 +20,14 @@ pub fn crop_key(tenant: &str, id: ContentId, generation: u32, n: usize) -> Strin
     }
 }
 
+/// The name of a report.
+pub const REPORT: &str = "report.html";
+
+/// The key of a tenant's report: at the root of the output, where people look, for the tenant `default`.
+pub fn report_key(tenant: &str) -> String {
+    if tenant == "default" { REPORT.to_owned() } else { format!("{tenant}/{REPORT}") }
+}
+
 /// The folder of all crops of a picture.
 pub fn crops_folder(tenant: &str, id: ContentId) -> String {
     key_prefix(tenant, "faces", id)
