@@ -16,7 +16,7 @@ use faceflow_ledger::{DatabaseLedger, Durability, StateLocation, TenantLedgers};
 use faceflow_operators::source_set::SourceSet;
 use faceflow_operators::stored_contents::WorkerShare;
 use faceflow_store::Objects;
-use faceflow_store::sweep::sweep;
+use faceflow_store::partial_files::remove_partial_files;
 use faceflow_web::files::Files;
 use faceflow_web::{Client, Web};
 use tokio::runtime::Runtime;
@@ -86,10 +86,10 @@ impl Job {
         let refreshes = first && self.options.endless;
         let views = Arc::new(TenantViews::new(Arc::clone(&store) as _, refreshes, runtime.handle().clone()));
         views.add(Arc::clone(&ledger), live.report.clone());
-        let sweep = folder.map(|root| {
-            let swept = sweep(root, self.settings.store, Arc::clone(&executor.clock));
+        let partial_files = folder.map(|root| {
+            let removing = remove_partial_files(root, self.settings.store, Arc::clone(&executor.clock));
             runtime.spawn(async {
-                if let Err(fault) = swept.await {
+                if let Err(fault) = removing.await {
                     tracing::warn!("what killed processes left in the output is not removed any more: {fault}");
                 }
             })
@@ -129,7 +129,7 @@ impl Job {
             Arc::new(Peers::new(process, addresses, services.settings.cluster.clone(), now))
         });
         let connections = connections.zip(peers);
-        Ok((RunningJob { services, options, connections, ledgers, ledger, views, out, first, sweep }, controls))
+        Ok((RunningJob { services, options, connections, ledgers, ledger, views, out, first, partial_files }, controls))
     }
 
     fn open_detector(&self) -> Result<Arc<dyn Detector>, JobError> {

@@ -135,7 +135,7 @@ impl Text {
                 |stage| &stage.dispatched,
             ),
             ("ended_total", "counter", "Records whose work ended, well or badly.", |stage| &stage.ended),
-            ("lost_total", "counter", "Records whose work ended badly.", |stage| &stage.lost),
+            ("failed_total", "counter", "Attempts that failed; most of them are tried again.", |stage| &stage.failed),
         ];
         for (name, kind, help, count) in families {
             let sample = |(stage, counts): &(&str, Arc<StageMetrics>)| {
@@ -180,7 +180,7 @@ impl Text {
     fn frontier(&mut self, frontier: Time, now: Time) {
         let help =
             "How long the oldest work under way has been due, in milliseconds; below 0: nothing is due for so long.";
-        self.family("faceflow_frontier_ms", "gauge", help, [(String::new(), now as i64 - frontier as i64)]);
+        self.family("faceflow_frontier_lag_ms", "gauge", help, [(String::new(), now as i64 - frontier as i64)]);
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
             text.frontier(frontier, 1_000);
             text.0
         };
-        assert!(text_of(400).ends_with("\nfaceflow_frontier_ms 600\n"));
-        assert!(text_of(1_500).ends_with("\nfaceflow_frontier_ms -500\n"));
+        assert!(text_of(400).ends_with("\nfaceflow_frontier_lag_ms 600\n"));
+        assert!(text_of(1_500).ends_with("\nfaceflow_frontier_lag_ms -500\n"));
     }
 }

@@ -80,5 +80,5 @@ impl Lines {
 }
 
 fn under_way(stage: &StageMetrics) -> String {
-    format!("({} under way, {} failed tries)", stage.in_flight.load(Relaxed), stage.lost.load(Relaxed))
+    format!("({} under way, {} failed tries)", stage.in_flight.load(Relaxed), stage.failed.load(Relaxed))
 }

@@ -65,7 +65,7 @@ pub fn run(
     let next_due = stop.next_due();
     Ok(RunOutcome {
         interrupted: services.executor.shutdown.mode() != Mode::Running && next_due.is_none(),
-        bad_input: services.executor.metrics.stage("bad input").lost.load(Relaxed),
+        bad_input: services.executor.metrics.stage("bad input").failed.load(Relaxed),
         next_due,
     })
 }

@@ -42,7 +42,7 @@ pub(crate) struct RunningJob {
     /// Whether this process is the first of its cluster, or the only one.
     pub(crate) first: bool,
     /// Removes what killed processes left in the store.
-    pub(crate) sweep: Option<JoinHandle<()>>,
+    pub(crate) partial_files: Option<JoinHandle<()>>,
 }
 
 impl RunningJob {
@@ -56,9 +56,9 @@ impl RunningJob {
 
     fn run_on(mut self, runtime: &Runtime) -> Result<Summary, JobError> {
         let outcome = run(&self.services, self.options, self.connections.take());
-        if let Some(sweep) = &self.sweep {
+        if let Some(removing) = &self.partial_files {
             // What it has not come to is there for the next run.
-            sweep.abort();
+            removing.abort();
         }
         if outcome.is_err() || !self.first {
             self.views.stop(runtime);

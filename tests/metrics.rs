@@ -78,7 +78,7 @@ fn a_running_process_tells_how_far_it_is() {
         let done = "faceflow_entries{kind=\"image\",state=\"done\"}";
         let came = running.waits(LIMIT, || {
             samples = scrape(&address);
-            samples.get(done) == Some(&1.0) && samples.get("faceflow_frontier_ms").is_some_and(|lag| *lag > 500.0)
+            samples.get(done) == Some(&1.0) && samples.get("faceflow_frontier_lag_ms").is_some_and(|lag| *lag > 500.0)
         });
         assert!(came, "{samples:?}");
         let expected = [
@@ -88,7 +88,7 @@ fn a_running_process_tells_how_far_it_is() {
             ("faceflow_conservation_ok", 1.0),
             ("faceflow_stage_in_flight{stage=\"fetch\"}", 1.0),
             ("faceflow_stage_ended_total{stage=\"fetch\"}", 1.0),
-            ("faceflow_stage_lost_total{stage=\"fetch\"}", 0.0),
+            ("faceflow_stage_failed_total{stage=\"fetch\"}", 0.0),
             ("faceflow_stage_ended_total{stage=\"detect\"}", 1.0),
             ("faceflow_stage_dispatched{stage=\"dispatch\"}", 1.0),
         ];

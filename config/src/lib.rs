@@ -19,7 +19,7 @@ use faceflow_operators::recrawl::RecrawlSettings;
 use faceflow_operators::select_links::CrawlSettings;
 use faceflow_pixels::{DeliverSettings, ImageSettings};
 use faceflow_sources::submit::SubmitSettings;
-use faceflow_store::sweep::StoreSettings;
+use faceflow_store::partial_files::StoreSettings;
 use faceflow_views::report::ReportSettings;
 use faceflow_web::FetchSettings;
 use serde::{Deserialize, Serialize};

@@ -2,13 +2,15 @@
 //! silently without effect.
 
 /// Old keys, with the new ones.
-const RENAMED: [(&str, &str); 6] = [
+const RENAMED: [(&str, &str); 8] = [
     ("cluster.beat_ms", "cluster.heartbeat_ms"),
     ("crawl.ahead_max", "crawl.in_flight_max"),
     ("crawl.ahead_per_host", "crawl.in_flight_per_host"),
     ("fetch.listing_max_bytes", "fetch.feed_max_bytes"),
     ("mine.listing_entries_max", "mine.feed_entries_max"),
     ("mine.listing_images_max", "mine.feed_images_max"),
+    ("store.sweep_after_ms", "store.partial_files_keep_ms"),
+    ("store.sweep_every_ms", "store.partial_files_check_every_ms"),
 ];
 
 /// What a key is called now, if it was called this before.

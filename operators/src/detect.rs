@@ -141,7 +141,7 @@ impl FramesUnderWay {
 
     fn count_end(&self, concluded: &Result<DetectedFrame, FailedRecord<Frame>>) {
         self.stage.ended.fetch_add(1, Relaxed);
-        self.stage.lost.fetch_add(usize::from(concluded.is_err()), Relaxed);
+        self.stage.failed.fetch_add(usize::from(concluded.is_err()), Relaxed);
     }
 }
 

@@ -147,7 +147,9 @@ impl<'s> Dispatch<'s> for Flow<'s, DispatchEvent> {
                 queues.wake(now);
                 let asks = if in_flight.count() == 0 { queues.asks() } else { vec![] };
                 if !asks.is_empty() {
-                    ask(&mut in_flight, &dispatcher.ledger, move |ledger| Ok(Answer::Work(ledger.claim(now, &asks)?)));
+                    ask(&mut in_flight, &dispatcher.ledger, move |ledger| {
+                        Ok(Answer::Work(ledger.due_work(now, &asks)?))
+                    });
                 }
                 let next = queues.next_due();
                 if in_flight.count() > 0 || queues.is_behind() {

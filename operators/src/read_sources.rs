@@ -161,7 +161,7 @@ impl Reader {
                 SourceItem::Picture { url, version } => arrivals.push(Arrival::Picture(picture(job, url, version))),
                 SourceItem::Bad(why) => {
                     tracing::error!("{why}");
-                    self.executor.metrics.stage("bad input").lost.fetch_add(1, Relaxed);
+                    self.executor.metrics.stage("bad input").failed.fetch_add(1, Relaxed);
                 }
                 SourceItem::Failed(why) => self.executor.shutdown.fail(why),
                 SourceItem::Later => paused = true,

@@ -63,8 +63,8 @@ impl Ledger for ScriptedLedger {
         self.ledger.queues(job, again, each)
     }
 
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
-        self.ledger.claim(now, asks)
+    fn due_work(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
+        self.ledger.due_work(now, asks)
     }
 
     fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {

@@ -165,8 +165,8 @@ impl Ledger for Still {
         self.0.queues(job, again, each)
     }
 
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
-        self.0.claim(now, asks)
+    fn due_work(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
+        self.0.due_work(now, asks)
     }
 
     fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError> {

@@ -63,7 +63,7 @@ impl<R, O: Send + 'static> InFlight<R, O> {
         let (kept, weight) = self.jobs.remove(&id).expect("every answer belongs to a job");
         self.stage.in_flight.fetch_sub(weight, Relaxed);
         self.stage.ended.fetch_add(weight, Relaxed);
-        self.stage.lost.fetch_add(usize::from(answer.is_err()), Relaxed);
+        self.stage.failed.fetch_add(usize::from(answer.is_err()), Relaxed);
         Some((kept, answer))
     }
 }

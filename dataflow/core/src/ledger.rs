@@ -131,7 +131,7 @@ pub trait Ledger: Send + Sync {
     fn queues(&self, job: JobId, again: bool, each: &mut dyn FnMut(QueueUpdate)) -> Result<(), LedgerError>;
 
     /// What queues have to give that is due by `now`; an answer for each that was asked, and after these perhaps for others.
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError>;
+    fn due_work(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError>;
 
     /// Calls `each` with every known picture of a tenant.
     fn known_pictures(&self, tenant: TenantNumber, each: &mut dyn FnMut(KnownPicture)) -> Result<(), LedgerError>;

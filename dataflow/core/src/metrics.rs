@@ -21,7 +21,7 @@ pub struct StageMetrics {
     /// Records whose work ended, well or badly.
     pub ended: AtomicUsize,
     /// Those that ended badly.
-    pub lost: AtomicUsize,
+    pub failed: AtomicUsize,
 }
 
 /// All counters of the process. Clones share them.

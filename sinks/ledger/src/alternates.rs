@@ -13,7 +13,7 @@ use super::Status;
 use super::column_codecs::EntryKind;
 use super::database::{DbTransaction, values};
 use super::error::TransactionError;
-use super::event_log::EventRow;
+use super::event_feed::EventRow;
 use super::transaction::{Entry, LedgerTransaction, step};
 
 impl LedgerTransaction<'_, '_> {

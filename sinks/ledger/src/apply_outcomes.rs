@@ -12,7 +12,7 @@ use url::Url;
 use super::Status;
 use super::column_codecs::EntryKind;
 use super::error::TransactionError;
-use super::event_log::EventRow;
+use super::event_feed::EventRow;
 use super::transaction::{Entry, LedgerTransaction, PICTURES, Picture, TenantQueue, brief, fault_body, try_step};
 
 /// A failure without its work: the step, its word in the log, when it is due again, and when it is tried although it ended.

@@ -242,11 +242,11 @@ impl Ledger for DatabaseLedger {
 
     /// Only what no other run has. Of the runs that look again at what is settled, the one that has done so longest does, and takes
     /// over what ended runs have left; the queue of pictures is asked for that, once in a lease.
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
+    fn due_work(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         let again = self.run.filter(|_| asks.iter().any(|ask| ask.again));
         let looks = again.map(|run| self.reader.looks_again(run)).transpose()?.unwrap_or(true);
         let patience_ms = (!looks).then_some(self.reader.settings().lease_ms);
-        let mut claimed = self.reader.claim((self.run, patience_ms), now, asks)?;
+        let mut claimed = self.reader.due_work((self.run, patience_ms), now, asks)?;
         if again.is_some() && looks && asks.iter().any(|ask| ask.queue.is_detection()) {
             self.look_around(now, &mut claimed)?;
             let next = self.look_around_at.load(Relaxed);

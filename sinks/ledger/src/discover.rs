@@ -13,7 +13,7 @@ use url::Url;
 
 use super::column_codecs::{EntryKind, join_keys};
 use super::error::TransactionError;
-use super::event_log::EventRow;
+use super::event_feed::EventRow;
 use super::log_record::{Discovered, Visited};
 use super::transaction::{Entry, LedgerTransaction, step, try_step};
 
@@ -86,7 +86,7 @@ impl LedgerTransaction<'_, '_> {
             };
             let known = self.find(image.key())?;
             if !self.is_taken_up(known, page)? {
-                let Some(new) = self.within_budget(site, known, found.bounds.images_max)? else { continue };
+                let Some(new) = self.within_image_budget(site, known, found.bounds.images_max)? else { continue };
                 let entry = self.admit_image(image, known, page)?;
                 if new {
                     self.rows.count_image(site, entry.id);
@@ -133,7 +133,12 @@ impl LedgerTransaction<'_, '_> {
     }
 
     /// Whether an image counts towards its site's budget from now on (`true`), or did before; `None` if it is beyond it.
-    fn within_budget(&mut self, site: i64, known: Option<Entry>, max: u64) -> Result<Option<bool>, TransactionError> {
+    fn within_image_budget(
+        &mut self,
+        site: i64,
+        known: Option<Entry>,
+        max: u64,
+    ) -> Result<Option<bool>, TransactionError> {
         if let Some(image) = known
             && self.rows.is_counted(site, image.id)?
         {

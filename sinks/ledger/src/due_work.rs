@@ -18,7 +18,7 @@ use super::sql::Sql;
 impl Reader {
     /// What queues have to give that is due by `now`; of `ours`, only what that run has. Where another run looks again,
     /// that is asked about after `patience_ms`.
-    pub fn claim(
+    pub fn due_work(
         &self,
         (ours, patience_ms): (Option<i64>, Option<u64>),
         now: Time,

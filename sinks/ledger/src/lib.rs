@@ -17,7 +17,7 @@ mod discover;
 mod due_work;
 mod entry_selection;
 mod error;
-mod event_log;
+mod event_feed;
 mod format_compatibility;
 mod hosts;
 mod isolation;

@@ -15,7 +15,7 @@ use faceflow_core::{Class, Fault, Time};
 use super::column_codecs::EntryKind;
 use super::database::{DbTransaction, values};
 use super::error::TransactionError;
-use super::event_log::EventRow;
+use super::event_feed::EventRow;
 use super::log_record::{Discovered, LogRecord, Quarantined, QuarantinedWork, WorkEnd};
 use super::transaction::{Context, Entry, LedgerTransaction, Picture, fault_body, step};
 

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::column_codecs::EntryKind;
 use super::error::TransactionError;
-use super::event_log::EventRow;
+use super::event_feed::EventRow;
 use super::log_record::LogRecord;
 use super::quarantine::QuarantineChange;
 use super::transaction::{LedgerTransaction, step};

@@ -82,14 +82,14 @@ impl Ledger for TenantLedgers {
         self.of(job.tenant)?.queues(job, again, each)
     }
 
-    fn claim(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
+    fn due_work(&self, now: Time, asks: &[DispatchRequest]) -> Result<Vec<DispatchReply>, LedgerError> {
         let mut of_tenants = BTreeMap::<TenantNumber, Vec<DispatchRequest>>::new();
         for ask in asks {
             of_tenants.entry(ask.queue.job.tenant).or_default().push(ask.clone());
         }
         let mut replies = Vec::with_capacity(asks.len());
         for (tenant, asks) in of_tenants {
-            replies.extend(self.of(tenant)?.claim(now, &asks)?);
+            replies.extend(self.of(tenant)?.due_work(now, &asks)?);
         }
         Ok(replies)
     }

@@ -325,7 +325,7 @@ pub fn owed(ledger: &DatabaseLedger) -> Vec<(u64, Work)> {
         while let Some(next) = due {
             now = next.max(now);
             let ask = DispatchRequest { queue, max: 7, held: held.clone(), again: false };
-            let DispatchReply { work, next, .. } = ledger.claim(now, &[ask]).expect("reads").remove(0);
+            let DispatchReply { work, next, .. } = ledger.due_work(now, &[ask]).expect("reads").remove(0);
             held.extend(work.iter().map(Work::key));
             owed.extend(work.into_iter().map(|work| (now, work)));
             due = next;

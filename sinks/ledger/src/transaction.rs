@@ -16,7 +16,7 @@ use url::Url;
 use super::column_codecs::EntryKind;
 use super::database::DbTransaction;
 use super::error::TransactionError;
-use super::event_log::{EventBuffer, EventRow};
+use super::event_feed::{EventFeed, EventRow};
 use super::log_record::{LogHeader, LogRecord, LogRecords, VERSION, WorkEnd};
 use super::quarantine::{self, QuarantineChange};
 use super::status::Status;
@@ -63,7 +63,7 @@ pub(super) struct LedgerTransaction<'b, 'c> {
     pub elsewhere: bool,
     /// Whether rows were changed by a statement of their own.
     pub bulk: bool,
-    pub log: EventBuffer,
+    pub log: EventFeed,
     /// Changes of the quarantine.
     pub quarantine: Vec<QuarantineChange>,
     records: LogRecords,
@@ -153,7 +153,7 @@ impl<'b, 'c> LedgerTransaction<'b, 'c> {
             unfinished: vec![],
             elsewhere: false,
             bulk: false,
-            log: EventBuffer::default(),
+            log: EventFeed::default(),
             quarantine: vec![],
             records: LogRecords::default(),
             last_site: None,

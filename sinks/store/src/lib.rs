@@ -5,8 +5,8 @@
 //! never read as an object.
 
 mod durable;
+pub mod partial_files;
 mod recent;
-pub mod sweep;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};

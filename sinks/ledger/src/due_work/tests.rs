@@ -13,7 +13,7 @@ use crate::testing::{
     BOUNDS, Rig, admitted, dead, delivered, frame, image, kept, read, retry, url, visit, wait, with_a_chance,
 };
 
-both![claims_follow_their_indexes_and_never_sort];
+both![due_work_follows_its_indexes_and_never_sorts];
 
 const HOSTS: u64 = 20;
 const PER_HOST: u64 = 100;
@@ -77,7 +77,7 @@ fn plan(reader: &Reader, sql: &str, values: [i64; 5], generic: bool) -> String {
     lines.expect("explains").join("\n")
 }
 
-fn claims_follow_their_indexes_and_never_sort() {
+fn due_work_follows_its_indexes_and_never_sorts() {
     let rig = crawled();
     let shared = matches!(rig.home.place(), StateLocation::Server(_));
     if shared {

@@ -177,7 +177,7 @@ fn rejections_use_up_no_tries() {
         for work in works {
             rig.tell(with_a_chance(rejected(work), times));
         }
-        works = rig.ledger().claim(times, &ask).expect("reads").remove(0).work;
+        works = rig.ledger().due_work(times, &ask).expect("reads").remove(0).work;
         let counted = |work: &Work| (u64::from(work.attempts()), work.attempts_counted());
         assert_eq!(works.iter().map(counted).collect::<Vec<_>>(), [(times, 0); 2]);
     }
@@ -316,7 +316,7 @@ fn lanes_give_what_is_due_a_few_at_a_time_and_nothing_twice() {
             DispatchRequest { queue, max, held: held.to_vec(), again: false },
             DispatchRequest { queue: QueueId { job: JobId::FIRST, host: 77 }, max, held: vec![], again: true },
         ];
-        let [claimed, none] = rig.ledger().claim(now, &asks).expect("reads").try_into().expect("an answer for each");
+        let [claimed, none] = rig.ledger().due_work(now, &asks).expect("reads").try_into().expect("an answer for each");
         assert_eq!((none.work.len(), none.next), (0, None), "a queue with nothing");
         let paths = claimed.work.iter().map(|work| match work {
             Work::Image(image) => image.url.path().to_owned(),
@@ -409,7 +409,7 @@ fn a_settled_page_is_looked_at_again_unless_its_site_is_removed() {
     };
     let claim = |now| {
         let ask = DispatchRequest { queue: QueueId::of(JobId::FIRST, &url("/")), max: 9, held: vec![], again: true };
-        let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        let DispatchReply { work, next, .. } = rig.ledger().due_work(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
     let look_again = |due| QueueUpdate { again: true, ..opened("/", due) };
@@ -459,7 +459,7 @@ fn what_ended_badly_is_tried_again_by_whoever_looks_again() {
     rig.tell_all([kept(image("/b"), "one"), with_a_chance(dead(Work::Frame(frame("one"))), 120)]);
     let claim = |queue, now, again| {
         let ask = DispatchRequest { queue, max: 9, held: vec![], again };
-        let DispatchReply { work, next, .. } = rig.ledger().claim(now, &[ask]).expect("reads").remove(0);
+        let DispatchReply { work, next, .. } = rig.ledger().due_work(now, &[ask]).expect("reads").remove(0);
         (work, next)
     };
     assert_eq!(
@@ -501,7 +501,7 @@ fn what_is_tried_while_its_site_is_removed_may_still_end() {
         rig.tell(admitted(vec![page("/gone", 1)]));
         rig.tell_all([with_a_chance(dead(page("/gone", 1)), 5), with_a_chance(dead(image("/a")), 5)]);
         let ask = [DispatchRequest { queue: QueueId::of(JobId::FIRST, &url("/")), max: 9, held: vec![], again: true }];
-        let claim = || rig.ledger().claim(5, &ask).expect("reads").remove(0).work.len();
+        let claim = || rig.ledger().due_work(5, &ask).expect("reads").remove(0).work.len();
         assert_eq!(claim(), 2);
         let site = Key::page(&url("/"));
         rig.tell(Fact::Discovered(Discovery { removed: vec![site], ..Discovery::nothing(JobId::FIRST, BOUNDS) }));

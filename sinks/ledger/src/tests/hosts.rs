@@ -42,16 +42,16 @@ fn knowing(page: Page, failures: u32, since: u64) -> Page {
 
 impl Rig {
     /// What the queue of the host gives out at `now`, while this is in flight.
-    fn claim(&self, now: u64, held: &[&str]) -> DispatchReply {
+    fn due_work(&self, now: u64, held: &[&str]) -> DispatchReply {
         let queue = QueueId::of(JobId::FIRST, &url("/"));
         let held = held.iter().map(|path| Key::page(&url(path))).collect();
         let ask = DispatchRequest { queue, max: 7, held, again: false };
-        self.ledger().claim(now, &[ask]).expect("reads").remove(0)
+        self.ledger().due_work(now, &[ask]).expect("reads").remove(0)
     }
 
     /// The paths of that, with how often its host has failed, when the next is due and until when the host is held back.
     fn given(&self, now: u64, held: &[&str]) -> (Vec<String>, Option<u32>, Option<u64>, Option<u64>) {
-        let DispatchReply { work, next, hold, .. } = self.claim(now, held);
+        let DispatchReply { work, next, hold, .. } = self.due_work(now, held);
         let failures = work.first().and_then(|work| work.host().map(|host| host.failures));
         let path = |work: &Work| match work {
             Work::Page(page) => page.url.path().to_owned(),
@@ -135,7 +135,7 @@ fn what_waits_for_a_host_that_was_given_up_is_told_so_and_new_work_asks_it_again
     assert_eq!(rig.hosts(), (0, 1));
     let known = rig.reader().given_up_hosts(9).expect("reads");
     assert_eq!((known.len(), known[0].host.as_str(), known[0].reason.as_str()), (1, "a.example:80", "why"));
-    let reply = rig.claim(8_000, &["/b"]);
+    let reply = rig.due_work(8_000, &["/b"]);
     let why: Vec<_> = reply.work.iter().map(|work| work.host().and_then(|host| host.given_up.clone())).collect();
     let fault = Fault::transient(Class::Connect, "why", "it says so");
     assert_eq!((why, reply.hold), (vec![Some(fault.clone()), Some(fault)], None), "all of it at once");
@@ -145,7 +145,7 @@ fn what_waits_for_a_host_that_was_given_up_is_told_so_and_new_work_asks_it_again
         Class::Connect,
         HostHold { failures: 6, not_before: 99_000, ..given_up },
     ));
-    assert_eq!(rig.claim(98_000, &[]).work.len(), 2);
+    assert_eq!(rig.due_work(98_000, &[]).work.len(), 2);
 }
 
 fn what_is_driven_again_asks_at_once() {
@@ -163,7 +163,7 @@ fn each_job_has_hosts_of_its_own_and_pictures_have_none() {
     let (other, queue) = (JobId { number: 7, ..JobId::FIRST }, queue_of(&url("/")));
     let asks = [QueueId { job: other, host: queue }, QueueId::detection(JobId::FIRST.tenant)];
     let asks = asks.map(|queue| DispatchRequest { queue, max: 7, held: vec![], again: false });
-    let replies = rig.ledger().claim(0, &asks).expect("reads");
+    let replies = rig.ledger().due_work(0, &asks).expect("reads");
     assert!(replies.iter().all(|reply| reply.hold.is_none()), "{replies:?}");
 }
 

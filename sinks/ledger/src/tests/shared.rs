@@ -161,7 +161,8 @@ fn a_fact_about_what_a_living_run_has_is_refused_alone() {
         assert_eq!(wait(owner.append(failed)), Ok(vec![]), "and does not end the run that failed");
     }
     let ask = |queue| DispatchRequest { queue, max: 9, held: vec![], again: false };
-    let due = |ledger: &DatabaseLedger| ledger.claim(u64::MAX, &[ask(pictures_queue())]).expect("reads").remove(0).work;
+    let due =
+        |ledger: &DatabaseLedger| ledger.due_work(u64::MAX, &[ask(pictures_queue())]).expect("reads").remove(0).work;
     assert_eq!((due(&owner), due(&other)), (vec![], vec![]), "it is due nowhere");
     wait(owner.append(delivered("own", 1))).expect("an answer is an answer");
     wait(other.append(dead(Work::Frame(frame("own"))))).expect("too late to matter");
@@ -226,7 +227,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     showing(&home, 1);
     let web = QueueId::of(JobId::FIRST, &url("/"));
     let ask = |queue| [DispatchRequest { queue, max: 9, held: vec![], again: true }];
-    let given = |ledger: &DatabaseLedger, queue| ledger.claim(5, &ask(queue)).expect("reads").remove(0);
+    let given = |ledger: &DatabaseLedger, queue| ledger.due_work(5, &ask(queue)).expect("reads").remove(0);
     let streams = [home.open(), home.open()];
     for stream in &streams {
         let mut queues = vec![];
@@ -251,7 +252,7 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     wait(first.append(read(q, vec![page("/r", 1)], vec![image("/2")]))).expect("it has the page");
     wait(first.append(kept(image("/2"), "two"))).expect("it has the image");
     drop(first);
-    let claimed = second.claim(5, &ask(pictures_queue())).expect("reads");
+    let claimed = second.due_work(5, &ask(pictures_queue())).expect("reads");
     let said = |claimed: &[DispatchReply], queue| claimed[1..].iter().any(|claimed| (claimed.queue) == queue);
     assert!(said(&claimed, web), "{claimed:?}");
     assert_eq!((given(&second, web).work.len(), given(&second, pictures_queue()).work.len()), (2, 1));
@@ -262,12 +263,12 @@ fn of_the_runs_that_look_again_one_does_and_another_takes_its_place() {
     let batch = home.open();
     wait(batch.append(admitted(vec![page(other, 0)]))).expect("new");
     wait(batch.append(with_a_chance(rejected(page(other, 0)), 5))).expect("it has the page");
-    let later = |ledger: &DatabaseLedger, now| ledger.claim(now, &ask(pictures_queue())).expect("reads");
+    let later = |ledger: &DatabaseLedger, now| ledger.due_work(now, &ask(pictures_queue())).expect("reads");
     assert!(!said(&later(&second, 6), queue_at(&url(other))));
     let lease_ms = LedgerSettings::default().lease_ms;
     assert!(said(&later(&second, 5 + lease_ms), queue_at(&url(other))));
     expire(&home);
-    let lost = second.claim(9, &ask(pictures_queue())).expect_err("its lease is over").to_string();
+    let lost = second.due_work(9, &ask(pictures_queue())).expect_err("its lease is over").to_string();
     assert!(lost.contains("lost its lease"), "{lost}");
 }
 

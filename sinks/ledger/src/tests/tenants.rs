@@ -50,7 +50,7 @@ fn owed_to(ledgers: &TenantLedgers, job: JobId) -> Vec<Work> {
     queues.dedup();
     let ask = |queue| DispatchRequest { queue, max: 100, held: vec![], again: false };
     let asks: Vec<_> = queues.into_iter().map(ask).collect();
-    ledgers.claim(u64::MAX >> 1, &asks).expect("reads").into_iter().flat_map(|reply| reply.work).collect()
+    ledgers.due_work(u64::MAX >> 1, &asks).expect("reads").into_iter().flat_map(|reply| reply.work).collect()
 }
 
 fn tenants_write_the_same_urls_side_by_side_and_nothing_of_one_is_the_others() {
@@ -150,5 +150,5 @@ fn what_is_of_a_tenant_that_is_not_open_is_refused() {
     let refused = wait(ledgers.append(of(nobody, start()))).expect_err("nobody has it").to_string();
     assert!(refused.contains("tenant number 7"), "{refused}");
     let ask = DispatchRequest { queue: QueueId { job: nobody, host: 1 }, max: 1, held: vec![], again: false };
-    assert!(ledgers.claim(0, &[ask]).is_err() && ledgers.queues(nobody, false, &mut |_| ()).is_err());
+    assert!(ledgers.due_work(0, &[ask]).is_err() && ledgers.queues(nobody, false, &mut |_| ()).is_err());
 }

@@ -1,7 +1,7 @@
 //! What a killed process leaves in a folder: a put writes to `{key}#{n}` and renames that, so a kill in between leaves a file which
 //! nobody reads and nobody would remove.
 //!
-//! A sweep walks through the output's own folders, some files at a time, and removes such files once they have not been written to
+//! A walk goes through the output's own folders, some files at a time, and removes such files once they have not been written to
 //! for long enough. Promise: nothing else is removed, and a put that is under way keeps its file.
 
 use std::ffi::OsStr;
@@ -28,14 +28,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
     /// How long a file that a killed process left half written stays in an output folder, in milliseconds.
-    pub sweep_after_ms: u64,
+    pub partial_files_keep_ms: u64,
     /// How often `faceflow stream` looks for such files, in milliseconds; a batch does so once.
-    pub sweep_every_ms: u64,
+    pub partial_files_check_every_ms: u64,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { sweep_after_ms: 86_400_000, sweep_every_ms: 86_400_000 }
+        Self { partial_files_keep_ms: 86_400_000, partial_files_check_every_ms: 86_400_000 }
     }
 }
 
@@ -43,23 +43,23 @@ impl StoreSettings {
     /// Refuses impossible values: the key, and what is allowed.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         // A put takes a minute at most.
-        if self.sweep_after_ms < 120_000 {
-            return Err(("sweep_after_ms", "120000 (two minutes) or more".to_owned()));
+        if self.partial_files_keep_ms < 120_000 {
+            return Err(("partial_files_keep_ms", "120000 (two minutes) or more".to_owned()));
         }
-        if self.sweep_every_ms < 1_000 {
-            return Err(("sweep_every_ms", "1000 or more".to_owned()));
+        if self.partial_files_check_every_ms < 1_000 {
+            return Err(("partial_files_check_every_ms", "1000 or more".to_owned()));
         }
         Ok(())
     }
 }
 
 /// A walk through a folder that can be interrupted.
-pub struct Sweep {
+pub struct PartialFiles {
     root: PathBuf,
     walk: Box<dyn Iterator<Item = walkdir::Result<DirEntry>> + Send>,
 }
 
-impl Sweep {
+impl PartialFiles {
     /// From the beginning.
     pub fn of(root: &Path) -> Self {
         let walk = WalkDir::new(root).min_depth(1).into_iter().filter_entry(is_ours);
@@ -113,18 +113,18 @@ fn is_half_written(relative: &Path) -> bool {
 }
 
 /// Sweeps an output folder again and again.
-pub async fn sweep(root: PathBuf, settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<(), Fault> {
+pub async fn remove_partial_files(root: PathBuf, settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<(), Fault> {
     loop {
-        let (mut sweep, mut removed) = (Sweep::of(&root), 0);
+        let (mut files, mut removed) = (PartialFiles::of(&root), 0);
         loop {
-            let before = clock.now().saturating_sub(settings.sweep_after_ms);
+            let before = clock.now().saturating_sub(settings.partial_files_keep_ms);
             let (swept, count) = blocking(move || {
-                let count = sweep.step(STEP, before);
-                Ok((sweep, count))
+                let count = files.step(STEP, before);
+                Ok((files, count))
             })
             .await?;
             let Some(count) = count else { break };
-            (sweep, removed) = (swept, removed + count);
+            (files, removed) = (swept, removed + count);
             tokio::time::sleep(PAUSE).await;
         }
         if removed > 0 {
@@ -133,7 +133,7 @@ pub async fn sweep(root: PathBuf, settings: StoreSettings, clock: Arc<dyn Clock>
                 root.display()
             );
         }
-        tokio::time::sleep(Duration::from_millis(settings.sweep_every_ms)).await;
+        tokio::time::sleep(Duration::from_millis(settings.partial_files_check_every_ms)).await;
     }
 }
 
@@ -174,8 +174,8 @@ mod tests {
             file("song#1", 2_000),
             file("t/music/00/song#1", 2_000),
         ];
-        let (mut sweep, mut steps) = (Sweep::of(dir.path()), vec![]);
-        while let Some(removed) = sweep.step(10, 9_000) {
+        let (mut files, mut steps) = (PartialFiles::of(dir.path()), vec![]);
+        while let Some(removed) = files.step(10, 9_000) {
             steps.push(removed);
         }
         assert!(steps.len() > 9 && steps.iter().all(|removed| *removed <= 10), "{steps:?}");
@@ -186,9 +186,9 @@ mod tests {
     #[test]
     fn times_that_a_put_may_need_are_refused() {
         assert_eq!(StoreSettings::default().check(), Ok(()));
-        let short = StoreSettings { sweep_after_ms: 60_000, ..StoreSettings::default() };
-        assert_eq!(short.check().expect_err("is too short").0, "sweep_after_ms");
-        let often = StoreSettings { sweep_every_ms: 1, ..StoreSettings::default() };
-        assert_eq!(often.check().expect_err("is too often").0, "sweep_every_ms");
+        let short = StoreSettings { partial_files_keep_ms: 60_000, ..StoreSettings::default() };
+        assert_eq!(short.check().expect_err("is too short").0, "partial_files_keep_ms");
+        let often = StoreSettings { partial_files_check_every_ms: 1, ..StoreSettings::default() };
+        assert_eq!(often.check().expect_err("is too often").0, "partial_files_check_every_ms");
     }
 }

@@ -1,4 +1,5 @@
-//! Rows of the log: what happened to which entry or picture, in order, for people and for views that follow it.
+//! Events: what happened to which entry or picture, in order, for people and for views that follow it. They follow from the records of
+//! the log (`log_record.rs`), like every row.
 
 use super::database::DbTransaction;
 use super::error::TransactionError;
@@ -6,7 +7,7 @@ use super::new_rows::{NewRows, Places, places};
 use super::postgres::array::{Array, Parameter};
 use super::value::values;
 
-/// A row of the log.
+/// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EventRow {
     pub kind: &'static str,
@@ -21,9 +22,9 @@ pub(super) struct EventRow {
 
 /// The rows that a transaction adds.
 #[derive(Default)]
-pub(super) struct EventBuffer(Vec<EventRow>);
+pub(super) struct EventFeed(Vec<EventRow>);
 
-impl EventBuffer {
+impl EventFeed {
     pub fn push(&mut self, row: EventRow) {
         self.0.push(row);
     }
