@@ -32,7 +32,7 @@ files=(
     "faceflow-web operators/web/src/ssrf_guard.rs ssrf_guard::"
     "faceflow-web operators/web/src/public_addresses.rs public_addresses::"
     "faceflow-engine operators/engine/src/postprocess.rs postprocess::"
-    "faceflow-ledger sinks/ledger/src/apply_outcomes.rs tests::"
+    "faceflow-ledger sinks/ledger/src/apply_outcomes.rs facts::sqlite::"
 )
 
 # Changes that change nothing that could be seen, each with its reason.
