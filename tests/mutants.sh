@@ -14,16 +14,18 @@ target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 PATH="$target/tools/bin:$PATH" && export PATH
 command -v cargo-mutants >/dev/null || cargo install --locked --quiet --root "$target/tools" cargo-mutants@27.1.0
 
-# Where a file is tested: its crate, or which modules of its folder the small crate needs. Then the tests that are about it.
+# Where a file is tested: its crate, or which modules of a folder the small crate needs. Then the tests that are about it.
 files=(
     "faceflow-core dataflow/core/src/retry_policy.rs retry_policy::"
     "faceflow-core dataflow/core/src/retry_policy/host.rs retry_policy::"
     "faceflow-core dataflow/core/src/retry_policy/policy.rs retry_policy::"
     "faceflow-core dataflow/core/src/transition.rs transition::"
     "faceflow-core dataflow/core/src/tally.rs tally::"
-    "recrawl operators/src/recrawl.rs recrawl::"
-    "recrawl,select_links operators/src/select_links.rs select_links::"
-    "recrawl,select_links,dispatch operators/src/dispatch.rs dispatch::"
+    "operators/src:recrawl operators/src/recrawl.rs recrawl::"
+    "operators/src:recrawl,jobs,select_links operators/src/select_links.rs select_links::"
+    "operators/src:recrawl,jobs,select_links,source_set,dispatch operators/src/dispatch/queues.rs dispatch::"
+    "operators/src:recrawl,jobs,select_links,source_set,dispatch operators/src/dispatch/queue_scheduler.rs dispatch::"
+    "operators/src:recrawl,jobs,select_links,source_set,dispatch operators/src/dispatch/tenant_shares.rs dispatch::"
     "faceflow-duplicates operators/duplicates/src/near.rs near::"
     "faceflow-duplicates operators/duplicates/src/leaders.rs near::"
     "faceflow-duplicates operators/duplicates/src/pictures.rs near::"
@@ -66,10 +68,15 @@ edition = "2024"
 bytes.workspace = true
 encoding_rs.workspace = true
 faceflow-core = { workspace = true, features = ["testing"] }
+faceflow-duplicates.workspace = true
+faceflow-mine.workspace = true
+faceflow-pixels.workspace = true
+futures.workspace = true
 proptest.workspace = true
 robotxt.workspace = true
 serde.workspace = true
 timely.workspace = true
+tokio = { workspace = true, features = ["test-util"] }
 tracing.workspace = true
 url.workspace = true
 EOF
@@ -90,8 +97,8 @@ for line in "${files[@]}"; do
     [ $# -eq 0 ] || [[ " $* " == *" $file "* ]] || continue
     crate="$where" mutated="$file"
     if [[ "$where" != faceflow-* ]]; then
-        small_crate "$(dirname "$file")" "$where"
-        crate=small mutated="small/src/$(basename "$file")"
+        small_crate "${where%%:*}" "${where#*:}"
+        crate=small mutated="small/src/${file#"${where%%:*}"/}"
     fi
     # Exit statuses 2 and 3 say that a mutant was missed, or hung; what counts is counted below.
     (cd "$clone" && nice -n 10 cargo mutants --in-place --package "$crate" --file "$mutated" --output "$clone/target" \
