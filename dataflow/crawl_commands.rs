@@ -2,10 +2,9 @@
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use faceflow::cluster::{ClusterError, Membership};
@@ -28,7 +27,7 @@ use indicatif::MultiProgress;
 use crate::cli::{Common, CrawlArgs, RunArgs, StreamArgs};
 use crate::exit_status::{DONE, INTERRUPTED, UNFINISHED, Usage};
 use crate::progress_bars::ProgressBars;
-use crate::query_commands::write_quarantined;
+use crate::run_summary::print_summary;
 use crate::settings_layers::{crawl_flags, layered, settings};
 use crate::signals::watch_signals;
 
@@ -217,37 +216,6 @@ fn sites(args: &CrawlArgs, open: impl Fn(&Path) -> io::Result<Box<dyn Source>>) 
         sources.push(open(file).map_err(|error| Usage(format!("--sites {}: {error}", file.display())))?);
     }
     Ok(sources)
-}
-
-fn print_summary(summary: &Summary) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "pages   {}", summary.pages)?;
-    writeln!(out, "images  {}", summary.images)?;
-    writeln!(out, "faces   {}", summary.faces)?;
-    for host in &summary.given_up {
-        writeln!(out, "host    {} was given up: {}: {}", host.host, host.reason, host.detail)?;
-    }
-    if summary.quarantined > 0 {
-        write_quarantined(summary.quarantined, &summary.quarantined_facts, &mut out)?;
-    }
-    if let Some(report) = &summary.report {
-        writeln!(out, "report  {report}")?;
-    }
-    if summary.outcome.bad_input > 0 {
-        writeln!(
-            out,
-            "skipped {} entries of the site list that are no sites (named above)",
-            summary.outcome.bad_input
-        )?;
-    }
-    if summary.outcome.interrupted {
-        writeln!(out, "interrupted; the same command goes on from here")?;
-    }
-    if let Some(due) = summary.outcome.next_due {
-        let due = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(due));
-        writeln!(out, "the next retry is due at {due}, beyond --patience; the same command goes on then")?;
-    }
-    Ok(out.flush()?)
 }
 
 fn exit_status(summary: &Summary) -> u8 {

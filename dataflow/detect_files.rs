@@ -12,8 +12,13 @@ use faceflow_core::detector::{Answer, Detector, Face, Pass, detect};
 use faceflow_core::object_key::face_id;
 use faceflow_core::record::ContentId;
 use faceflow_pixels::ImageSettings;
+use faceflow_pixels::sniff::sniff;
+use faceflow_sources::folder::is_named_like_picture;
 use serde::Serialize;
 use tokio::runtime::Handle;
+
+/// So many bytes at the beginning of a file say what it is.
+const FIRST_BYTES: u64 = 64;
 
 /// A file to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +29,19 @@ pub struct LocalFile {
     pub name: String,
 }
 
-/// The files under these paths, folders recursively, in path order within each.
-pub fn files(paths: &[PathBuf]) -> io::Result<Vec<LocalFile>> {
-    let mut found = Vec::new();
+/// The files under some paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FoundFiles {
+    /// Those to look at.
+    pub files: Vec<LocalFile>,
+    /// How many in folders are no pictures, by their names and by their first bytes.
+    pub passed_over: usize,
+}
+
+/// The files under these paths, folders recursively, in path order within each. A file that is named is looked at whatever it is; of
+/// those in folders, those that are named like a picture or begin like one, and those that cannot be read.
+pub fn files(paths: &[PathBuf]) -> io::Result<FoundFiles> {
+    let (mut found, mut passed_over) = (Vec::new(), 0);
     for path in paths {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !std::fs::metadata(path).map_err(named)?.is_dir() {
@@ -35,13 +50,27 @@ pub fn files(paths: &[PathBuf]) -> io::Result<Vec<LocalFile>> {
         }
         let mut below = Vec::new();
         walk(path, &mut below).map_err(named)?;
+        let all = below.len();
+        below.retain(|file| may_be_picture(file));
+        passed_over += all - below.len();
         below.sort();
         found.extend(below.into_iter().map(|file| LocalFile {
             name: file.strip_prefix(path).unwrap_or(&file).display().to_string(),
             path: file,
         }));
     }
-    Ok(found)
+    Ok(FoundFiles { files: found, passed_over })
+}
+
+/// Whether a file is named like a picture, or begins like one that is decoded, or does not say.
+fn may_be_picture(path: &Path) -> bool {
+    let first = || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(FIRST_BYTES).read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(bytes)
+    };
+    // What cannot be read is a line with its error.
+    is_named_like_picture(path) || first().map_or(true, |bytes| sniff(&bytes).is_ok())
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {

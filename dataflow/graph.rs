@@ -57,13 +57,14 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
 
     // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else. Only bytes show whether a link
     // led to a picture or to a page.
-    let (web, contents) = (Arc::clone(&services.web), services.stored_contents());
+    let (web, contents) =
+        (|| (Arc::clone(&services.web), Arc::clone(&services.found_pages)), services.stored_contents());
     let Downloads { new: downloads, copies, pages: behind_links, missing } =
-        images.download(web, (Arc::clone(&contents), decoder()), executor, limits.download);
+        images.download(web(), (Arc::clone(&contents), decoder()), executor, limits.download);
     let copied = copies.append_facts(Arc::clone(ledger), executor).updates;
 
     // Pages: fetched, mined for links and images. What they lead to is discovered, like what comes from the sources.
-    let (fetched, unreachable) = pages.fetch(Arc::clone(&services.web), executor, limits.fetch);
+    let (fetched, unreachable) = pages.fetch(web(), executor, limits.fetch);
     let (visits, unreadable) = fetched.mine(jobs(), settings.fetch.clone(), executor, limits.cpu);
     let arrivals = entered.concat(visits.map(Arrival::Visit)).concat(behind_links.map(Arrival::Page));
     let discovered = arrivals.select_links(jobs(), Arc::clone(&executor.clock));

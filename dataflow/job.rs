@@ -16,7 +16,7 @@ use crate::metrics_endpoint::MetricsEndpoint;
 use crate::reload::Reload;
 use crate::run_options::RunOptions;
 
-pub use crate::job_outcome::{JobError, Summary};
+pub use crate::job_outcome::{FAILURES_NAMED, JobError, Summary};
 
 /// Which detector a job uses.
 pub enum Engine {

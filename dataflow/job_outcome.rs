@@ -5,10 +5,14 @@ use faceflow_core::tally::Tally;
 use faceflow_engine::EngineError;
 use faceflow_ledger::{HostHistory, OpenError, QuarantinedFact};
 use faceflow_store::ObjectsError;
+use faceflow_views::failure_summary::FailureSummary;
 use faceflow_web::GateError;
 
 use crate::cluster::ClusterError;
 use crate::run_options::{RunError, RunOutcome};
+
+/// How many reasons and sites are named of what failed, at most.
+pub const FAILURES_NAMED: (usize, usize) = (10, 20);
 
 /// What a job came to.
 #[derive(Clone, Debug)]
@@ -21,6 +25,9 @@ pub struct Summary {
     pub images: Tally,
     /// Faces in images that are done.
     pub faces: u64,
+    /// Why there is less than was asked for: of what was rejected or is dead the most frequent reasons, and the sites that gave
+    /// nothing; what earlier runs left is among it. Only the first process of a cluster says it.
+    pub failures: FailureSummary,
     /// Hosts that were given up, the first of them by name: what waited for them is dead.
     pub given_up: Vec<HostHistory>,
     /// How many facts are in the quarantine: the ledger could not take them, and a retry tries them again.

@@ -1,5 +1,6 @@
 //! The `faceflow` binary: parse, run, exit status.
 
+mod advice;
 mod cli;
 mod commands;
 mod crawl_commands;
@@ -7,6 +8,7 @@ mod doctor;
 mod exit_status;
 mod progress_bars;
 mod query_commands;
+mod run_summary;
 mod settings_layers;
 mod signals;
 

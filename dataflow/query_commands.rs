@@ -4,14 +4,17 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use faceflow::detect_files::{Local, files};
+use faceflow::detect_files::{FoundFiles, Local, files};
+use faceflow::job::FAILURES_NAMED;
 use faceflow::ledger::{DatabaseLedger, OpenError, QuarantinedFact, Reader, Selection, StateLocation};
 use faceflow::mine::url_normalization::parse_site;
+use faceflow::views::failure_summary::failure_summary;
 use faceflow::views::{explain, results};
 use url::Url;
 
 use crate::cli::{Common, Format, Kind};
 use crate::exit_status::{DONE, UNFINISHED, Usage};
+use crate::run_summary::{QUARANTINED_NAMED_MAX, shortened, write_failures, write_quarantined};
 use crate::settings_layers::settings;
 
 /// `faceflow detect`.
@@ -19,7 +22,11 @@ pub fn detect(common: &Common, paths: &[PathBuf]) -> Result<u8> {
     let settings = settings(common, &[])?;
     let detector = faceflow::engine::open(&common.detector, &settings.detect);
     let detector = detector.map_err(|error| Usage(format!("--detector: {error}")))?;
-    let files = files(paths).map_err(|error| Usage(error.to_string()))?;
+    let FoundFiles { files, passed_over } = files(paths).map_err(|error| Usage(error.to_string()))?;
+    if passed_over > 0 {
+        let what = if passed_over == 1 { "file that is no picture" } else { "files that are no pictures" };
+        tracing::info!("passed over {passed_over} {what}, by name and by content");
+    }
     let threads = settings.detect.concurrency();
     let local =
         Local { detector, image: settings.image, file_max_bytes: settings.fetch.body_max_bytes as u64, threads };
@@ -63,35 +70,12 @@ pub fn status(common: &Common) -> Result<u8> {
     writeln!(out, "pages   {pages}")?;
     writeln!(out, "images  {images}")?;
     writeln!(out, "faces   {}", ledger.face_count()?)?;
+    write_failures(&failure_summary(&ledger, FAILURES_NAMED)?, &mut out)?;
     let quarantined = ledger.quarantined_count()?;
     if quarantined > 0 {
         write_quarantined(quarantined, &ledger.quarantined(QUARANTINED_NAMED_MAX)?, &mut out)?;
     }
     Ok(DONE)
-}
-
-/// Facts of the quarantine that are named, at most.
-const QUARANTINED_NAMED_MAX: usize = 5;
-
-/// How many facts are in the quarantine, the latest of them with their reasons, and what to do.
-pub fn write_quarantined(count: u64, latest: &[QuarantinedFact], out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "quarantined  {count} facts that the ledger could not take; faceflow retry tries them again")?;
-    for QuarantinedFact { kind, subject, reason, .. } in latest {
-        writeln!(out, "  {kind} {}: {reason}", shortened(subject))?;
-    }
-    if count > latest.len() as u64 {
-        writeln!(out, "  and {} earlier ones", count - latest.len() as u64)?;
-    }
-    Ok(())
-}
-
-/// As much of an address as a line takes.
-fn shortened(subject: &str) -> String {
-    const MAX: usize = 200;
-    match subject.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{}…", &subject[..end]),
-        None => subject.to_owned(),
-    }
 }
 
 /// `faceflow retry`.

@@ -8,12 +8,13 @@ use faceflow_core::kill_point::kill_point;
 use faceflow_core::ledger::Ledger;
 use faceflow_core::peer_liveness::Peers;
 use faceflow_ledger::{DatabaseLedger, TenantLedgers};
+use faceflow_views::failure_summary::{FailureSummary, failure_summary};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::cluster::PeerConnections;
 use crate::conservation::violations;
-use crate::job_outcome::{JobError, Summary};
+use crate::job_outcome::{FAILURES_NAMED, JobError, Summary};
 use crate::run::run;
 use crate::run_options::{RunError, RunOptions, RunOutcome};
 use crate::services::Services;
@@ -91,9 +92,13 @@ impl RunningJob {
             }
         }
         let faces = self.ledger.reader().face_count()?;
+        let failures = match self.first {
+            true => failure_summary(self.ledger.reader(), FAILURES_NAMED)?,
+            false => FailureSummary::default(),
+        };
         let given_up = self.ledger.reader().given_up_hosts(HOSTS_NAMED)?;
         let (quarantined, quarantined_facts) =
             (self.ledger.reader().quarantined_count()?, self.ledger.reader().quarantined(QUARANTINED_MAX)?);
-        Ok(Summary { outcome, pages, images, faces, given_up, quarantined, quarantined_facts, report })
+        Ok(Summary { outcome, pages, images, faces, failures, given_up, quarantined, quarantined_facts, report })
     }
 }

@@ -14,6 +14,7 @@ use faceflow_core::source::Source;
 use faceflow_operators::dedupe_near::TenantPictures;
 use faceflow_operators::detector_pool::{DetectorPermits, DetectorPool};
 use faceflow_operators::dispatch::Dispatcher;
+use faceflow_operators::found_pages::FoundPages;
 use faceflow_operators::jobs::{JobScope, Jobs, TenantScope};
 use faceflow_operators::picture_decoder::PictureDecoder;
 use faceflow_operators::pixel_cache::PixelCache;
@@ -81,6 +82,8 @@ pub struct Services {
     pub pixel_cache: Arc<PixelCache>,
     /// Where detections of the tenant of that job go besides the store.
     pub sinks: Vec<SharedSink>,
+    /// Pages that were found where pictures were expected.
+    pub found_pages: Arc<FoundPages>,
     /// What earlier runs left.
     pub known: Arc<KnownContents>,
     /// How much each stage takes on at once on one worker.
@@ -144,6 +147,7 @@ impl Services {
                 shutdown: executor.shutdown.clone(),
             },
             pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, settings.image.memory_bytes())),
+            found_pages: Arc::default(),
             sinks: backends.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
             limits: StageLimits {
                 fetch: Limits::starting(REQUESTS_MAX, per_host),

@@ -103,12 +103,61 @@ fn detect_writes_one_line_per_file_in_path_order_and_a_broken_file_is_a_line() {
     std::fs::write(photos.join("broken.jpg"), b"not an image").expect("a file");
     let ended = faceflow(folder.path()).run(&["detect", &photos.display().to_string()]);
     assert_eq!(ended.code(), Some(3), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("passed over"), "{}", ended.stderr);
     let lines = ended.lines();
     let files: Vec<&str> = lines.iter().filter_map(|line| line["file"].as_str()).collect();
     assert_eq!(files, ["a.jpg", "b/people.png", "broken.jpg"]);
     assert!(lines[1]["faces"].as_array().is_some_and(|faces| faces.len() >= 15), "{}", lines[1]);
     assert_eq!((&lines[2]["faces"], lines[2]["error"].is_string()), (&Value::Null, true));
     assert_eq!(lines[1]["width"], 1666);
+}
+
+#[test]
+fn detect_passes_over_what_is_no_picture_in_a_folder_and_answers_for_every_file_that_is_named() {
+    let folder = tempdir().expect("a folder");
+    let photos = folder.path().join("photos");
+    std::fs::create_dir_all(photos.join("b")).expect("a folder");
+    let photo = world::jpeg(&world::picture(1, 200, 150), 90);
+    let others = ["notes.txt", "movie.mp4", "empty", "b/index.html", "logo.svg", "Thumbs.db", "README"];
+    let texts: [&[u8]; 7] = [
+        b"notes",
+        b"\0\0\0\x18ftypmp42",
+        b"",
+        b"<html><img src=a.jpg>",
+        b"<svg/>",
+        b"\xd0\xcf\x11\xe0",
+        b"GIF of a cat",
+    ];
+    for (name, text) in others.into_iter().zip(texts) {
+        std::fs::write(photos.join(name), text).expect("a file");
+    }
+    for name in ["a.jpg", "b/without ending", "c.JPE", "scan.dat"] {
+        std::fs::write(photos.join(name), &photo).expect("a file");
+    }
+    std::fs::write(photos.join("phone.HEIC"), b"whatever").expect("a file");
+    std::os::unix::fs::symlink("nowhere", photos.join("link")).expect("links");
+    let detect = |paths: &[&str]| {
+        let ended = faceflow(&photos).run(&[&["detect"], paths].concat());
+        let files: Vec<String> =
+            ended.lines().iter().map(|line| line["file"].as_str().expect("a name").to_owned()).collect();
+        (ended, files)
+    };
+    let (ended, files) = detect(&["."]);
+    assert_eq!(files, ["a.jpg", "b/without ending", "c.JPE", "link", "phone.HEIC", "scan.dat"]);
+    assert!(ended.stderr.contains("passed over 7 files that are no pictures"), "{}", ended.stderr);
+    assert_eq!(ended.code(), Some(3), "two of them could not be looked at");
+    let errors: Vec<bool> = ended.lines().iter().map(|line| line["error"].is_string()).collect();
+    assert_eq!(errors, [false, false, false, true, true, false]);
+
+    // What is named is answered, whatever it is.
+    let (ended, files) = detect(&["notes.txt", "a.jpg", "empty", "b"]);
+    assert_eq!(files, ["notes.txt", "a.jpg", "empty", "without ending"]);
+    assert!(ended.code() == Some(3) && ended.lines()[0]["error"].is_string(), "{}", ended.stdout);
+    assert!(ended.stderr.contains("passed over 1 file that is no picture"), "{}", ended.stderr);
+    // A folder of nothing but other things is no failure.
+    std::fs::remove_file(photos.join("b/without ending")).expect("removes");
+    let (ended, files) = detect(&["b"]);
+    assert_eq!((ended.code(), files.len()), (Some(0), 0), "{}", ended.stderr);
 }
 
 #[test]

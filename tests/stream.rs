@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use faceflow::core::kill_point::{INBOX_CUT, INBOX_POINTS, VARIABLE};
+use faceflow::core::kill_point::{INBOX_CUT, INBOX_EMPTY, INBOX_POINTS, INBOX_REPLACE, VARIABLE};
 use serde_json::Value;
 use tempfile::tempdir;
 use world::disk::Disk;
@@ -328,6 +328,68 @@ fn a_submission_that_was_not_answered_is_there_as_a_whole_or_not_at_all() {
     running.signal("TERM");
     assert_eq!(running.finish().code(), Some(0));
     assert_eq!(web.log().count(&sites[1].url("/a.jpg")), 1);
+}
+
+#[test]
+fn a_kill_while_the_inbox_is_shortened_or_emptied_loses_no_submission() {
+    // Refused before anything is asked, so they are done with as fast as they are taken up.
+    let address = |n: usize| format!("http://10.0.0.1/{n:070}");
+    let command = [&FLAGS[..], &["--listen", "127.0.0.1:0", "--set", "submit.inbox=inbox.txt"]].concat();
+    // One that is longer than what is read until it is looked at again is not emptied, but replaced by what is left.
+    for (point, count) in [(INBOX_REPLACE[0], 12_000), (INBOX_REPLACE[1], 12_000), (INBOX_EMPTY, 1_000)] {
+        let folder = tempdir().expect("a folder");
+        let inbox = folder.path().join("inbox.txt");
+        let lines: String = (0..count).map(|n| address(n) + "\n").collect();
+        std::fs::write(&inbox, format!("http://[broken\n{lines}")).expect("writes");
+        let killed = faceflow(folder.path()).env(VARIABLE, &format!("{point}:1")).run(&command);
+        assert_eq!(killed.code(), None, "{point}: {}", killed.stderr);
+        let left = std::fs::read_to_string(&inbox).expect("reads");
+        let whole = left.len() > lines.len();
+        assert_eq!(whole, point != INBOX_REPLACE[1], "{point}: {} bytes are left", left.len());
+        assert!(left.ends_with(&(address(count - 1) + "\n")), "{point}");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("inbox.txt.refused")).expect("reads"),
+            "http://[broken\n"
+        );
+
+        let faceflow = faceflow(folder.path());
+        let mut running = faceflow.start(&command);
+        let said = format!("pages   {count} discovered: 0 done, 0 duplicate, {count} rejected");
+        let came = running.waits(LIMIT, || faceflow.run(&["status"]).stdout.starts_with(&said));
+        assert!(came, "{point}: {}{}", faceflow.run(&["status"]).stdout, running.stderr());
+        let short = running.waits(LIMIT, || std::fs::metadata(&inbox).is_ok_and(|inbox| inbox.len() < 64 * 1024));
+        assert!(short && !folder.path().join("inbox.txt.next").exists(), "{point}: {}", running.stderr());
+        running.signal("TERM");
+        assert_eq!(running.finish().code(), Some(0), "{point}");
+    }
+}
+
+#[test]
+fn a_list_and_a_folder_that_go_away_and_come_back_are_no_bad_entries() {
+    let web = World::new();
+    let sites = sites(&web, 2);
+    let folder = tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("pictures")).expect("makes");
+    std::fs::write(path("pictures/first.jpg"), photo(10)).expect("writes");
+    std::fs::write(path("sites.txt"), format!("{}\n", sites[0].url("/"))).expect("writes");
+    let faceflow = faceflow(folder.path());
+    let mut running = faceflow.start(&[&FLAGS[..], &["--sites", "sites.txt", "--images", "pictures"]].concat());
+    settled(&faceflow, &mut running, 2);
+    for name in ["sites.txt", "pictures"] {
+        std::fs::rename(path(name), path("away")).expect("renames");
+        assert!(running.hears(&format!("{name}: No such file or directory")), "{}", running.stderr());
+        std::fs::rename(path("away"), path(name)).expect("renames");
+        assert!(running.hears(&format!("{name} is back, and is watched as before")), "{}", running.stderr());
+    }
+    // They are read on.
+    std::fs::write(path("sites.txt"), format!("{}\nhttp://[broken\n", sites[1].url("/"))).expect("writes");
+    std::fs::write(path("pictures/second.jpg"), photo(11)).expect("writes");
+    settled(&faceflow, &mut running, 4);
+    running.signal("TERM");
+    let ended = running.finish();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("skipped 1 entry of the site list that is no site"), "{}", ended.stdout);
 }
 
 #[test]

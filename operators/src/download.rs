@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use faceflow_core::clock::Clock;
 use faceflow_core::executor::Executor;
 use faceflow_core::fair_queue::Limits;
 use faceflow_core::map_async::MapAsync;
@@ -19,12 +20,13 @@ use timely::dataflow::operators::vec::Map;
 use url::Url;
 
 use crate::branch::{Branch, Branched};
+use crate::found_pages::FoundPages;
 use crate::picture_decoder::{Examined, PictureDecoder};
 use crate::pixel_cache::Room;
 use crate::stored_contents::StoredContents;
 use faceflow_mine::html::{self, Source};
 use faceflow_mine::url_normalization::{normalise, site_of};
-use faceflow_web::{Want, Web};
+use faceflow_web::{Response, Want, Web};
 
 /// An image with its bytes. Stays on its worker.
 #[derive(Clone, Debug)]
@@ -69,11 +71,11 @@ enum Downloaded {
 
 /// Downloads images.
 pub trait DownloadImages<'s> {
-    /// Sends each image's request through `web`, at most `limits` at once. Bytes that are not among `contents` wait until
-    /// the cache of `decoder` has room.
+    /// Sends each image's request through the web, at most `limits` at once. Bytes that are not among the known contents wait until
+    /// the cache of the decoder has room. The answers of pages that are found are kept for whoever fetches them.
     fn download(
         self,
-        web: Arc<dyn Web>,
+        backends: (Arc<dyn Web>, Arc<FoundPages>),
         known: (Arc<StoredContents>, PictureDecoder),
         executor: &Executor,
         limits: Limits,
@@ -83,14 +85,16 @@ pub trait DownloadImages<'s> {
 impl<'s> DownloadImages<'s> for Flow<'s, Image> {
     fn download(
         self,
-        web: Arc<dyn Web>,
+        (web, found): (Arc<dyn Web>, Arc<FoundPages>),
         (contents, decoder): (Arc<StoredContents>, PictureDecoder),
         executor: &Executor,
         limits: Limits,
     ) -> Downloads<'s> {
+        let clock = Arc::clone(&executor.clock);
         let job = move |image: Image| {
             let (web, contents, decoder) = (Arc::clone(&web), Arc::clone(&contents), decoder.clone());
-            async move { download(image, web.as_ref(), &contents, &decoder).await }
+            let (found, clock) = (Arc::clone(&found), Arc::clone(&clock));
+            async move { download(image, web.as_ref(), (&contents, &decoder), (&found, clock.as_ref())).await }
         };
         let (downloaded, lost) = self
             .map_async(Pipeline, "download", executor, (limits, |image| QueueId::of(image.job, &image.url), job))
@@ -108,37 +112,32 @@ impl<'s> DownloadImages<'s> for Flow<'s, Image> {
 async fn download(
     image: Image,
     web: &dyn Web,
-    contents: &StoredContents,
-    decoder: &PictureDecoder,
+    (contents, decoder): (&StoredContents, &PictureDecoder),
+    (found, clock): (&FoundPages, &dyn Clock),
 ) -> Result<Downloaded, Fault> {
-    let (final_url, headers, body) = match image.inline.clone() {
-        Some(body) => (image.url.clone(), vec![], body),
-        None => {
-            let response = web.get(&image.url, Want::Image).await?;
-            (response.final_url, response.headers, response.body)
-        }
+    let response = match image.inline.clone() {
+        Some(body) => Response { final_url: image.url.clone(), status: 200, headers: vec![], body },
+        None => web.get(&image.url, Want::Image).await?,
     };
+    let body = &response.body;
     let Examined { id: content, header } = decoder.examine(body.clone()).await?;
     if contents.holds(image.job.tenant, content) {
+        let Response { final_url, headers, .. } = response;
         return Ok(Downloaded::Copy(CopiedImage { image, final_url, headers, content }));
     }
     match header {
         Ok(header) => {
             let room = decoder.pixel_cache.reserve(header.memory_bytes).await;
+            let Response { final_url, headers, body, .. } = response;
             Ok(Downloaded::New(Download { image, final_url, headers, body, content, room }))
         }
-        Err(fault) => match page_behind_link(
-            &image,
-            &Source { url: &final_url, content_type: content_type(&headers), body: &body },
-        ) {
-            Some(page) => Ok(Downloaded::Page(page, FailedRecord { record: image, fault })),
-            None => Err(fault),
-        },
+        Err(fault) => {
+            let source = Source { url: &response.final_url, content_type: response.header("content-type"), body };
+            let Some(page) = page_behind_link(&image, &source) else { return Err(fault) };
+            found.keep((page.job, &page.url), &response, clock.now());
+            Ok(Downloaded::Page(page, FailedRecord { record: image, fault }))
+        }
     }
-}
-
-fn content_type(headers: &[(String, String)]) -> Option<&str> {
-    headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str())
 }
 
 /// The page that was found where a picture was expected (`/wiki/File:Name.jpg`), if it is one of the site that linked it and its address looks like that of a picture. The picture
@@ -160,7 +159,6 @@ mod tests {
     use faceflow_core::blocking::CpuPermits;
     use faceflow_core::record::JobId;
     use faceflow_core::testing::simulate;
-    use faceflow_web::Response;
     use timely::dataflow::operators::{Probe, ToStream};
 
     use super::*;
@@ -215,7 +213,7 @@ mod tests {
             let images = [image("/new"), image("/known")].to_stream(scope).container::<Vec<_>>();
             let known = (contents, decoder);
             let Downloads { new: others, copies, missing: lost, .. } =
-                images.download(Arc::new(Echo), known, executor, Limits::starting(8, 8));
+                images.download((Arc::new(Echo), Arc::default()), known, executor, Limits::starting(8, 8));
             let copies = copies.map(move |copy| {
                 assert_eq!(copy.content, ContentId::of(&body("/known")));
                 of_copies.lock().expect("not poisoned").push(copy.image.url.path().to_owned());

@@ -1,7 +1,7 @@
 //! `fetch`: pages to responses.
 //!
-//! Pages come to the worker that asks their host ([`route`](crate::route)). Promise: every page comes out again, as a response
-//! or as a loss.
+//! Pages come to the worker that asks their host ([`route`](crate::route)). One that was found where a picture was expected has its
+//! answer already. Promise: every page comes out again, as a response or as a loss.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use faceflow_core::{FailedRecord, Flow};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::OkErr;
 
+use crate::found_pages::FoundPages;
 use faceflow_web::{Response, Want, Web};
 
 /// A page with the response it got. Stays on its worker.
@@ -26,10 +27,10 @@ pub struct Fetched {
 
 /// Fetches pages.
 pub trait Fetch<'s> {
-    /// Sends each page's request through `web`, at most `limits` at once.
+    /// Sends each page's request through `web`, at most `limits` at once, unless its answer is among the pages that were found.
     fn fetch(
         self,
-        web: Arc<dyn Web>,
+        backends: (Arc<dyn Web>, Arc<FoundPages>),
         executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Fetched>, Flow<'s, FailedRecord<Page>>);
@@ -38,16 +39,18 @@ pub trait Fetch<'s> {
 impl<'s> Fetch<'s> for Flow<'s, Page> {
     fn fetch(
         self,
-        web: Arc<dyn Web>,
+        (web, found): (Arc<dyn Web>, Arc<FoundPages>),
         executor: &Executor,
         limits: Limits,
     ) -> (Flow<'s, Fetched>, Flow<'s, FailedRecord<Page>>) {
+        let clock = Arc::clone(&executor.clock);
         let job = move |page: Page| {
-            let web = Arc::clone(&web);
+            let (web, found) = (Arc::clone(&web), found.take((page.job, &page.url), clock.now()));
             async move {
-                let response = match &page.last {
-                    Some(last) => web.get_again(&page.url, last).await?,
-                    None => Some(web.get(&page.url, Want::Page).await?),
+                let response = match (found, &page.last) {
+                    (Some(response), None) => Some(response),
+                    (_, Some(last)) => web.get_again(&page.url, last).await?,
+                    (None, None) => Some(web.get(&page.url, Want::Page).await?),
                 };
                 Ok(Fetched { page, response: response.map(Arc::new) })
             }

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod download;
 pub mod evict;
 pub mod fetch;
+pub mod found_pages;
 pub mod give_up;
 pub mod jobs;
 pub mod mine;

@@ -163,6 +163,8 @@ impl Reader {
                     tracing::error!("{why}");
                     self.executor.metrics.stage("bad input").failed.fetch_add(1, Relaxed);
                 }
+                SourceItem::Unreadable(why) => tracing::warn!("{why}"),
+                SourceItem::Readable(what) => tracing::info!("{what}"),
                 SourceItem::Failed(why) => self.executor.shutdown.fail(why),
                 SourceItem::Later => paused = true,
                 SourceItem::End => ended = true,

@@ -1,7 +1,7 @@
 //! A folder of pictures that is watched: every picture in it is taken in, and those that arrive later too.
 //!
 //! A file counts once it was the same in two looks, so that one that is still being written is not read too early. Hidden
-//! files and links are left alone. Promise: a picture that keeps its name, time and size is taken in once, and one that
+//! files and links are left alone. A folder that cannot be read is named once, and again when it can. Promise: a picture that keeps its name, time and size is taken in once, and one that
 //! changes after it was taken in is taken in anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -36,7 +36,7 @@ pub struct Folder {
     /// Whether some file was not the same twice yet.
     restless: bool,
     next_look: Time,
-    complaints: VecDeque<String>,
+    complaints: VecDeque<SourceItem>,
     complained: HashSet<PathBuf>,
 }
 
@@ -97,11 +97,19 @@ impl Folder {
             Ok(entries) => entries,
             Err(error) => return self.complain(folder, &error),
         };
+        let mut whole = true;
         for entry in entries {
             match entry {
                 Ok(entry) => self.look_at(&entry, depth),
-                Err(error) => self.complain(folder, &error),
+                Err(error) => {
+                    whole = false;
+                    self.complain(folder, &error);
+                }
             }
+        }
+        if whole && self.complained.remove(folder) {
+            let said = format!("{} is back, and is watched as before", folder.display());
+            self.complaints.push_back(SourceItem::Readable(said));
         }
     }
 
@@ -116,8 +124,7 @@ impl Folder {
         if metadata.is_dir() && depth < DEPTH_MAX {
             return self.look(&path, depth + 1);
         }
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-        if !metadata.is_file() || !ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+        if !metadata.is_file() || !is_named_like_picture(&path) {
             return;
         }
         let Ok(url) = Url::from_file_path(&path) else { return };
@@ -137,9 +144,16 @@ impl Folder {
 
     fn complain(&mut self, folder: &Path, error: &std::io::Error) {
         if self.complained.insert(folder.to_owned()) {
-            self.complaints.push_back(format!("{}: {error}", folder.display()));
+            let said = format!("{}: {error}; it is looked at again when it is back", folder.display());
+            self.complaints.push_back(SourceItem::Unreadable(said));
         }
     }
+}
+
+/// Whether the name of a file ends like a picture's, in small letters or capitals.
+pub fn is_named_like_picture(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 fn changed_at(folder: &Path) -> Option<SystemTime> {
@@ -151,8 +165,8 @@ impl Source for Folder {
         if let Some((url, version)) = self.ready.pop_front() {
             return SourceItem::Picture { url, version };
         }
-        if let Some(why) = self.complaints.pop_front() {
-            return SourceItem::Bad(why);
+        if let Some(said) = self.complaints.pop_front() {
+            return said;
         }
         if now >= self.next_look {
             // The pipeline's clock does not move inside a poll, so a look is timed by the machine's own.
@@ -178,7 +192,7 @@ mod tests {
                 SourceItem::Picture { url, .. } => {
                     said.push(url.path().rsplit('/').next().unwrap_or_default().to_owned())
                 }
-                SourceItem::Bad(why) => said.push(why),
+                SourceItem::Unreadable(why) | SourceItem::Readable(why) => said.push(why),
                 SourceItem::Later => {
                     said.sort();
                     return said;
@@ -186,6 +200,10 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    fn away_from(root: &Path) -> PathBuf {
+        root.with_extension("away")
     }
 
     #[test]
@@ -217,6 +235,15 @@ mod tests {
         write("deep/d.jpg", "x");
         assert_eq!(said(&mut folder, 120_000), [] as [&str; 0]);
         assert_eq!(said(&mut folder, 121_000), ["d.jpg"], "what is new is seen at the next look");
+        for round in [200_000, 300_000] {
+            std::fs::rename(root.path(), away_from(root.path())).expect("renames");
+            let gone = said(&mut folder, round);
+            assert!(gone.len() == 1 && gone[0].contains("looked at again when it is back"), "{gone:?}");
+            assert_eq!(said(&mut folder, round + 1_000), [] as [&str; 0], "it is said once");
+            std::fs::rename(away_from(root.path()), root.path()).expect("renames");
+            let back = said(&mut folder, round + 2_000);
+            assert!(back.len() == 1 && back[0].contains("is back"), "{back:?}");
+        }
         assert!(Folder::open(&root.path().join("a.jpg")).is_err() && Folder::open(Path::new("/nowhere")).is_err());
     }
 }

@@ -171,7 +171,7 @@ impl Source for Lines {
 }
 
 /// What a line says; `None` for blank lines and comments.
-fn entry_in(line: &str) -> Option<&str> {
+pub(crate) fn entry_in(line: &str) -> Option<&str> {
     let text = line.trim_matches(is_blank);
     // A `#` inside a URL is its fragment; after a blank it starts a comment.
     let comment = text.match_indices('#').find(|(at, _)| text[..*at].chars().next_back().is_none_or(is_blank));

@@ -4,7 +4,7 @@
 //! The file is read again whenever it has changed and then rested for a moment, so that a half-written one is not taken for
 //! the whole; editors that replace the file are followed by its name. Sites that were there before are not repeated, also not
 //! after a restart: the ledger remembers which sites the file named, and what it lost meanwhile is removed. Promise:
-//! a file that is gone or cannot be read for a while ends nothing; it is reported once and read when it is back.
+//! a file that is gone or cannot be read for a while ends nothing; it is reported once, and so is that it is back and read on.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,11 @@ impl Rested {
         }
     }
 
+    /// Whether it is there, as it was when it was read.
+    pub fn is_as_read(&self) -> bool {
+        self.read.is_some() && self.stamp().ok() == self.read
+    }
+
     /// As it is now it counts as read.
     pub fn take_as_read(&mut self) {
         self.read = self.stamp().ok();
@@ -108,7 +113,10 @@ impl Watch {
     /// Begins to read the file again if it has changed and rests.
     fn look(&mut self, now: Time) -> Option<SourceItem> {
         match self.file.has_changed(now) {
-            Ok(changed) => changed.then(|| self.read()).flatten(),
+            Ok(true) => self.read(),
+            // It came back as it was.
+            Ok(false) if self.missing && self.file.is_as_read() => self.back(),
+            Ok(false) => None,
             Err(error) => self.miss(&error),
         }
     }
@@ -128,7 +136,15 @@ impl Watch {
 
     fn miss(&mut self, error: &std::io::Error) -> Option<SourceItem> {
         let why = format!("{error}; it is read again when it is back");
-        (!std::mem::replace(&mut self.missing, true)).then_some(SourceItem::Bad(why))
+        (!std::mem::replace(&mut self.missing, true)).then_some(SourceItem::Unreadable(why))
+    }
+
+    /// Says that it is back, if that it was gone was said.
+    fn back(&mut self) -> Option<SourceItem> {
+        let back = || SourceItem::Readable(format!("{} is back, and is watched as before", self.file.path.display()));
+        let said = self.missing.then(back);
+        self.missing = false;
+        said
     }
 }
 
@@ -180,9 +196,12 @@ impl Source for Watch {
                     return SourceItem::Later;
                 }
                 SourceItem::End | SourceItem::Later => {
-                    (self.reading, self.missing, self.read) = (None, false, true);
+                    (self.reading, self.read) = (None, true);
                     let shown = std::mem::take(&mut self.shown);
                     self.removed.extend(self.known.difference(&shown));
+                    if let Some(back) = self.back() {
+                        return back;
+                    }
                 }
                 other => return other,
             }
@@ -205,7 +224,7 @@ mod tests {
         loop {
             match watch.poll(now) {
                 SourceItem::Site(url) => said.push(url.path().to_owned()),
-                SourceItem::Bad(why) => said.push(why),
+                SourceItem::Unreadable(why) | SourceItem::Readable(why) => said.push(why),
                 SourceItem::Removed(key) => said.push(format!("-{key:?}")),
                 SourceItem::Later => return said,
                 other => panic!("{other:?}"),
@@ -254,6 +273,7 @@ mod tests {
         said(&mut watch, 40_000);
         let mut last = said(&mut watch, 40_000 + REST_MS);
         assert_eq!(last.remove(0), "/5", "a file that takes its place is read");
+        assert!(last.remove(0).contains("sites.txt is back"), "and that is said");
         last.sort();
         let mut gone = ["/2", "/3", "/4"].map(removed);
         gone.sort();
@@ -261,5 +281,14 @@ mod tests {
         std::fs::write(&path, "http://a.example/5\nhttp://a.example/1\n").expect("writes");
         said(&mut watch, 50_000);
         assert_eq!(said(&mut watch, 50_000 + REST_MS), ["/1"], "what comes back is new");
+
+        for round in [60_000, 70_000] {
+            std::fs::rename(&path, &other).expect("renames");
+            assert!(said(&mut watch, round)[0].contains("read again when it is back"), "each time");
+            std::fs::rename(&other, &path).expect("renames");
+            let back = said(&mut watch, round + 1_000);
+            assert!(back.len() == 1 && back[0].contains("is back"), "as it was, and with nothing new: {back:?}");
+            assert_eq!(said(&mut watch, round + 2_000), [] as [&str; 0]);
+        }
     }
 }

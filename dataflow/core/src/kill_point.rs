@@ -34,6 +34,9 @@ pub const INBOX_CUT: &str = "inbox.cut";
 /// The point before an inbox of which everything is in the ledger is emptied.
 pub const INBOX_EMPTY: &str = "inbox.empty";
 
+/// The points before and after a file with what is still needed takes the place of an inbox that is never read to its end.
+pub const INBOX_REPLACE: [&str; 2] = ["inbox.rewritten", "inbox.replaced"];
+
 /// Points that only runs which share a state on a server come to: the second one where another run has left something.
 pub const LEASE_POINTS: [&str; 2] = ["lease.begun", "lease.taken_over"];
 
@@ -80,6 +83,6 @@ pub fn kill_point(point: &'static str) {
 
 #[cfg(feature = "testing")]
 fn is_listed(point: &str) -> bool {
-    let all = POINTS.iter().chain(&INBOX_POINTS).chain(&LEASE_POINTS).chain(&SINK_POINTS);
+    let all = POINTS.iter().chain(&INBOX_POINTS).chain(&INBOX_REPLACE).chain(&LEASE_POINTS).chain(&SINK_POINTS);
     all.chain([&INBOX_CUT, &RETRY_POINT, &LOG_POINT, &INBOX_EMPTY]).any(|listed| *listed == point)
 }

@@ -27,6 +27,10 @@ pub enum SourceItem {
     Removed(Key),
     /// An entry that is not a site, and why; it is reported and counted, and the source goes on.
     Bad(String),
+    /// What it watches is gone or cannot be read for now, and why; it is reported, and the source goes on. No entry is concerned.
+    Unreadable(String),
+    /// What it watches is back and can be read, in words.
+    Readable(String),
     /// The rest cannot be read, and why: the run fails, and goes on from its ledger when it is started again.
     Failed(String),
     /// Nothing now; ask again later.

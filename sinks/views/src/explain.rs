@@ -46,6 +46,8 @@ pub struct History {
     events: VecDeque<HistoryEvent>,
     /// How much happened before that.
     earlier: usize,
+    /// Of a copy: what had happened to the picture before, when other addresses led to it.
+    before: Option<BeforeCopy>,
     /// Where the log no longer says how it was discovered: until when it was removed (`ledger.log_keep_ms`), in milliseconds since
     /// the Unix epoch. What happened before that is not listed.
     removed_upto_ms: Option<i64>,
@@ -56,6 +58,15 @@ pub struct History {
 enum Line {
     Image(Box<ImageLine>),
     Page(PageLine),
+}
+
+/// What happened to a picture before a further address led to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct BeforeCopy {
+    /// The address that led to it first.
+    url: Option<String>,
+    /// What happened, in order; the latest of it, if it is much.
+    events: VecDeque<HistoryEvent>,
 }
 
 /// One step of a history.
@@ -86,11 +97,13 @@ pub fn explain(reader: &Reader, url: &Url) -> Result<Vec<History>, LedgerError> 
         from = reader.read(|tx| follow(reader, tx, after, &mut known))?;
     }
     let gone = reader.read(|tx| removed(tx, reader.tenant_id()))?;
-    let told = known.into_iter().map(|Known { mut history, whole, .. }| {
+    let tell = |known: Known| {
+        let whole = known.whole;
+        let mut history = reader.read(|tx| known.told(tx))?;
         history.removed_upto_ms = (gone.any() && !whole).then_some(gone.upto_ms);
-        history
-    });
-    Ok(told.collect())
+        Ok(history)
+    };
+    known.into_iter().map(tell).collect()
 }
 
 /// A history while the log is read.
@@ -99,7 +112,56 @@ struct Known {
     picture: Option<i64>,
     /// Whether its discovery is in the log, and so everything that followed.
     whole: bool,
+    /// Whether it has led to its picture by now.
+    has_led: bool,
+    /// What happened to it, and to its picture since it leads there.
+    own: LatestEvents,
+    /// What happened to its picture before.
+    before: LatestEvents,
     history: History,
+}
+
+/// The latest events, by their place in the log.
+#[derive(Default)]
+struct LatestEvents {
+    events: VecDeque<(i64, HistoryEvent)>,
+    /// How many came before them.
+    earlier: usize,
+}
+
+impl LatestEvents {
+    fn push(&mut self, seq: i64, event: HistoryEvent) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+            self.earlier += 1;
+        }
+        self.events.push_back((seq, event));
+    }
+
+    fn in_order(self) -> VecDeque<HistoryEvent> {
+        self.events.into_iter().map(|(_, event)| event).collect()
+    }
+}
+
+impl Known {
+    /// The history, once the log was read.
+    fn told(mut self, tx: &DbTransaction<'_>) -> Result<History, TransactionError> {
+        if !self.has_led {
+            // That it leads to its picture is no longer in the log, so all that is in it came after that.
+            let Self { own, before, .. } = &mut self;
+            own.events.extend(before.events.drain(..));
+            own.events.make_contiguous().sort_by_key(|(seq, _)| *seq);
+            own.earlier += before.earlier;
+        }
+        if !self.before.events.is_empty() {
+            let first = "SELECT url FROM entries WHERE picture = ?1 AND id <> ?2 ORDER BY id LIMIT 1";
+            let url = tx.one(first, values![self.picture, self.entry], |row| row.get(0))?;
+            self.history.before = Some(BeforeCopy { url, events: self.before.in_order() });
+        }
+        self.history.earlier = self.own.earlier;
+        self.history.events = self.own.in_order();
+        Ok(self.history)
+    }
 }
 
 /// What the rows say of an entry.
@@ -123,9 +185,11 @@ fn known(reader: &Reader, tx: &DbTransaction<'_>, key: Key) -> Result<Option<Kno
     let line = line.ok_or_else(|| TransactionError::Damaged(format!("entry {entry} is named but not there")))?;
     let again_ms = again_ms.filter(|_| !site_removed);
     let (pages, host) = (pages(tx, entry)?, HostHistory::of_entry(tx, entry)?);
-    let events = VecDeque::new();
-    let history = History { line, site_removed, again_ms, pages, host, events, earlier: 0, removed_upto_ms: None };
-    Ok(Some(Known { entry, picture, whole: false, history }))
+    let (events, before) = (VecDeque::new(), None);
+    let history =
+        History { line, site_removed, again_ms, pages, host, events, earlier: 0, before, removed_upto_ms: None };
+    let (own, before) = (LatestEvents::default(), LatestEvents::default());
+    Ok(Some(Known { entry, picture, whole: false, has_led: false, own, before, history }))
 }
 
 fn pages(tx: &DbTransaction<'_>, image: i64) -> Result<Vec<String>, TransactionError> {
@@ -144,20 +208,19 @@ fn follow(
     let end = "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2) w";
     let upto = tx.one(end, values![after, WINDOW], |row| row.get::<Option<i64>>(0))?.flatten();
     let Some(upto) = upto else { return Ok(None) };
-    let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content
+    let sql = "SELECT f.at_ms, f.kind, f.body, o.url, r.content, f.seq, f.entry
         FROM events f
         LEFT JOIN entries o ON o.id = f.other AND f.kind <> 'assigned'
         LEFT JOIN pictures r ON r.id = f.other AND f.kind = 'assigned'
         WHERE f.seq > ?1 AND f.seq <= ?2 AND f.tenant = ?3 AND (f.entry = ?4 OR (f.entry IS NULL AND f.picture = ?5))
         ORDER BY f.seq";
-    for Known { entry, picture, whole, history } in known {
+    for Known { entry, picture, whole, has_led, own, before, .. } in known {
         tx.each(sql, values![after, upto, reader.tenant_id(), *entry, *picture], |row| {
-            if history.events.len() >= EVENTS_MAX {
-                history.events.pop_front();
-                history.earlier += 1;
-            }
-            *whole |= row.get::<String>(1)? == "admitted";
-            history.events.push_back(event_at(row)?);
+            let (kind, seq, of_entry) = (row.get::<String>(1)?, row.get(5)?, row.get::<Option<i64>>(6)?.is_some());
+            *whole |= kind == "admitted";
+            *has_led |= of_entry && kind == "stored";
+            let events = if of_entry || *has_led { &mut *own } else { &mut *before };
+            events.push(seq, event_at(row)?);
             Ok(())
         })?;
     }
@@ -243,6 +306,13 @@ impl fmt::Display for History {
         }
         for event in &self.events {
             writeln!(out, "  {} {}", event.at, event.what)?;
+        }
+        if let Some(BeforeCopy { url, events }) = &self.before {
+            let url = url.as_deref().unwrap_or("another address");
+            writeln!(out, "  it is a copy; before, while {url} led to the picture:")?;
+            for event in events {
+                writeln!(out, "    {} {}", event.at, event.what)?;
+            }
         }
         Ok(())
     }

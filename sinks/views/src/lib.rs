@@ -4,6 +4,7 @@
 //! except for the cursors that say how far they have followed its log.
 
 pub mod explain;
+pub mod failure_summary;
 #[cfg(test)]
 mod measure;
 pub mod report;

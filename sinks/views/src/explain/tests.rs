@@ -18,6 +18,7 @@ both![
     an_image_from_its_discovery_to_its_representative,
     the_next_look_is_told_until_the_site_is_removed,
     a_page_and_a_stranger,
+    a_copy_tells_its_own_events_and_then_those_of_its_twin,
     what_a_host_did_is_told_with_each_of_its_urls,
     what_was_removed_from_the_log_is_not_told_and_that_is_said,
 ];
@@ -91,6 +92,31 @@ fn a_page_and_a_stranger() {
     assert_eq!(told(&rig, "/"), ["discovered: an entry of the input", "read; everything it leads to is known"]);
     assert!(history(&rig, "/").to_string().starts_with("page http://a.example/\n  done, 1 attempts, depth 0\n"));
     assert_eq!(explain(rig.reader(), &url("/nowhere")), Ok(vec![]));
+}
+
+fn a_copy_tells_its_own_events_and_then_those_of_its_twin() {
+    let rig = Rig::showing(vec![image("/first"), image("/copy")]);
+    rig.tell_all([kept(image("/first"), "one"), retry(Work::Frame(frame("one")), 9), delivered("one", 2)]);
+    rig.tell(kept(image("/copy"), "one"));
+    rig.tell(ruled("one", "one", 0));
+    let [discovered, kept] = ["discovered on http://a.example/", "downloaded, decoded and kept"];
+    assert_eq!(told(&rig, "/copy")[..2], [discovered, kept], "what happened to itself");
+    let text = history(&rig, "/copy").to_string();
+    let (own, before) =
+        text.split_once("it is a copy; before, while http://a.example/first led to the picture:\n").expect("whose");
+    assert!(own.contains(kept) && !own.contains("looked at"), "{text}");
+    let [failed, looked] = before.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert!(failed.starts_with("    ") && failed.contains("failed, http_503"), "{text}");
+    assert!(looked.ends_with("looked at; its faces are stored"), "{text}");
+    // What came to the picture since is of both, and the first address has nothing to tell of another.
+    assert!(told(&rig, "/copy")[2].contains("stands for its picture"), "{text}");
+    assert_eq!(told(&rig, "/first").len(), 5);
+    assert!(!history(&rig, "/first").to_string().contains("it is a copy"));
+    let json = serde_json::to_value(history(&rig, "/copy")).expect("JSON");
+    assert_eq!(
+        (&json["before"]["url"], &json["before"]["events"][1]["what"]),
+        (&"http://a.example/first".into(), &"looked at; its faces are stored".into())
+    );
 }
 
 fn what_a_host_did_is_told_with_each_of_its_urls() {
