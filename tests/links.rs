@@ -11,7 +11,7 @@ use world::{Answer, Faceflow, World, jpeg, picture, png};
 const LOCAL: [&str; 2] = ["--set", "fetch.allow_networks=127.0.0.0/8"];
 
 /// Pages at addresses like those of pictures: how they are linked, what their server says they are, and the picture they show.
-const PAGES: [(&str, &str, &str); 9] = [
+const PAGES: [(&str, &str, &str); 11] = [
     ("/wiki/File:Two_people.png", "text/html", "<!DOCTYPE html><a href='/full/0.png'>original file</a>"),
     ("/view/photo.JPG", "text/html; charset=utf-8", "<html><body><img src='/full/1.png'></body></html>"),
     (
@@ -25,6 +25,8 @@ const PAGES: [(&str, &str, &str); 9] = [
     ("/gallery/d.tiff", "", "<html><meta property='og:image' content='/full/6.png'></html>"),
     ("/gallery/e.png/", "text/html", "<html><img src='/full/7.png'></html>"),
     ("/gallery/f.JFIF?download=0", "text/html", "<html><img src='/full/8.png'></html>"),
+    ("/wiki/File:Map.svg", "text/html", "<html><img src='/full/9.png'></html>"),
+    ("/wiki/Datei%3ATalk.webm", "text/html", "<html><img src='/full/10.png'></html>"),
 ];
 
 /// Pictures at addresses that say nothing of it, or something else, and what their server says they are.

@@ -20,7 +20,13 @@ impl UrlExtension {
         let path = address.split(['?', '#']).next().unwrap_or_default();
         let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
         let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
-        name.rsplit_once('.').map_or(Self::Unknown, |(_, extension)| Self::of_extension(extension.trim_end()))
+        let Some((title, extension)) = name.rsplit_once('.') else { return Self::Unknown };
+        match Self::of_extension(extension.trim_end()) {
+            Self::Picture => Self::Picture,
+            // `File:Map.svg`, `Datei:Talk.webm`: the page of a wiki about a file, which shows and links it.
+            _ if title.contains(':') || title.to_ascii_lowercase().contains("%3a") => Self::Unknown,
+            file => file,
+        }
     }
 
     fn of_extension(extension: &str) -> Self {
