@@ -124,7 +124,9 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
         .concatenate([discovered, copied, downloaded, detected.updates, dispositions.updates])
         .connect_loop(to_dispatcher);
     let ended = dispositions.written.flat_map(|disposition| match disposition {
-        Disposition::Dead { work: Work::Frame(frame), .. } => Some(DedupeEvent::Dead(frame.job.tenant, frame.content)),
+        Disposition::Dead { work: Work::Frame(frame), .. } | Disposition::Rejected { work: Work::Frame(frame), .. } => {
+            Some(DedupeEvent::Dead(frame.job.tenant, frame.content))
+        }
         Disposition::DegradedAccepted { work: Work::Frame(frame), .. } => {
             Some(DedupeEvent::Done(frame.job.tenant, frame.content))
         }

@@ -136,6 +136,7 @@ impl Services {
         known.load(backends.ledger.as_ref(), job.tenant)?;
         let executor = executor.with_cpu_threads(settings.image.concurrency());
         let per_host = settings.fetch.per_host.max(1);
+        let pixels = settings.with_memory_parts().image.memory_bytes();
         Ok(Self {
             tenant_store: TenantStore { store: backends.store, jobs: jobs.clone() },
             known,
@@ -146,7 +147,7 @@ impl Services {
                 linger_ms: settings.detect.linger_ms,
                 shutdown: executor.shutdown.clone(),
             },
-            pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, settings.image.memory_bytes())),
+            pixel_cache: Arc::new(PixelCache::new(settings.image.concurrent_max, pixels)),
             found_pages: Arc::default(),
             sinks: backends.sinks.into_iter().map(|sink| Arc::new(Mutex::new(sink))).collect(),
             limits: StageLimits {

@@ -36,11 +36,13 @@ struct Script {
     engine_from: Time,
     /// Whether the page is a feed with so many entries, instead.
     feed: bool,
+    /// From when and until when the page opts out.
+    opts_out: (Time, Time),
 }
 
 impl Script {
     const fn of(page: &'static [(Time, Result<usize, ()>)]) -> Self {
-        Self { page, pictures_from: 0, pictures_missing: false, engine_from: 0, feed: false }
+        Self { page, pictures_from: 0, pictures_missing: false, engine_from: 0, feed: false, opts_out: (0, 0) }
     }
 }
 
@@ -99,6 +101,10 @@ impl Changing {
             let feed = format!("<rss version='2.0'><channel>{items}</channel></rss>");
             let headers = [("content-type", "application/rss+xml"), ("etag", &format!("\"{shown}\""))];
             return Ok(response(url, headers, feed.into()));
+        }
+        if (self.script.opts_out.0..self.script.opts_out.1).contains(&self.now()) {
+            let html = "<meta name=robots content=noai><img src=/0.jpg>";
+            return Ok(response(url, [("content-type", "text/html"), ("etag", "\"noai\"")], html.into()));
         }
         let html: String = (0..shown).map(|n| format!("<img src=/{n}.jpg>")).collect();
         Ok(response(url, [("content-type", "text/html"), ("etag", &format!("\"{shown}\""))], html.into()))
@@ -333,4 +339,34 @@ fn a_picture_that_was_not_there_is_found_when_it_is() {
     assert_eq!(times(&requests, "/0.jpg"), [0, 1_000_000, 2_400_000], "after 1,000 s, then 40 % later");
     let line = &lines(folder.path(), Kind::Images)[0];
     assert!(line["status"] == "done" && line["faces"].is_array(), "{line}");
+}
+
+/// A picture that could not be had is asked for again once the opt-out is taken back; one that was had is not looked at any more.
+#[test]
+fn an_opt_out_on_a_later_visit_ends_what_is_open_of_the_page_until_it_is_taken_back() {
+    const OPTS_OUT: Script = Script { opts_out: (900_000, 3_000_000), ..Script::of(&[(0, Ok(1))]) };
+    const NO_PICTURE: Script = Script { pictures_from: 3_500_000, ..OPTS_OUT };
+    const NO_ENGINE: Script = Script { engine_from: 3_500_000, ..OPTS_OUT };
+    for (script, asked) in [(NO_PICTURE, "/0.jpg"), (NO_ENGINE, "detect")] {
+        let (folder, requests) = (tempdir().expect("a folder"), Requests::default());
+        let during = live(folder.path(), script, (0, 2_000_000), &requests);
+        assert_eq!(visits(&requests)[1], (1_000_000, false), "it says noai now");
+        let page = &lines(folder.path(), Kind::Pages)[0];
+        assert_eq!((&page["status"], &page["reason"]), (&"done".into(), &"opt_out:noai".into()), "{asked}");
+        let line = &lines(folder.path(), Kind::Images)[0];
+        assert_eq!((&line["status"], &line["reason"]), (&"rejected".into(), &"opt_out:noai".into()), "{line}");
+        let before = times(&requests, asked);
+        assert!(before.len() > 2 && before.iter().all(|at| *at < 1_000_000), "{before:?}");
+        live(folder.path(), script, (during, 9_000_000), &requests);
+        if asked == "detect" {
+            assert_eq!(times(&requests, asked), before, "what was taken before is not looked at again");
+            continue;
+        }
+        let after = times(&requests, asked);
+        assert!(after[before.len()] > 3_000_000, "not while it opts out: {after:?}");
+        let page = &lines(folder.path(), Kind::Pages)[0];
+        assert_eq!((&page["status"], &page["reason"]), (&"done".into(), &serde_json::Value::Null));
+        let line = &lines(folder.path(), Kind::Images)[0];
+        assert!(line["status"] == "done" && line["faces"].is_array(), "{asked}: {line}");
+    }
 }

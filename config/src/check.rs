@@ -15,6 +15,7 @@ pub struct Impossible {
 pub fn check(settings: &Settings) -> Result<(), Impossible> {
     let sections = [
         ("fetch", settings.fetch.check()),
+        ("memory", settings.memory_parts().map(drop)),
         ("crawl", settings.crawl.check()),
         ("recrawl", settings.recrawl.check()),
         ("mine", settings.mine.check()),

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod load;
+pub mod memory;
 pub mod reloadable;
 mod renamed_keys;
 pub mod work;
@@ -24,12 +25,16 @@ use faceflow_views::report::ReportSettings;
 use faceflow_web::FetchSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::memory::MemorySettings;
+
 pub use load::{Layers, SettingsError};
 
 /// Every setting, by section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// The memory of the process.
+    pub memory: MemorySettings,
     /// The web client.
     pub fetch: FetchSettings,
     /// How far sites are crawled.

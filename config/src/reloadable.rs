@@ -29,8 +29,9 @@ pub struct ReloadableSettings {
 
 impl From<&Settings> for ReloadableSettings {
     fn from(settings: &Settings) -> Self {
+        let fetch = settings.with_memory_parts().fetch;
         Self {
-            fetch: settings.fetch.clone().into(),
+            fetch: fetch.into(),
             crawl: settings.crawl.clone().into(),
             recrawl: settings.recrawl.into(),
             retry: settings.retry.into(),
@@ -42,7 +43,7 @@ impl From<&Settings> for ReloadableSettings {
 impl ReloadableSettings {
     /// Replaces them, by what [`Settings::taking`] has made.
     pub fn set(&self, settings: &Settings) {
-        self.fetch.set(settings.fetch.clone());
+        self.fetch.set(settings.with_memory_parts().fetch);
         self.crawl.set(settings.crawl.clone());
         self.recrawl.set(settings.recrawl);
         self.retry.set(settings.retry);

@@ -57,6 +57,7 @@ impl<'s> Decode<'s> for Flow<'s, Download> {
                     attempts: 0,
                     uncounted: 0,
                     has_degraded: false,
+                    opted_out: None,
                     generation: 0,
                     scale: None,
                 };

@@ -154,6 +154,7 @@ impl Table {
                     attempts: 0,
                     uncounted: 0,
                     has_degraded,
+                    opted_out: None,
                     generation,
                     scale: None,
                 };
@@ -252,6 +253,7 @@ mod tests {
             attempts: 0,
             uncounted: 0,
             has_degraded: false,
+            opted_out: None,
             generation: 0,
             scale: None,
         }

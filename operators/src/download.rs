@@ -127,7 +127,7 @@ async fn download(
     }
     match header {
         Ok(header) => {
-            let room = decoder.pixel_cache.reserve(header.memory_bytes).await;
+            let room = decoder.pixel_cache.reserve(image.job.tenant, header.memory_bytes).await;
             let Response { final_url, headers, body, .. } = response;
             Ok(Downloaded::New(Download { image, final_url, headers, body, content, room }))
         }
@@ -203,7 +203,7 @@ mod tests {
         contents.load(JobId::FIRST.tenant, ContentId::of(&body("/known")));
         // There is room for one picture, and it is taken.
         let pixel_cache = Arc::new(PixelCache::new(1, 1));
-        let room = futures::executor::block_on(pixel_cache.reserve(1));
+        let room = futures::executor::block_on(pixel_cache.reserve(JobId::FIRST.tenant, 1));
         let (settings, cpu) = (Arc::default(), CpuPermits::new(1));
         let decoder = PictureDecoder { settings, pixel_cache, cpu };
         let log = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! `give_up`: ends work whose host was given up, without asking it.
+//! `give_up`: ends work whose host was given up, or that no page allows any more, without asking its host.
 //!
 //! The ledger says so of each work when it is dispatched, and why. Promise: whatever waits for a dead host ends with the reason of the
 //! host, together and at once, and what waits for others goes on.
@@ -9,15 +9,20 @@ use timely::dataflow::operators::core::OkErr;
 
 /// Ends work of dead hosts.
 pub trait GiveUp<'s> {
-    /// Work that is to be done, and work whose host was given up, with the fault of the host.
+    /// Work that is to be done, and work that ends unasked, with the fault of its host or its own.
     fn give_up(self) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>);
 }
 
 impl<'s> GiveUp<'s> for Flow<'s, Work> {
     fn give_up(self) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>) {
         self.ok_err(|work| {
-            let why = work.host().and_then(|host| host.given_up.clone());
+            let why = match &work {
+                Work::Frame(frame) => frame.opted_out.as_deref().cloned(),
+                Work::Page(_) | Work::Image(_) => work.host().and_then(|host| host.given_up.clone()),
+            };
             match (why, work.host_queue()) {
+                // It says nothing about the host.
+                (Some(fault), _) if fault.permanent => Err(FailedRecord { record: work, fault }),
                 (Some(fault), Some(queue)) => {
                     Err(FailedRecord { record: work, fault: fault.of_host(queue, HostFaultKind::GivenUp) })
                 }

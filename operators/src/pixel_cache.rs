@@ -1,7 +1,7 @@
 //! The cache of decoded pictures: one for each process, from decoding until the crops are made or the frame is evicted.
 //!
 //! Only handles travel through the graph. Room is counted in bytes, so that thousands of small pictures can wait where few large
-//! ones can. Promise: no more bytes than the memory budget (one picture larger than the whole budget may be in it alone), and no
+//! ones can, and tenants that wait for it take turns. Promise: no more bytes than the memory budget (one picture larger than the whole budget may be in it alone), and no
 //! more pictures than the limit.
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faceflow_core::detector::PixelBuffer;
+use faceflow_core::record::TenantNumber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Room is counted in pieces of this many bytes.
@@ -21,6 +22,8 @@ pub struct PixelCache {
     pictures: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     pieces_max: u32,
+    /// Held by the one picture of a tenant that waits for room; its others wait for that.
+    turns: Mutex<HashMap<TenantNumber, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Room for one picture between its download and its crops; given back when dropped.
@@ -59,12 +62,16 @@ impl PixelCache {
             pictures: Arc::new(Semaphore::new(pictures_max.max(1))),
             memory: Arc::new(Semaphore::new(pieces as usize)),
             pieces_max: pieces,
+            turns: Mutex::default(),
         }
     }
 
     /// Waits for room to decode a picture that takes `bytes` at its peak. A download counts as under way until it has it, so a slow
-    /// detector slows the downloads.
-    pub async fn reserve(&self, bytes: u64) -> Arc<Room> {
+    /// detector slows the downloads. Room is given in the order in which it was asked for, and each tenant asks for one picture at a
+    /// time.
+    pub async fn reserve(&self, tenant: TenantNumber, bytes: u64) -> Arc<Room> {
+        let turn = Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).or_default());
+        let _turn = turn.lock().await;
         let picture = Arc::clone(&self.pictures).acquire_owned().await.expect("the semaphore is never closed");
         let pieces = pieces(bytes).min(self.pieces_max as usize) as u32;
         let memory = Arc::clone(&self.memory).acquire_many_owned(pieces).await;
@@ -116,13 +123,13 @@ mod tests {
     #[tokio::test]
     async fn pictures_and_memory_are_bounded_and_given_back() {
         let cache = PixelCache::new(3, 2 * PIECE_BYTES);
-        let room = cache.reserve(3_000_000).await;
-        let waiting = cache.reserve(3);
+        let room = cache.reserve(TenantNumber(1), 3_000_000).await;
+        let waiting = cache.reserve(TenantNumber(1), 3);
         tokio::pin!(waiting);
         assert!(futures::poll!(waiting.as_mut()).is_pending(), "the large picture has the whole budget");
         let handle = cache.insert(picture(), room);
         let other = cache.insert(picture(), waiting.await);
-        let more = cache.reserve(1);
+        let more = cache.reserve(TenantNumber(1), 1);
         tokio::pin!(more);
         assert!(futures::poll!(more.as_mut()).is_pending(), "what two pictures take is all there is");
         assert_eq!(cache.get(handle).map(|picture| picture.width), Some(2));
@@ -136,10 +143,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tenants_that_wait_for_room_take_turns() {
+        let cache = PixelCache::new(1, 1 << 30);
+        let first = cache.reserve(TenantNumber(1), 1).await;
+        let mut many: Vec<_> = (0..50).map(|_| Box::pin(cache.reserve(TenantNumber(1), 1))).collect();
+        for waiting in &mut many {
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+        }
+        let other = cache.reserve(TenantNumber(2), 1);
+        tokio::pin!(other);
+        assert!(futures::poll!(other.as_mut()).is_pending());
+        drop(first);
+        let second = many.remove(0).await;
+        for waiting in &mut many {
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+        }
+        drop(second);
+        assert!(futures::poll!(other.as_mut()).is_ready(), "before 49 that had waited longer");
+    }
+
+    #[tokio::test]
     async fn no_more_pictures_than_the_limit() {
         let cache = PixelCache::new(1, 1 << 30);
-        let first = cache.reserve(1).await;
-        let second = cache.reserve(1);
+        let first = cache.reserve(TenantNumber(1), 1).await;
+        let second = cache.reserve(TenantNumber(1), 1);
         tokio::pin!(second);
         assert!(futures::poll!(second.as_mut()).is_pending());
         drop(first);

@@ -99,11 +99,12 @@ impl RecrawlSettings {
     /// When a stream tries this nevertheless, which `fault` ended now: what was rejected after `interval_ms`, since sites get
     /// repaired and rules change, and what is dead after `interval_min_ms`; by the rate of what does not change later for each
     /// failure before, and beyond the `attempts_max` of its retry policy. `None` for an image whose bytes were rejected: those
-    /// are what they are.
+    /// are what they are; and for a picture of which every page opted out.
     pub fn terminal_retry_due(&self, work: &Work, fault: &Fault, attempts_max: u32, now: Time) -> Option<Time> {
         let (first_ms, before) = match (work, fault.permanent) {
             (Work::Image(image), true) if fault.class == Class::Content || image.inline.is_some() => return None,
             (Work::Page(_) | Work::Image(_), true) => (self.interval_ms, work.attempts()),
+            (Work::Frame(_), true) if fault.is_opt_out() => return None,
             _ => (self.interval_min_ms, work.attempts_counted().saturating_sub(attempts_max)),
         };
         let grown = first_ms as f64 * (1.0 + self.grow).powi(before.min(1_000) as i32);

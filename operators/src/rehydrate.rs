@@ -61,7 +61,7 @@ impl<'s> Rehydrate<'s> for Flow<'s, Frame> {
                     let detail = format!("the stored original of {content} has other bytes ({found})");
                     return Err(Fault::transient(Class::Content, "original_corrupt", detail));
                 }
-                let room = decoder.pixel_cache.reserve(header?.memory_bytes).await;
+                let room = decoder.pixel_cache.reserve(tenant, header?.memory_bytes).await;
                 let (_, pixels) = decoder.decode((content, body), room).await?;
                 Ok(Frame { pixels: Some(pixels), ..frame })
             }

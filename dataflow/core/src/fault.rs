@@ -109,6 +109,11 @@ impl Fault {
         self
     }
 
+    /// Whether a site opted out by a word of its own.
+    pub fn is_opt_out(&self) -> bool {
+        self.class == Class::Policy && self.reason.starts_with("opt_out:")
+    }
+
     /// Whether the host that was asked answered all the same, as far as that is known.
     pub fn is_answer(&self) -> bool {
         let answers = [Class::Protocol, Class::Busy, Class::Refused, Class::Content, Class::Store];

@@ -69,7 +69,7 @@ impl RetrySettings {
             return self.decide_host(lost, about, now);
         }
         let FailedRecord { record: work, fault } = lost;
-        if fault.permanent && !matches!(work, Work::Frame(_)) {
+        if fault.permanent && (fault.is_opt_out() || !matches!(work, Work::Frame(_))) {
             return Disposition::Rejected { work, fault, again: None };
         }
         if !fault.permanent && fault.host.is_some_and(|host| host.kind == HostFaultKind::Resting) {

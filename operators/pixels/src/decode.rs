@@ -36,7 +36,7 @@ pub struct ImageSettings {
     pub pixels_max: u64,
     /// Images whose decoding would need more memory than this, in bytes, are rejected before it is allocated.
     pub decode_memory_max_bytes: u64,
-    /// Decoded pictures in flight, in bytes of pixels, at most; 0 for 24 MiB and as much again for each core.
+    /// Decoded pictures in flight, in bytes of pixels, at most. 0: a share of `memory.max_bytes`.
     pub memory_max_bytes: u64,
     /// Images in flight between download and delivery, at most.
     pub concurrent_max: usize,
@@ -65,12 +65,16 @@ impl ImageSettings {
         allowed((1..=1_000_000_000).contains(&self.pixels_max), "pixels_max", "1 to 1000000000")?;
         allowed(self.decode_memory_max_bytes >= 1 << 20, "decode_memory_max_bytes", "1048576 or more")?;
         let memory = self.memory_max_bytes;
-        allowed(memory == 0 || memory >= 1 << 20, "memory_max_bytes", "0 (by the cores), or 1048576 or more")?;
+        allowed(
+            memory == 0 || memory >= 1 << 20,
+            "memory_max_bytes",
+            "0 (a share of memory.max_bytes), or 1048576 or more",
+        )?;
         allowed((1..=100_000).contains(&self.concurrent_max), "concurrent_max", "1 to 100000")?;
         allowed(self.threads <= 10_000, "threads", "0 (as many as there are cores) to 10000")
     }
 
-    /// How many bytes of pixels may be in flight on this machine.
+    /// How many bytes of pixels may be in flight on this machine, by the cores where nobody has shared memory out.
     pub fn memory_bytes(&self) -> u64 {
         match self.memory_max_bytes {
             0 => (cores() as u64 + 1) * MEMORY_PER_CORE_BYTES,

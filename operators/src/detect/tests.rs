@@ -80,6 +80,7 @@ fn frame(width: u32, n: u8) -> Frame {
         attempts: 0,
         uncounted: 0,
         has_degraded: false,
+        opted_out: None,
         generation: 0,
         scale: None,
     }
@@ -107,7 +108,7 @@ fn outcome(widths: &'static [u32]) -> (Vec<Line>, Vec<usize>) {
 
 fn cached(cache: &PixelCache, width: u32, n: u8) -> Frame {
     let picture = PixelBuffer { width, height: 1, rgb: vec![0; width as usize * 3].into() };
-    let room = futures::executor::block_on(cache.reserve(u64::from(width) * 3));
+    let room = futures::executor::block_on(cache.reserve(JobId::FIRST.tenant, u64::from(width) * 3));
     Frame { pixels: Some(cache.insert(picture, room)), ..frame(width, n) }
 }
 

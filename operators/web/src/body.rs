@@ -5,12 +5,13 @@
 //! gzip file is unpacked here too, so that it is held to the same account. Promise: what is returned is complete as it was sent,
 //! no longer than allowed, and within the memory of the process.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use async_compression::futures::bufread::{BrotliDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use faceflow_core::Fault;
 use futures::stream::{self, BoxStream};
 use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, Stream, StreamExt, TryStreamExt};
@@ -21,7 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::body_budget::{BodyPermit, SHARE_BYTES};
 use super::classify_fault;
 use super::classify_fault::WrappedFault;
-use super::content_coding::{Coding, START_BYTES, Stated};
+use super::content_coding::{self, Coding, START_BYTES, Stated};
+use super::decoder_window::Window;
 use super::inflate::{GZIP_START, Inflate, Wrapping};
 use super::settings::SizeLimit;
 
@@ -50,6 +52,13 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// Waits for memory of ours, which does not count.
+    async fn but_for(&mut self, wait: impl Future<Output = ()>) {
+        let asked = Instant::now();
+        wait.await;
+        self.at += asked.elapsed();
+    }
+
     /// The fault of an answer that is late.
     pub fn missed(&self) -> Fault {
         classify_fault::timeout(format!("no complete answer in {} ms", self.total_ms))
@@ -59,15 +68,15 @@ impl Deadline {
 /// What a decoder gives at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// The largest window of zstd that a content coding may need, as a power of two: 8 MiB (RFC 9659).
-const ZSTD_WINDOW_LOG: u32 = 23;
+/// Decoders on top of one another that remember megabytes (brotli up to 16, zstd up to 8), at most.
+const WINDOWS_MAX: usize = 2;
 
 /// The pieces of a body.
 type Pieces<'a> = BoxStream<'a, Result<Bytes, Fault>>;
 
 /// Reads the body of a response, which has a permit for its memory, and removes its content codings and, where the limit says so,
 /// its packing.
-pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit) -> Result<Bytes, Fault> {
+pub async fn read(response: reqwest::Response, mut limit: Limit, mut permit: BodyPermit) -> Result<Bytes, Fault> {
     let mut announced = response.content_length().unwrap_or(0);
     if limit.whole && announced > limit.size.bytes as u64 {
         return Err(classify_fault::too_large(announced, limit.size));
@@ -77,12 +86,19 @@ pub async fn read(response: reqwest::Response, limit: Limit, permit: BodyPermit)
     let framed = response.version() >= Version::HTTP_2
         || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
     let mut body: Pieces<'_> = Box::pin(sent(response, limit.patience));
+    let mut windows = 0;
     for layer in stated.layers.iter().rev() {
         let start;
         (start, body) = peeked(body, START_BYTES, limit.deadline).await?;
         let Some(coding) = layer.found(&start)? else { continue };
         announced = 0;
-        body = without(coding, counted(body, limit), framed);
+        let window = Window::of(coding, &start)?;
+        windows += usize::from(window.bytes > 0);
+        if windows > WINDOWS_MAX {
+            return Err(content_coding::refused(format!("{windows} codings with large windows on top of one another")));
+        }
+        limit.deadline.but_for(permit.hold_windows(window.bytes)).await;
+        body = without((coding, window), counted(body, limit), framed);
     }
     if !stated.unknown.is_empty() {
         let start;
@@ -140,7 +156,7 @@ fn counted(pieces: Pieces<'_>, limit: Limit) -> Pieces<'_> {
 }
 
 /// The pieces without one coding; `framed` if the message says where they end.
-fn without(coding: Coding, coded: Pieces<'_>, framed: bool) -> Pieces<'_> {
+fn without((coding, window): (Coding, Window), coded: Pieces<'_>, framed: bool) -> Pieces<'_> {
     let ending = Ending::Complete { framed };
     match coding {
         Coding::Gzip => Box::pin(inflated(coded, Wrapping::Gzip, ending)),
@@ -148,7 +164,7 @@ fn without(coding: Coding, coded: Pieces<'_>, framed: bool) -> Pieces<'_> {
         Coding::Bare => Box::pin(inflated(coded, Wrapping::Bare, ending)),
         Coding::Brotli => Box::pin(decoded(BrotliDecoder::new(bytes_of(coded)))),
         Coding::Zstd => {
-            let mut zstd = ZstdDecoder::with_params(bytes_of(coded), &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
+            let mut zstd = ZstdDecoder::with_params(bytes_of(coded), &[DParameter::window_log_max(window.log_max)]);
             zstd.multiple_members(true);
             Box::pin(decoded(zstd))
         }
@@ -229,7 +245,7 @@ async fn collect(
 ) -> Result<Bytes, Fault> {
     let bytes_max = limit.size.bytes;
     let announced = announced.min(bytes_max as u64) as usize;
-    let mut body = BytesMut::with_capacity(announced.min(SHARE_BYTES));
+    let mut body = Vec::with_capacity(announced.min(SHARE_BYTES));
     loop {
         let piece = timeout_at(limit.deadline.at, pieces.next()).await;
         let Some(piece) = piece.map_err(|_| limit.deadline.missed())? else { break };
@@ -239,16 +255,17 @@ async fn collect(
             return Err(classify_fault::too_large(format_args!("at least {}", body.len() + piece.len()), limit.size));
         }
         let length = body.len() + piece.len().min(room);
-        if length > SHARE_BYTES {
-            let asked = Instant::now();
-            let bytes = if length <= announced { announced } else { bytes_max };
-            permit.grow(bytes).await;
-            limit.deadline.at += asked.elapsed();
+        if length > body.capacity() {
+            // What was announced at once, otherwise twice as much each time.
+            let next = if length <= announced { announced } else { (2 * length).max(4 * PIECE_BYTES).min(bytes_max) };
+            limit.deadline.but_for(permit.grow(next)).await;
+            body.reserve_exact(next - body.len());
         }
         body.extend_from_slice(&piece[..piece.len().min(room)]);
         if piece.len() > room {
             break;
         }
     }
-    Ok(permit.with(body.freeze()))
+    body.shrink_to_fit();
+    Ok(permit.with(body.into()))
 }

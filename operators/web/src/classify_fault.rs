@@ -45,7 +45,7 @@ fn date_ms(text: &str) -> Option<Time> {
 
 /// `Retry-After` (RFC 9110, section 10.2.3) as a delay in milliseconds. A date is relative to the answer's own `Date`,
 /// since the server's clock wrote both; without one to `now`.
-fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
+pub fn retry_after(headers: &HeaderMap, now: Time) -> Option<u64> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(value.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1_000));

@@ -14,8 +14,6 @@ pub const CODINGS: &str = "gzip, deflate, br, zstd";
 
 /// Codings on top of one another, at most.
 const LAYERS_MAX: usize = 5;
-/// Codings among them whose decoders keep a window of megabytes (brotli 16 MiB, zstd 8 MiB), at most.
-const WINDOWS_MAX: usize = 2;
 /// How much of a body shows what it is, in bytes.
 pub const START_BYTES: usize = 256;
 
@@ -62,8 +60,7 @@ impl Stated {
                 }
             }
         }
-        let windows = stated.layers.iter().filter(|layer| matches!(layer, Coding::Brotli | Coding::Zstd)).count();
-        match stated.layers.len() > LAYERS_MAX || windows > WINDOWS_MAX {
+        match stated.layers.len() > LAYERS_MAX {
             true => Err(refused(format!("{} codings on top of one another", stated.layers.len()))),
             false => Ok(stated),
         }
@@ -107,7 +104,8 @@ impl Coding {
     }
 }
 
-fn refused(detail: String) -> Fault {
+/// The fault of codings that are not removed.
+pub fn refused(detail: String) -> Fault {
     Fault::permanent(Class::Content, "content_encoding", detail)
 }
 

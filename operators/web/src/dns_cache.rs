@@ -99,8 +99,8 @@ impl DnsCache {
     }
 }
 
-/// Forgets what has expired; if that is not enough, also the half of the rest that expires first. Names that are being looked
-/// up stay.
+/// Forgets what has expired, and lookups that nobody waits for any more; if that is not enough, also the half of the rest that
+/// expires first. Names that are being looked up stay.
 fn make_room(names: &mut HashMap<String, Arc<CachedName>>, names_max: usize, now: Instant) {
     forget(names, now);
     if names.len() < names_max {
@@ -115,7 +115,10 @@ fn make_room(names: &mut HashMap<String, Arc<CachedName>>, names_max: usize, now
 
 /// Forgets what expires until `moment`.
 fn forget(names: &mut HashMap<String, Arc<CachedName>>, moment: Instant) {
-    names.retain(|_, cached| cached.get().is_none_or(|known| known.expires > moment));
+    names.retain(|_, cached| match cached.get() {
+        Some(known) => known.expires > moment,
+        None => Arc::strong_count(cached) > 1,
+    });
 }
 
 /// The one of these addresses that politeness goes by: the least one, so that it stays when a name server gives them in
@@ -203,6 +206,25 @@ mod tests {
         }
         assert!(ask(&cache, "a.example", (Ok(at(&["9.9.9.9"])), &lookups)).await.is_ok());
         assert_eq!(lookups.load(SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn abandoned_lookups_are_forgotten_and_others_stay() {
+        let (cache, lookups) = (cache(|settings| settings.hosts_max = 20), AtomicUsize::new(0));
+        let mut waiting = Box::pin(ask(&cache, "slow.example", (Ok(at(&["9.9.9.9"])), &lookups)));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        for n in 0..100 {
+            let name = format!("h{n}.example");
+            let mut abandoned = Box::pin(ask(&cache, &name, (Ok(at(&["9.9.9.9"])), &lookups)));
+            assert!(futures::poll!(abandoned.as_mut()).is_pending());
+            drop(abandoned);
+            assert!(cache.names().len() <= 21, "{}", cache.names().len());
+        }
+        waiting.await.expect("found");
+        assert_eq!(
+            ask(&cache, "slow.example", (Ok(at(&["9.9.9.8"])), &lookups)).await.expect("known")[0].ip(),
+            at(&["9.9.9.9"])[0].ip()
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -78,8 +78,11 @@ pub enum GateError {
         /// What is allowed.
         allowed: String,
     },
-    /// The HTTP library refused to start.
+    /// The TLS library refused to start.
     #[error("the HTTP client cannot start (are there root certificates on this system?): {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP library refused to start.
+    #[error("the HTTP client cannot start: {0}")]
     Http(#[from] reqwest::Error),
 }
 
@@ -93,7 +96,7 @@ impl Gate {
         Ok(Self(Arc::new(Inner {
             guard: Guard::new(&live),
             robots: RobotsCache::new(&live),
-            bodies: Arc::new(BodyBudget::new(settings.memory_max_bytes)),
+            bodies: Arc::new(BodyBudget::new(settings.bodies_bytes())),
             judge: Arc::new(judge),
             breakers: Arc::new(CircuitBreakers::new(&settings)),
             refused: AtomicU64::new(0),

@@ -13,22 +13,23 @@ use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LOCATION,
 };
-use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use super::body::{self, Deadline, Limit};
+use super::connections::Connections;
 use super::content_coding::CODINGS;
 use super::cookies::Cookies;
 use super::failure::Failure;
-use super::permit::{Admit, Permit, PinnedNames, Purpose};
+use super::gate::GateError;
+use super::permit::{Admit, Permit, Purpose};
 use super::settings::{FetchSettings, SizeLimit};
 use super::{Response, Want, classify_fault};
 
-/// One pooled HTTP client.
+/// The HTTP client of every host.
 pub struct Http {
-    client: reqwest::Client,
+    connections: Connections,
     settings: Reloadable<FetchSettings>,
 }
 
@@ -43,10 +44,14 @@ pub enum Resource<'a> {
     RobotsTxt,
 }
 
+/// A chain of redirects comes back to one URL with the same cookies so often at most; once more is a loop. Some servers count.
+const SAME_REQUESTS_MAX: usize = 3;
+
 /// What one request led to.
 enum Hop {
     Arrived(Response),
-    Redirect(Url),
+    /// Where to, and how long the host wants to be left alone before.
+    Redirect(Url, Duration),
     NotModified,
 }
 
@@ -126,25 +131,8 @@ pub fn modified(response: Option<Response>) -> Result<Response, Failure> {
 
 impl Http {
     /// A client with these settings, which connects under permits alone.
-    pub fn new(live: Reloadable<FetchSettings>) -> Result<Self, reqwest::Error> {
-        let settings = live.get();
-        let client = reqwest::Client::builder()
-            .user_agent(&settings.user_agent)
-            .dns_resolver(PinnedNames)
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .pool_max_idle_per_host(settings.per_host)
-            .pool_idle_timeout(Duration::from_millis(settings.keep_alive_ms))
-            .http1_max_headers(settings.headers_max)
-            // A malformed line that matters to nobody is passed over, as browsers do; what frames the message is never guessed.
-            .http1_ignore_invalid_headers_in_responses(true)
-            .http1_allow_spaces_after_header_name_in_responses(true)
-            .http1_allow_obsolete_multiline_headers_in_responses(true)
-            .http2_max_header_list_size(u32::try_from(settings.headers_max_bytes).unwrap_or(u32::MAX))
-            .build()?;
-        Ok(Self { client, settings: live })
+    pub fn new(live: Reloadable<FetchSettings>) -> Result<Self, GateError> {
+        Ok(Self { connections: Connections::new(live.get())?, settings: live })
     }
 
     /// Asks for `url` and follows where the responses point; `None` if what was read last has not changed.
@@ -160,18 +148,24 @@ impl Http {
         url.set_fragment(None);
         loop {
             let permit = gate.admit(&url, resource.purpose()).await?;
+            let brought = cookies.header(&url);
             let start = Instant::now();
             let deadline = Deadline { at: start + left, total_ms: settings.total_timeout_ms };
             let next = match self.ask(permit, (resource, &mut cookies), (&settings, deadline)).await? {
                 Hop::Arrived(response) => return Ok(Some(response)),
                 Hop::NotModified => return Ok(None),
-                Hop::Redirect(next) => next,
+                Hop::Redirect(next, rest) => {
+                    sleep(rest).await;
+                    next
+                }
             };
             left = left.saturating_sub(start.elapsed());
-            passed.push(std::mem::replace(&mut url, next));
-            // The second visit of one URL is no loop yet: the first may have set a cookie, or been counted. The limit ends one.
-            if passed.len() > settings.redirects_max {
-                return Err(match passed.contains(&url) {
+            passed.push((std::mem::replace(&mut url, next), brought));
+            // The second visit of one URL is no loop yet: the first may have set a cookie, or been counted.
+            let brings = cookies.header(&url);
+            let again = passed.iter().filter(|(passed, brought)| (passed, brought) == (&url, &brings)).count();
+            if passed.len() > settings.redirects_max || again > SAME_REQUESTS_MAX {
+                return Err(match passed.iter().any(|(passed, _)| *passed == url) {
                     true => refused("redirect_loop", format!("{url} leads back to itself")),
                     false => refused("too_many_redirects", format!("more than {}", settings.redirects_max)),
                 });
@@ -193,7 +187,8 @@ impl Http {
     ) -> Result<Hop, Failure> {
         let conditions = resource.conditions(permit.url());
         let is_conditional = !conditions.is_empty();
-        let request = self.client.get(permit.url().clone()).headers(conditions);
+        let lease = self.connections.lease(&permit.peer.host)?;
+        let request = lease.client.get(permit.url().clone()).headers(conditions);
         let mut request = request.header(ACCEPT, resource.accept()).header(ACCEPT_ENCODING, CODINGS);
         if let Some(cookies) = cookies.header(permit.url()) {
             request = request.header(COOKIE, cookies);
@@ -210,7 +205,8 @@ impl Http {
         }
         if status.is_redirection() {
             cookies.take(permit.url(), headers, permit.judge.clock.now());
-            return Ok(Hop::Redirect(target(permit.url(), headers)?));
+            let rest = permit.rest_before_redirect(status, headers, deadline.at)?;
+            return Ok(Hop::Redirect(target(permit.url(), headers)?, rest));
         }
         let range = (status == StatusCode::PARTIAL_CONTENT).then(|| whole_range(headers)).transpose()?;
         let kept = kept(headers);

@@ -6,6 +6,7 @@
 use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use faceflow_core::record::queue_of;
 use faceflow_core::{Class, Clock, Fault, HostFaultKind};
@@ -13,6 +14,7 @@ use futures::future::BoxFuture;
 use reqwest::StatusCode;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
+use tokio::time::Instant;
 use url::Url;
 
 use super::body_budget::BodyPermit;
@@ -121,6 +123,30 @@ impl Permit {
         };
         self.connecting.succeeded();
         checked.map_err(|failure| self.judge.note(failure, &self.url))
+    }
+
+    /// How long the host wants to be left alone before the redirect is followed (RFC 9110, section 10.2.3), which the limiter is told;
+    /// a failure if that is not over `by` then.
+    pub(super) fn rest_before_redirect(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        by: Instant,
+    ) -> Result<Duration, Failure> {
+        let Some(rest_ms) = classify_fault::retry_after(headers, self.judge.clock.now()).filter(|rest| *rest > 0)
+        else {
+            return Ok(Duration::ZERO);
+        };
+        let fault =
+            Fault::transient(Class::Busy, format!("http_{}", status.as_u16()), "its redirect is to be followed later");
+        let rest = Duration::from_millis(rest_ms);
+        if rest >= by.saturating_duration_since(Instant::now()) {
+            let failure = Failure::of_host(fault.after(rest_ms), self.peer.host.clone());
+            return Err(self.judge.note(failure, &self.url));
+        }
+        self.judge.hosts.hold_back(&self.peer.host, rest_ms, &fault);
+        // Not a moment too early.
+        Ok(rest + Duration::from_millis(1))
     }
 
     /// The failure of a response with this status, which is not a success.

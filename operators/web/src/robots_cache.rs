@@ -1,6 +1,7 @@
 //! The robots.txt of every origin we ask, fetched once and remembered for a while (RFC 9309).
 //!
-//! A rules file that cannot be had is not permission: while a host's robots.txt is unreachable its pages wait. Promise:
+//! A rules file that cannot be had is not permission: while a host's robots.txt is unreachable its last rules hold for a day more, and
+//! where there are none its pages wait. Promise:
 //! one fetch for any number of simultaneous questions, nothing believed longer than its time, and a bounded memory.
 
 use std::collections::HashMap;
@@ -34,12 +35,29 @@ struct Files {
 }
 
 /// One robots.txt; its cell is filled by whoever asks first.
-type File = OnceCell<Known>;
+#[derive(Default)]
+struct File {
+    known: OnceCell<Known>,
+    /// The rules that were had before, and until when they hold if there are no others.
+    last: Option<(Arc<RobotsRules>, Instant)>,
+}
 
 struct Known {
-    rules: Result<RobotsRules, Fault>,
+    rules: Result<Arc<RobotsRules>, Fault>,
     expires: Instant,
+    /// Until when they hold if no others can be had.
+    lasts_until: Instant,
 }
+
+/// A question about a file. Dropped without an answer by the last of those who ask, nothing is left of it.
+struct Question<'c> {
+    cache: &'c RobotsCache,
+    origin: Origin,
+    file: Arc<File>,
+}
+
+/// How much longer than they are believed rules hold while the file cannot be had.
+const LAST_RULES_HOLD: Duration = Duration::from_secs(24 * 3_600);
 
 impl RobotsCache {
     /// Nothing remembered yet.
@@ -54,12 +72,15 @@ impl RobotsCache {
         F: Future<Output = Result<Bytes, Failure>>,
     {
         let origin = Origin::of(url);
-        let file = self.file(&origin);
-        let known = file
+        let question = Question { cache: self, origin: origin.clone(), file: self.file(&origin) };
+        let last = question.file.last.clone();
+        let known = question
+            .file
+            .known
             .get_or_init(|| async {
                 let file_url = url.join("/robots.txt").expect("a web URL is a base");
-                let known = self.judge(fetch(file_url).await.map_err(Fault::from), queue_of(url));
-                self.files().grow(known.bytes(), self.settings.get().robots_cache_max_bytes);
+                let known = self.judge(fetch(file_url).await.map_err(Fault::from), (queue_of(url), last));
+                self.files().grow(known.bytes(), self.settings.get().robots_cache_bytes());
                 known
             })
             .await;
@@ -79,19 +100,25 @@ impl RobotsCache {
     /// What a fetched robots.txt means.
     ///
     /// RFC 9309, 2.3.1: a status that says no, or too many redirects, means that there are no rules; an unreachable file
-    /// means that everything is disallowed, for now. A file where our own policy does not let us go stays unread for good.
-    fn judge(&self, fetched: Result<Bytes, Fault>, queue: u64) -> Known {
+    /// means that everything is disallowed, for now, unless its `last` rules still hold. A file where our own policy does not let us go
+    /// stays unread for good.
+    fn judge(&self, fetched: Result<Bytes, Fault>, (queue, last): (u64, Option<(Arc<RobotsRules>, Instant)>)) -> Known {
+        let now = Instant::now();
         let settings = self.settings.get();
         let ttl = Duration::from_millis(settings.robots_ttl_ms);
         let (rules, lasts) = match fetched {
-            Ok(body) => (Ok(RobotsRules::parse(&body, settings.agent())), ttl),
-            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(RobotsRules::none()), ttl),
+            Ok(body) => (Ok(Arc::new(RobotsRules::parse(&body, settings.agent()))), ttl),
+            Err(fault) if fault.permanent && fault.class == Class::Refused => (Ok(Arc::new(RobotsRules::none())), ttl),
             Err(fault) if fault.permanent => {
                 let detail = format!("its robots.txt cannot be read: {}", fault.detail);
                 (Err(Fault { detail, ..fault }), ttl)
             }
             Err(fault) => {
                 let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0)).min(ttl);
+                let wait = Duration::from_millis(settings.robots_retry_ms).max(asked);
+                if let Some((rules, lasts_until)) = last.filter(|(_, lasts_until)| *lasts_until > now) {
+                    return Known { rules: Ok(rules), expires: (now + wait).min(lasts_until), lasts_until };
+                }
                 let rules = Fault::transient(fault.class, "robots_unreachable", format!("robots.txt: {fault}"));
                 // Whether the host is there at all is known from who asked for it.
                 let kind = match fault.host.map(|host| host.kind) {
@@ -99,27 +126,43 @@ impl RobotsCache {
                     Some(HostFaultKind::Silent) => HostFaultKind::Unreachable,
                     kind => kind.unwrap_or(HostFaultKind::Busy),
                 };
-                (Err(rules.of_host(queue, kind)), Duration::from_millis(settings.robots_retry_ms).max(asked))
+                (Err(rules.of_host(queue, kind)), wait)
             }
         };
-        Known { rules, expires: Instant::now() + lasts }
+        Known { rules, expires: now + lasts, lasts_until: now + lasts + LAST_RULES_HOLD }
     }
 
     /// The file of an origin: the one that is remembered or being fetched, else an empty one.
     fn file(&self, origin: &Origin) -> Arc<File> {
         let mut files = self.files();
         let now = Instant::now();
-        let fresh = |file: &&Arc<File>| file.get().is_none_or(|known| known.expires > now);
-        if let Some(file) = files.by_origin.get(origin).filter(fresh) {
+        let known = files.by_origin.get(origin);
+        let fresh = |file: &&Arc<File>| file.known.get().is_none_or(|known| known.expires > now);
+        if let Some(file) = known.filter(fresh) {
             return Arc::clone(file);
         }
-        let file = Arc::new(File::new());
+        let last = known.and_then(|file| file.known.get());
+        let last = last.and_then(|known| known.rules.clone().ok().map(|rules| (rules, known.lasts_until)));
+        let file = Arc::new(File { known: OnceCell::new(), last });
         files.by_origin.insert(origin.clone(), Arc::clone(&file));
         file
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        if self.file.known.get().is_some() {
+            return;
+        }
+        let mut files = self.cache.files();
+        let is_last = Arc::strong_count(&self.file) == 2;
+        if is_last && files.by_origin.get(&self.origin).is_some_and(|file| Arc::ptr_eq(file, &self.file)) {
+            files.by_origin.remove(&self.origin);
+        }
     }
 }
 
@@ -134,7 +177,7 @@ impl Files {
         let arrived = self
             .by_origin
             .iter()
-            .filter_map(|(origin, file)| file.get().map(|known| (known.expires, known.bytes(), origin.clone())));
+            .filter_map(|(origin, file)| file.known.get().map(|known| (known.expires, known.bytes(), origin.clone())));
         let mut arrived: Vec<_> = arrived.collect();
         arrived.sort_unstable_by_key(|(expires, ..)| std::cmp::Reverse(*expires));
         self.bytes = 0;
@@ -151,7 +194,7 @@ impl Files {
 impl Known {
     /// What it holds in memory, about, in bytes.
     fn bytes(&self) -> usize {
-        CACHED_FILE_BYTES + self.rules.as_ref().map_or(0, RobotsRules::bytes)
+        CACHED_FILE_BYTES + self.rules.as_ref().map_or(0, |rules| rules.bytes())
     }
 }
 
@@ -238,6 +281,42 @@ mod tests {
         let inside = Fault::permanent(Class::Policy, "private_address", "10.0.0.1");
         let fault = ask(&robots, "http://b.example/", (Err(inside), &fetches)).await.expect_err("refused");
         assert_eq!((fault.reason.as_str(), fault.permanent), ("private_address", true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_rules_hold_for_a_day_more_where_no_others_can_be_had() {
+        let (robots, fetches) = (robots(|settings| settings.robots_ttl_ms = 3_600_000), AtomicUsize::new(0));
+        let rules = Ok("User-agent: *\nDisallow: /no");
+        let down = || Err(Fault::transient(Class::Busy, "http_503", "down"));
+        ask(&robots, "http://a.example/yes", (rules.clone(), &fetches)).await.expect("allowed");
+        // An hour, in which they are believed, and then almost a day.
+        for _ in 0..24 {
+            tokio::time::sleep(Duration::from_millis(3_600_000)).await;
+            ask(&robots, "http://a.example/yes", (down(), &fetches)).await.expect("allowed still");
+            let fault = ask(&robots, "http://a.example/no", (down(), &fetches)).await.expect_err("disallowed still");
+            assert_eq!(fault.reason, "robots");
+        }
+        assert_eq!(fetches.load(SeqCst), 25, "and each time others were asked for");
+        tokio::time::sleep(Duration::from_millis(3_600_000)).await;
+        let fault = ask(&robots, "http://a.example/yes", (down(), &fetches)).await.expect_err("no longer");
+        assert_eq!(fault.reason, "robots_unreachable");
+        tokio::time::sleep(Duration::from_millis(5_001)).await;
+        ask(&robots, "http://a.example/no", (Ok(""), &fetches)).await.expect("these are new rules");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_an_abandoned_fetch() {
+        let (robots, fetches) = (robots(|_| ()), AtomicUsize::new(0));
+        for n in 0..50 {
+            let (url, other) = (format!("http://h{n}.example/"), format!("http://h{n}.example/x"));
+            let mut asked = Box::pin(ask(&robots, &url, (Ok(""), &fetches)));
+            let mut beside = Box::pin(ask(&robots, &other, (Ok(""), &fetches)));
+            assert!(futures::poll!(asked.as_mut()).is_pending() && futures::poll!(beside.as_mut()).is_pending());
+            drop(asked);
+            assert_eq!(robots.files().by_origin.len(), 1, "somebody still asks");
+            drop(beside);
+            assert_eq!(robots.files().by_origin.len(), 0);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,6 +59,8 @@ pub struct FetchSettings {
     pub total_timeout_ms: u64,
     /// How long an idle connection is kept for the next request, in milliseconds.
     pub keep_alive_ms: u64,
+    /// Idle connections that are kept over all hosts; beyond it those used least recently are closed.
+    pub idle_connections_max: usize,
 
     /// Headers of one answer.
     pub headers_max: usize,
@@ -71,8 +73,8 @@ pub struct FetchSettings {
     /// Size of a sitemap or feed, in bytes: of what is declared as XML, JSON, plain text or gzip, and of every gzip file
     /// unpacked. The sitemap protocol allows 50 MiB.
     pub feed_max_bytes: usize,
-    /// Memory for the bodies of all answers of the process together, from their first byte until they are parsed or stored,
-    /// in bytes; requests wait for it.
+    /// Memory for the bodies of all answers of the process together, from their first byte until they are parsed or stored, and
+    /// for what their decoders remember, in bytes; requests wait for it. 0: a share of `memory.max_bytes`.
     pub memory_max_bytes: usize,
 
     /// Whether robots.txt is obeyed.
@@ -85,7 +87,7 @@ pub struct FetchSettings {
     pub robots_retry_ms: u64,
     /// A longer `Crawl-delay` is shortened to this, in milliseconds.
     pub robots_crawl_delay_max_ms: u64,
-    /// Size of all remembered robots.txt together, in bytes; beyond it the oldest are forgotten.
+    /// Size of all remembered robots.txt together, in bytes; beyond it the oldest are forgotten. 0: a share of `memory.max_bytes`.
     pub robots_cache_max_bytes: usize,
 
     /// Whether opt-outs (`X-Robots-Tag` headers and robots meta tags) are obeyed.
@@ -117,18 +119,19 @@ impl Default for FetchSettings {
             read_timeout_ms: 30_000,
             total_timeout_ms: 60_000,
             keep_alive_ms: 5_000,
+            idle_connections_max: 128,
             headers_max: 128,
             headers_max_bytes: 32 << 10,
             body_max_bytes: 32 << 20,
             page_max_bytes: 8 << 20,
             feed_max_bytes: 50 << 20,
-            memory_max_bytes: 512 << 20,
+            memory_max_bytes: 0,
             respect_robots: true,
             robots_max_bytes: 512 << 10,
             robots_ttl_ms: DAY_MS,
             robots_retry_ms: 5_000,
             robots_crawl_delay_max_ms: 30_000,
-            robots_cache_max_bytes: 64 << 20,
+            robots_cache_max_bytes: 0,
             respect_opt_outs: true,
             opt_outs: ["noai", "noimageai", "noindex", "noimageindex"].map(str::to_owned).to_vec(),
         }
@@ -136,6 +139,10 @@ impl Default for FetchSettings {
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;
+/// Memory for bodies where nobody has shared memory out.
+const BODIES_BYTES: usize = 128 << 20;
+/// And for remembered robots.txt.
+const ROBOTS_CACHE_BYTES: usize = 16 << 20;
 
 impl FetchSettings {
     /// The name by which robots.txt and opt-outs address us (RFC 9309, product token).
@@ -167,6 +174,16 @@ impl FetchSettings {
         }
     }
 
+    /// The memory for bodies, in bytes, also where nobody has shared memory out.
+    pub(super) fn bodies_bytes(&self) -> usize {
+        if self.memory_max_bytes == 0 { BODIES_BYTES } else { self.memory_max_bytes }
+    }
+
+    /// The size of all remembered robots.txt, in bytes, also where nobody has shared memory out.
+    pub(super) fn robots_cache_bytes(&self) -> usize {
+        if self.robots_cache_max_bytes == 0 { ROBOTS_CACHE_BYTES } else { self.robots_cache_max_bytes }
+    }
+
     /// The size limit of a body asked for as `want` and declared as `content_type`.
     pub(super) fn body_max(&self, want: Want, content_type: Option<&str>) -> SizeLimit {
         match want {
@@ -189,6 +206,7 @@ impl FetchSettings {
         let at_least_one = || "at least 1".to_owned();
         let printable = self.user_agent.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let word = |word: &String| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        let memory = self.memory_max_bytes == 0 || self.memory_max_bytes >= 16 << 20;
         let rules = [
             ("user_agent", printable && !self.agent().is_empty(), "a name of letters, then printable ASCII".to_owned()),
             ("url_max_bytes", self.url_max_bytes > 0, at_least_one()),
@@ -206,12 +224,13 @@ impl FetchSettings {
             ("read_timeout_ms", (1..=DAY_MS).contains(&self.read_timeout_ms), no_more_than_a_day.clone()),
             ("total_timeout_ms", (1..=DAY_MS).contains(&self.total_timeout_ms), no_more_than_a_day.clone()),
             ("keep_alive_ms", self.keep_alive_ms <= DAY_MS, format!("at most {DAY_MS}")),
+            ("idle_connections_max", self.idle_connections_max <= MANY, format!("at most {MANY}")),
             ("headers_max", (1..=MANY).contains(&self.headers_max), format!("1 to {MANY}")),
             ("headers_max_bytes", (1_024..=1 << 20).contains(&self.headers_max_bytes), "1024 to 1048576".to_owned()),
             ("body_max_bytes", self.body_max_bytes > 0, at_least_one()),
             ("page_max_bytes", self.page_max_bytes > 0, at_least_one()),
             ("feed_max_bytes", self.feed_max_bytes > 0, at_least_one()),
-            ("memory_max_bytes", self.memory_max_bytes >= 16 << 20, "at least 16777216 (16 MiB)".to_owned()),
+            ("memory_max_bytes", memory, "0 (a share of memory.max_bytes), or at least 16777216 (16 MiB)".to_owned()),
             ("robots_max_bytes", self.robots_max_bytes >= 500 << 10, "at least 512000 (RFC 9309)".to_owned()),
             ("robots_ttl_ms", (1..=DAY_MS).contains(&self.robots_ttl_ms), no_more_than_a_day.clone()),
             ("robots_retry_ms", (1..=DAY_MS).contains(&self.robots_retry_ms), no_more_than_a_day.clone()),

@@ -1,5 +1,6 @@
 //! The client against real servers on loopback that write their bytes by hand.
 
+mod connections;
 mod gate;
 mod hostile;
 mod loose;

@@ -7,6 +7,7 @@
 
 use faceflow_core::record::{Image, Key, queue_of};
 use faceflow_core::transition::{Event, State};
+use faceflow_core::{Class, Fault};
 use url::Url;
 
 use super::Status;
@@ -164,8 +165,33 @@ impl LedgerTransaction<'_, '_> {
     }
 }
 
-/// The smallest URL of the pages that show an image.
-pub(super) fn first_page(tx: &DbTransaction<'_>, image: i64) -> Result<Option<String>, TransactionError> {
-    let sql = "SELECT min(p.url) FROM page_images s JOIN entries p ON p.id = s.page WHERE s.image = ?1";
-    Ok(tx.one(sql, values![image], |row| row.get(0))?.flatten())
+/// Where an image was found.
+#[derive(Default)]
+pub(super) struct Shown {
+    /// The smallest URL of the pages that show it.
+    pub page: Option<String>,
+    /// Why it is not asked for, if every page that shows it has opted out since.
+    pub opted_out: Option<Fault>,
+}
+
+/// Where an image was found: by pages that show it, or, for another address of a picture, by those that show what offers it.
+pub(super) fn shown_by(tx: &DbTransaction<'_>, image: i64) -> Result<Shown, TransactionError> {
+    let columns =
+        "SELECT min(p.url), min(CASE WHEN p.reason LIKE 'opt_out:%' THEN 1 ELSE 0 END), min(p.reason), min(p.detail)";
+    let shows = "JOIN entries p ON p.id = s.page WHERE";
+    let read = |sql: &str| {
+        tx.one(sql, values![image], |row| {
+            let reason = row.get::<Option<i64>>(1)?.filter(|all| *all == 1).and(row.get::<Option<String>>(2)?);
+            let detail = row.get::<Option<String>>(3)?.unwrap_or_default();
+            let opted_out = reason.map(|reason| Fault::permanent(Class::Policy, reason, detail));
+            Ok(Shown { page: row.get(0)?, opted_out })
+        })
+    };
+    let shown = read(&format!("{columns} FROM page_images s {shows} s.image = ?1"))?.unwrap_or_default();
+    if shown.page.is_some() {
+        return Ok(shown);
+    }
+    let offered =
+        read(&format!("{columns} FROM offers o JOIN page_images s ON s.image = o.image {shows} o.alternate = ?1"))?;
+    Ok(Shown { page: None, ..offered.unwrap_or_default() })
 }

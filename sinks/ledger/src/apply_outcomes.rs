@@ -121,10 +121,16 @@ impl LedgerTransaction<'_, '_> {
         self.resume()
     }
 
-    /// A settled page could not be looked at again: that changes nothing but when it is tried next.
+    /// A settled page could not be looked at again: that changes nothing but when it is tried next, and an opt-out of its pictures is
+    /// noted, which ends those that are open when they are dispatched (`alternates.rs`).
     fn not_seen_again(&mut self, entry: &Entry, end: &End<'_>, due: Time) -> Result<(), TransactionError> {
         if self.rows.entry(entry.id)?.recrawl_ms.is_some() {
             self.rows.change_entry(entry.id)?.recrawl_ms = Some(due as i64);
+        }
+        if end.fault.is_opt_out() {
+            let patch = &mut self.rows.change_entry(entry.id)?.patch;
+            patch.reason = Some(Some(end.fault.reason.as_str().into()));
+            patch.detail = Some(Some(brief(&end.fault.detail).into()));
         }
         self.open(entry.queue, due, true);
         let body = end.body(0, None);

@@ -211,6 +211,9 @@ impl LedgerTransaction<'_, '_> {
         visit: &Visited<'_>,
         found: &Discovered<'_>,
     ) -> Result<(), TransactionError> {
+        // If it opted out meanwhile, it does so no more.
+        let patch = &mut self.rows.change_entry(entry.id)?.patch;
+        (patch.reason, patch.detail) = (Some(None), Some(None));
         if !visit.is_unchanged() {
             self.note_visit(entry, visit, found)?;
             self.note(EventRow { kind: "visited", entry: Some(entry.id), ..EventRow::default() });

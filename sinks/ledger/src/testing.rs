@@ -69,6 +69,7 @@ pub fn frame(name: &str) -> Frame {
         attempts: 0,
         uncounted: 0,
         has_degraded: false,
+        opted_out: None,
         generation: 0,
         scale: None,
     }

@@ -12,6 +12,7 @@ mod hosts;
 mod log_retention;
 mod measure;
 mod migrations;
+mod opt_outs;
 mod quarantine;
 mod relay;
 mod shared;

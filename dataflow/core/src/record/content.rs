@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::hash::Hashes;
 use super::job::{JobId, TenantNumber};
 use super::key::{ContentId, Key};
+use crate::Fault;
 
 /// What is known of a picture's bytes once they are decoded and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub struct Frame {
     pub generation: u32,
     /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
     pub scale: Option<f32>,
+    /// Why it is not looked at, if every page that shows it has opted out since it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opted_out: Option<Box<Fault>>,
 }
 
 impl Frame {

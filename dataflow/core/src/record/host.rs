@@ -12,7 +12,8 @@ pub struct HostState {
     pub failures: u32,
     /// Since when.
     pub since: Time,
-    /// Why it was given up, if it was and is not to be asked again yet: work that waits for it ends with this fault, unasked.
+    /// Why it was given up, if it was and is not to be asked again yet: work that waits for it ends with this fault, unasked. A
+    /// permanent fault is about that work alone, whatever its host does: an opt-out that was found since.
     pub given_up: Option<Fault>,
 }
 

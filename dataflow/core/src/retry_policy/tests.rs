@@ -119,6 +119,7 @@ fn frame(attempts: u32, has_degraded: bool) -> Work {
         attempts,
         uncounted: 0,
         has_degraded,
+        opted_out: None,
         generation: 0,
         scale: None,
     })

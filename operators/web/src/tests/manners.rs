@@ -239,3 +239,36 @@ async fn hosts_at_one_address_have_one_hash() {
         assert_eq!(hash(url).await, None, "{url} is not asked");
     }
 }
+
+#[tokio::test]
+async fn a_redirect_is_followed_when_its_host_says_and_not_before() {
+    let server = Server::paths(|path| match path {
+        "/soon" => Reply::Bytes(response(307, "Location: /there\r\nRetry-After: 1\r\n", b"")),
+        "/late" => Reply::Bytes(response(302, "Location: /there\r\nRetry-After: 3600\r\n", b"")),
+        path => ok(path),
+    })
+    .await;
+    let client = client(|_| ());
+    let begin = Instant::now();
+    let (soon, other) = (server.url("/soon"), server.url("/other"));
+    let beside = async {
+        while server.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let not_before = async {
+            while client.gate().not_before(&other).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        not_before.await;
+        page(&client, &other).await
+    };
+    let (answer, refused) = tokio::join!(page(&client, &soon), beside);
+    assert_eq!(answer.expect("followed").body, "/there");
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_fault(refused, Class::Busy, "http_307", false);
+    let fault = assert_fault(page(&client, &server.url("/late")).await, Class::Busy, "http_302", false);
+    assert_eq!(fault.retry_after_ms, Some(3_600_000));
+    assert_fault(page(&client, &other).await, Class::Busy, "http_302", false);
+    assert_eq!(server.asked(), ["/soon", "/there", "/late"]);
+}
