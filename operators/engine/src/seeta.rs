@@ -8,8 +8,9 @@ use std::sync::Arc;
 use faceflow_core::blocking::blocking;
 use faceflow_core::detector::{Answer, Detector, EngineInfo, Face, Inferred, PictureView, PixelBuffer, Shape, View};
 use faceflow_core::{Class, Fault, Future};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use rustface::{FaceInfo, ImageData, Model};
 
 use crate::postprocess::finish;
@@ -118,7 +119,7 @@ fn grey(rgb: &[u8]) -> Vec<u8> {
     rgb.chunks_exact(3).map(|pixel| luma(pixel) as u8).collect()
 }
 
-fn shrink(mut grey: Vec<u8>, picture: &PixelBuffer, [width, height]: [u32; 2]) -> Result<Vec<u8>, Fault> {
+fn shrink(grey: Vec<u8>, picture: &PixelBuffer, [width, height]: [u32; 2]) -> Result<Vec<u8>, Fault> {
     if [picture.width, picture.height] == [width, height] {
         return Ok(grey);
     }
@@ -126,10 +127,12 @@ fn shrink(mut grey: Vec<u8>, picture: &PixelBuffer, [width, height]: [u32; 2]) -
         let detail = format!("cannot resize {}x{} pixels: {error}", picture.width, picture.height);
         Fault::permanent(Class::Engine, "engine_error", detail)
     };
-    let from = ImageRef::new(picture.width, picture.height, &grey, PixelType::U8).map_err(|error| failed(&error))?;
-    let mut small = Image::new(width, height, PixelType::U8);
+    let from =
+        TypedImageRef::<U8>::from_buffer(picture.width, picture.height, &grey).map_err(|error| failed(&error))?;
+    let mut small = vec![0; width as usize * height as usize];
+    let mut to = TypedImage::<U8>::from_buffer(width, height, &mut small).map_err(|error| failed(&error))?;
     let smooth = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&from, &mut small, &smooth).map_err(|error| failed(&error))?;
-    grey = small.into_vec();
-    Ok(grey)
+    // For pixels of one type: code for all thirteen that there are takes long to compile.
+    Resizer::new().resize_typed(&from, &mut to, &smooth).map_err(|error| failed(&error))?;
+    Ok(small)
 }

@@ -2,8 +2,9 @@
 
 use faceflow_core::detector::PixelBuffer;
 use faceflow_core::{Class, Fault};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use jpeg_encoder::{ColorType, Encoder};
 use serde::{Deserialize, Serialize};
 
@@ -107,11 +108,13 @@ pub(super) fn resample(
         let rows = picture.rgb.chunks_exact(pitch).skip(region.y as usize).take(height as usize);
         return rows.flat_map(|row| &row[from..to]).copied().collect();
     }
-    let from = ImageRef::new(picture.width, picture.height, &picture.rgb, PixelType::U8x3)
+    let from = TypedImageRef::<U8x3>::from_buffer(picture.width, picture.height, &picture.rgb)
         .expect("a picture has as many pixels as its sides say");
-    let mut to = Image::new(width, height, PixelType::U8x3);
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    let mut to = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).expect("it was made for these sides");
     let [x, y, w, h] = [region.x, region.y, region.width, region.height].map(f64::from);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(x, y, w, h);
-    Resizer::new().resize(&from, &mut to, &options).expect("the region lies inside the picture");
-    to.into_vec()
+    // For pixels of one type: code for all thirteen that there are takes long to compile.
+    Resizer::new().resize_typed(&from, &mut to, &options).expect("the region lies inside the picture");
+    pixels
 }
