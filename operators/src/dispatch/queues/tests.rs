@@ -292,3 +292,93 @@ fn jobs_of_a_tenant_are_asked_by_their_priorities() {
     assert!(asks.len() == ASKED_MAX && (5..=7).contains(&of_first), "{of_first} of {}", asks.len());
     assert_eq!(queues.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), 398 - ASKED_MAX);
 }
+
+/// Every queue is in the set that fits what is known of it, whatever happened.
+fn assert_fitting(queues: &CrawlQueues, now: Time) {
+    let of = |wanted: fn(QueueStatus) -> bool| queues.queues.values().filter(|state| wanted(state.status)).count();
+    assert_eq!(queues.full, of(|status| status == QueueStatus::Full));
+    assert_eq!(queues.turns.len(), of(|status| status == QueueStatus::Turn));
+    assert_eq!(queues.later.len(), of(|status| matches!(status, QueueStatus::Later(_))));
+    let waiting = of(|status| matches!(status, QueueStatus::Turn | QueueStatus::Full));
+    assert_eq!(queues.jobs.tenant(JobId::FIRST.tenant).waiting.load(Relaxed), waiting);
+    assert_eq!(queues.window.in_flight(), queues.dispatched.len());
+    for (queue, state) in &queues.queues {
+        let (max, served) = (state.limit(queues.queue_max(*queue)), queues.is_served(*queue));
+        match state.status {
+            QueueStatus::Idle => assert!(!state.held.is_empty() && (state.due().is_none() || !served), "{queue:?}"),
+            QueueStatus::Turn => assert!(served && state.held.len() < max && state.due() <= Some(now), "{queue:?}"),
+            QueueStatus::Full => assert!(served && state.held.len() >= max && state.due() <= Some(now), "{queue:?}"),
+            QueueStatus::Later(due) => {
+                assert!(served && queues.later.contains(&(due, *queue)) && Some(due) == state.due(), "{queue:?}");
+            }
+            QueueStatus::Asked => {}
+        }
+    }
+}
+
+#[test]
+fn queues_fit_what_is_known_of_them_after_any_events() {
+    let mut seed = 7_u64;
+    let mut below = move |end: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % end
+    };
+    let mut queues = queues(200, 3);
+    queues.jobs = one_tenant();
+    let jobs = [JobId::FIRST, job_of(&mut queues, 1, 1)];
+    let (mut now, mut asked, mut made) = (0, Vec::<DispatchRequest>::new(), 0);
+    let mut seen = [0; 3];
+    for _ in 0..20_000 {
+        match below(12) {
+            0..=3 => {
+                let job = jobs[below(2) as usize];
+                let queue =
+                    if below(6) == 0 { QueueId::detection(job.tenant) } else { QueueId { job, host: 100 + below(6) } };
+                queues.open(opened(queue, now + below(40)), now);
+            }
+            4 | 5 => asked.extend(queues.asks()),
+            6 | 7 if !asked.is_empty() => {
+                let ask = asked.swap_remove(below(asked.len() as u64) as usize);
+                let count = below(ask.max as u64 + 1);
+                let url = |n: u64| Url::parse(&format!("http://h.example/{n}")).expect("a URL");
+                let work = (0..count).map(|n| Work::Page(Page::start(ask.queue.job, url(made + n)))).collect();
+                made += count;
+                let next = (below(3) > 0).then(|| now + below(30));
+                let hold = (below(6) == 0).then(|| now + below(30));
+                queues.dispatch(DispatchReply { queue: ask.queue, work, next, hold }, now);
+            }
+            8 | 9 => {
+                let ended = queues.dispatched.keys().min().copied();
+                queues.hear(LedgerUpdate { ended, opened: vec![] }, now);
+            }
+            10 => {
+                now += below(10);
+                queues.wake(now);
+            }
+            _ if below(8) == 0 => {
+                let job = jobs[below(2) as usize];
+                let event = if below(2) == 0 { JobEvent::Removed(job) } else { JobEvent::Added(job) };
+                queues.change_jobs(event, now);
+            }
+            _ => {}
+        }
+        assert_fitting(&queues, now);
+        seen[0] += usize::from(queues.full > 0);
+        seen[1] += usize::from(!queues.later.is_empty());
+        seen[2] += usize::from(queues.queues.values().any(|state| state.hold.is_some()));
+    }
+    assert!(seen.iter().all(|times| *times > 100), "each kind of state was there: {seen:?}");
+}
+
+#[test]
+fn what_is_to_be_looked_at_again_is_no_work_for_a_run_that_does_not() {
+    let mut queues = queues(10, 10);
+    queues.open(QueueUpdate { again: true, ..opened(host(9), 0) }, 0);
+    assert!(!queues.is_behind() && queues.queues.is_empty());
+    queues.again = true;
+    queues.open(QueueUpdate { again: true, ..opened(host(9), 0) }, 0);
+    assert!(queues.is_behind());
+    let unserved = QueueId { job: JobId { number: 5, ..JobId::FIRST }, host: 9 };
+    queues.open(QueueUpdate { again: true, ..opened(unserved, 0) }, 0);
+    assert_eq!(queues.queues.len(), 1);
+}
