@@ -172,7 +172,7 @@ impl Gate {
         let Inner { settings, guard, robots, bodies, judge, breakers, refused, .. } = &*self.0;
         guard.check(url).await?;
         let delay = match purpose.obeys_robots() && settings.get().respect_robots {
-            true => robots.delay(url, |file| self.robots_txt(file)).await?,
+            true => robots.admit(url, |file| self.robots_txt(file)).await?,
             false => Duration::ZERO,
         };
         let peer = Peer { host: origin, address: guard.addresses(url).await?.least };

@@ -67,7 +67,7 @@ impl RobotsCache {
 
     /// The delay that `url`'s host asks for between requests, if `url` may be asked at all. `fetch` gets the body of a
     /// robots.txt; it is called only where none is remembered.
-    pub async fn delay<F>(&self, url: &Url, fetch: impl FnOnce(Url) -> F) -> Result<Duration, Failure>
+    pub async fn admit<F>(&self, url: &Url, fetch: impl FnOnce(Url) -> F) -> Result<Duration, Failure>
     where
         F: Future<Output = Result<Bytes, Failure>>,
     {
@@ -79,7 +79,7 @@ impl RobotsCache {
             .known
             .get_or_init(|| async {
                 let file_url = url.join("/robots.txt").expect("a web URL is a base");
-                let known = self.judge(fetch(file_url).await.map_err(Fault::from), (queue_of(url), last));
+                let known = self.interpret(fetch(file_url).await.map_err(Fault::from), (queue_of(url), last));
                 self.files().grow(known.bytes(), self.settings.get().robots_cache_bytes());
                 known
             })
@@ -102,7 +102,11 @@ impl RobotsCache {
     /// RFC 9309, 2.3.1: a status that says no, or too many redirects, means that there are no rules; an unreachable file
     /// means that everything is disallowed, for now, unless its `last` rules still hold. A file where our own policy does not let us go
     /// stays unread for good.
-    fn judge(&self, fetched: Result<Bytes, Fault>, (queue, last): (u64, Option<(Arc<RobotsRules>, Instant)>)) -> Known {
+    fn interpret(
+        &self,
+        fetched: Result<Bytes, Fault>,
+        (queue, last): (u64, Option<(Arc<RobotsRules>, Instant)>),
+    ) -> Known {
         let now = Instant::now();
         let settings = self.settings.get();
         let ttl = Duration::from_millis(settings.robots_ttl_ms);
@@ -232,7 +236,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
             answer.map(|text| Bytes::from_static(text.as_bytes())).map_err(Failure::of_url)
         };
-        Ok(robots.delay(&url(text), fetch).await?)
+        Ok(robots.admit(&url(text), fetch).await?)
     }
 
     #[tokio::test(start_paused = true)]
