@@ -13,13 +13,16 @@ pub fn advice(url: &str, reason: &str, detail: &str) -> Option<String> {
     }
     let said = match reason {
         "private_address" => {
-            let networks = format!("fetch.allow_networks={}", network(url, detail));
-            return setting("if that is a network of yours", &networks);
+            let networks = format!("fetch.allow_networks={}", network(url, detail)?);
+            return setting("if that is a network of yours, beside those you allow already", &networks);
         }
         "port" => {
-            let port = Url::parse(url).ok().and_then(|url| url.port_or_known_default());
-            let ports = format!("fetch.ports=80,443,{}", port.unwrap_or_default());
-            return setting("if that port is meant", &ports);
+            let named = detail.strip_prefix("port ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let port: u16 = named.or_else(|| Url::parse(url).ok()?.port_or_known_default())?;
+            return setting(
+                "if that port is meant, beside those you allow already",
+                &format!("fetch.ports=80,443,{port}"),
+            );
         }
         "robots" => {
             let what = "its robots.txt forbids it; if it is yours or its owner agrees";
@@ -74,19 +77,21 @@ fn raised(reason: &str, detail: &str) -> Option<String> {
     Some(format!("if it is wanted all the same, raise {key}"))
 }
 
-/// The smallest network that the address in a refusal is usually said to be of: all of loopback, else the address alone.
-fn network(url: &str, detail: &str) -> String {
+/// The smallest network that the address in a refusal is usually said to be of: all of loopback, else the address alone. None for
+/// link-local addresses, where clouds keep their secrets.
+fn network(url: &str, detail: &str) -> Option<String> {
     let named = || detail.split(['(', ')']).nth(1)?.parse::<IpAddr>().ok();
+    let leading = || detail.split(' ').next()?.parse::<IpAddr>().ok();
     let literal = match Url::parse(url).ok().as_ref().and_then(Url::host) {
         Some(Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
         Some(Host::Ipv6(ip)) => Some(IpAddr::V6(ip)),
         _ => None,
     };
-    match named().or(literal).map(|ip| ip.to_canonical()) {
-        Some(IpAddr::V4(ip)) if ip.is_loopback() => "127.0.0.0/8".to_owned(),
-        Some(ip @ IpAddr::V4(_)) => format!("{ip}/32"),
-        Some(ip @ IpAddr::V6(_)) => format!("{ip}/128"),
-        None => "NETWORK".to_owned(),
+    match named().or_else(leading).or(literal).map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V4(ip)) if ip.is_loopback() => Some("127.0.0.0/8".to_owned()),
+        Some(IpAddr::V4(ip)) => Some(format!("{ip}/32")).filter(|_| !ip.is_link_local()),
+        Some(IpAddr::V6(ip)) => Some(format!("{ip}/128")).filter(|_| !ip.is_unicast_link_local()),
+        None => Some("NETWORK".to_owned()),
     }
 }
 
@@ -107,6 +112,10 @@ mod tests {
             let said = advice(url, "private_address", detail).expect("something can be done");
             assert!(said.ends_with(&format!("--set fetch.allow_networks={network}")), "{url}: {said}");
         }
+        let elsewhere = advice("http://203.0.113.5/", "private_address", "10.0.0.5 is not a public address");
+        assert!(elsewhere.is_some_and(|said| said.ends_with("10.0.0.5/32")), "it was led there");
+        let secret = "169.254.169.254 is not a public address";
+        assert_eq!(advice("http://a.example/", "private_address", secret), None);
     }
 
     #[test]
@@ -116,6 +125,8 @@ mod tests {
             advice("http://a.example/", "too_large", detail).is_some_and(|said| said.contains("fetch.page_max_bytes"))
         );
         assert!(advice("http://a.example:81/", "port", "").is_some_and(|said| said.ends_with("fetch.ports=80,443,81")));
+        let led = advice("https://a.example/", "port", "port 8443 is not in fetch.ports");
+        assert!(led.is_some_and(|said| said.ends_with("fetch.ports=80,443,8443")));
         assert!(advice("http://a.example/", "opt_out:noai", "").is_some_and(|said| said.contains("says noai")));
         assert_eq!(advice("http://a.example/", "unknown", ""), None);
     }

@@ -52,7 +52,7 @@ pub fn build<'s>(scope: Scope<'s, Time>, services: &Services) -> ProbeHandle<Tim
     let events = updates.map(DispatchEvent::Ledger).concat(job_events.clone().map(DispatchEvent::Job));
     let work = events.dispatch(services.dispatcher(index), executor);
     // What waits for a host that was given up ends with it.
-    let (work, given_up) = work.give_up();
+    let (work, given_up) = work.give_up(services.live.fetch.clone());
     let (pages, images, due_frames) = work.route(Arc::clone(&services.web), services.processes, executor);
 
     // Images: downloaded. The bytes of a picture that is recorded need a fact and nothing else. Only bytes show whether a link

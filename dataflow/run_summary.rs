@@ -23,7 +23,7 @@ pub fn print_summary(summary: &Summary) -> io::Result<()> {
     writeln!(out, "faces   {}", summary.faces)?;
     write_failures(&summary.failures, &mut out)?;
     for host in &summary.given_up {
-        writeln!(out, "host    {} was given up: {}: {}", host.host, host.reason, host.detail)?;
+        writeln!(out, "host    {} was given up: {}: {}", host.host, host.reason, shortened(&host.detail))?;
     }
     if summary.quarantined > 0 {
         write_quarantined(summary.quarantined, &summary.quarantined_facts, &mut out)?;
@@ -66,6 +66,9 @@ pub fn write_failures(failures: &FailureSummary, out: &mut impl Write) -> io::Re
 fn write_sites(failures: &FailureSummary, out: &mut impl Write) -> io::Result<()> {
     let FailureSummary { sites, more_sites, all_sites, .. } = failures;
     if sites.is_empty() {
+        if !all_sites {
+            writeln!(out, "        only the latest sites were looked at for those that gave nothing")?;
+        }
         return Ok(());
     }
     let (total, at_least) = (sites.len() as u64 + more_sites, if *all_sites { "" } else { "at least " });
@@ -94,7 +97,10 @@ fn write_sites(failures: &FailureSummary, out: &mut impl Write) -> io::Result<()
         )?;
     }
     if sites.iter().any(|site| !matches!(site.why, WhyNothing::NoImages { .. })) {
-        writeln!(out, "  to try again: faceflow retry URL… (without a URL: all that is dead), then the same command")?;
+        writeln!(
+            out,
+            "  to try again: faceflow retry URL… (of pages and images; without a URL: all that is dead), then the same command"
+        )?;
     }
     Ok(())
 }
@@ -103,11 +109,11 @@ fn words(why: &WhyNothing) -> String {
     let with = |what: String, detail: &str| if detail.is_empty() { what } else { format!("{what}: {detail}") };
     match why {
         WhyNothing::StartPage { status, reason, detail } => with(format!("{}, {reason}", status.word()), detail),
-        WhyNothing::Images { images: 1, reason, detail } => {
-            with(format!("its only image was not taken, {reason}"), detail)
+        WhyNothing::Images { images: 1, reason, detail, url } => {
+            with(format!("its only image {} was not taken, {reason}", shortened(url)), detail)
         }
-        WhyNothing::Images { images, reason, detail } => {
-            with(format!("none of its {images} images was taken, {reason}"), detail)
+        WhyNothing::Images { images, reason, detail, url } => {
+            with(format!("none of its {images} images was taken, such as {}, {reason}", shortened(url)), detail)
         }
         WhyNothing::NoImages { pages } => {
             format!("{} known, and no image on what was read", counted(*pages, "page", "pages"))
@@ -117,11 +123,10 @@ fn words(why: &WhyNothing) -> String {
 
 fn site_advice(site: &SiteWithoutResult) -> Option<String> {
     match &site.why {
-        WhyNothing::StartPage { reason, detail, .. } | WhyNothing::Images { reason, detail, .. } => {
-            advice(&site.url, reason, detail)
-        }
+        WhyNothing::StartPage { reason, detail, .. } => advice(&site.url, reason, detail),
+        WhyNothing::Images { reason, detail, url, .. } => advice(url, reason, detail),
         WhyNothing::NoImages { .. } => {
-            let said = "pages are read without their JavaScript; --crawl all follows more links than the first few";
+            let said = "pages are read without their JavaScript; --crawl all, with a new --state, follows more links";
             Some(said.to_owned())
         }
     }
@@ -143,10 +148,13 @@ fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// As much of an address or a message as a line takes.
+/// As much of an address or a message as a line takes, without what a terminal would obey.
 pub fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHORT_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let is_bidi = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if c.is_control() || is_bidi(c) { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(SHORT_MAX).map(shown).collect();
+    if text.chars().nth(SHORT_MAX).is_some() {
+        short.push('…');
     }
+    short
 }

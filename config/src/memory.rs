@@ -29,7 +29,7 @@ const TWELFTHS: [u64; 3] = [6, 5, 1];
 pub struct MemorySettings {
     /// Memory for everything that comes and goes, in bytes: bodies, pixels, robots.txt, connections and the ledger's cache. The program
     /// and its model (about 60 MB), and what is known of all pictures (about 35 MB for a million), come on top. 0: 208 MiB and
-    /// 40 MiB for each core, or more where the settings of the parts say more.
+    /// 40 MiB for each core, and what the settings of the parts say beyond their share of it.
     pub max_bytes: u64,
 }
 
@@ -49,14 +49,22 @@ pub struct MemoryParts {
 impl Settings {
     /// What each part has; or the key that is impossible, and what is allowed.
     pub fn memory_parts(&self) -> Result<MemoryParts, (&'static str, String)> {
-        let connections = self.fetch.idle_connections_max.saturating_add(self.fetch.concurrency) as u64;
-        let others = connections * CONNECTION_BYTES + (u64::from(self.ledger.cache_mb) << 20) + READERS_BYTES;
+        let others = self.other_bytes();
         let said =
             [self.fetch.memory_max_bytes as u64, self.image.memory_max_bytes, self.fetch.robots_cache_max_bytes as u64];
         let least = |part: usize| if said[part] == 0 { LEAST_BYTES[part] } else { said[part] };
         let needed = (0..3).map(least).fold(others, u64::saturating_add);
         let max_bytes = match self.memory.max_bytes {
-            0 => (BASE_BYTES + PER_CORE_BYTES * cores() as u64).max(needed),
+            // What some parts say more than they have by default is not taken from the others.
+            0 => {
+                let usual = Self::default();
+                let usual_others = usual.other_bytes();
+                let whole = BASE_BYTES + PER_CORE_BYTES * cores() as u64;
+                let spare = whole.saturating_sub(usual_others + LEAST_BYTES.iter().sum::<u64>());
+                let usual_part = |part: usize| LEAST_BYTES[part] + spare * TWELFTHS[part] / 12;
+                let parts = (0..3).map(|part| if said[part] == 0 { usual_part(part) } else { said[part] });
+                parts.fold(others, u64::saturating_add)
+            }
             bytes => bytes,
         };
         if max_bytes < needed {
@@ -74,6 +82,12 @@ impl Settings {
             said => said,
         };
         Ok(MemoryParts { bodies: part(0), pixels: part(1), robots: part(2), others })
+    }
+
+    /// What connections and the ledger need.
+    fn other_bytes(&self) -> u64 {
+        let connections = self.fetch.idle_connections_max.saturating_add(self.fetch.concurrency) as u64;
+        connections.saturating_mul(CONNECTION_BYTES) + (u64::from(self.ledger.cache_mb) << 20) + READERS_BYTES
     }
 
     /// These settings with the budget of every part filled in. Those that [`check`](crate::check::check) refuses stay as they are.
@@ -117,7 +131,13 @@ mod tests {
         assert!(less.bodies < mine.bodies && less.robots < mine.robots && less.others == mine.others);
         let connections = parts(&["memory.max_bytes=400000000", "fetch.idle_connections_max=400"]);
         assert!(connections.bodies < parts(&["memory.max_bytes=400000000"]).bodies);
-        assert_eq!(parts(&["fetch.memory_max_bytes=8000000000"]).bodies, 8_000_000_000, "where no whole is said");
+        let more = parts(&["fetch.memory_max_bytes=8000000000", "fetch.concurrency=512", "ledger.cache_mb=1024"]);
+        assert_eq!(more.bodies, 8_000_000_000, "where no whole is said");
+        let close = |one: u64, other: u64| one.abs_diff(other) < 1 << 10;
+        assert!(
+            close(more.pixels, by_default.pixels) && close(more.robots, by_default.robots),
+            "{more:?} {by_default:?}"
+        );
     }
 
     #[test]

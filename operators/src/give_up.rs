@@ -4,23 +4,27 @@
 //! host, together and at once, and what waits for others goes on.
 
 use faceflow_core::record::Work;
-use faceflow_core::{FailedRecord, Flow, HostFaultKind};
+use faceflow_core::{FailedRecord, Fault, Flow, HostFaultKind, Reloadable};
+use faceflow_web::OptOuts;
+use faceflow_web::settings::FetchSettings;
 use timely::dataflow::operators::core::OkErr;
 
 /// Ends work of dead hosts.
 pub trait GiveUp<'s> {
-    /// Work that is to be done, and work that ends unasked, with the fault of its host or its own.
-    fn give_up(self) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>);
+    /// Work that is to be done, and work that ends unasked, with the fault of its host or its own. An opt-out counts as long as
+    /// `settings` respect it.
+    fn give_up(self, settings: Reloadable<FetchSettings>) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>);
 }
 
 impl<'s> GiveUp<'s> for Flow<'s, Work> {
-    fn give_up(self) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>) {
-        self.ok_err(|work| {
+    fn give_up(self, settings: Reloadable<FetchSettings>) -> (Flow<'s, Work>, Flow<'s, FailedRecord<Work>>) {
+        self.ok_err(move |work| {
             let why = match &work {
                 Work::Frame(frame) => frame.opted_out.as_deref().cloned(),
                 Work::Page(_) | Work::Image(_) => work.host().and_then(|host| host.given_up.clone()),
             };
-            match (why, work.host_queue()) {
+            let counts = |fault: &Fault| !fault.is_opt_out() || OptOuts::new(&settings.get()).respects(fault);
+            match (why.filter(counts), work.host_queue()) {
                 // It says nothing about the host.
                 (Some(fault), _) if fault.permanent => Err(FailedRecord { record: work, fault }),
                 (Some(fault), Some(queue)) => {
@@ -63,7 +67,7 @@ mod tests {
         let work = [page("/well", None), page("/probe", Some(None)), page("/dead", Some(Some(fault.clone())))];
         let [well, probe, dead] = work.clone();
         let (asked, ended) = timely::example(move |scope| {
-            let (asked, ended) = work.to_stream(scope).container::<Vec<_>>().give_up();
+            let (asked, ended) = work.to_stream(scope).container::<Vec<_>>().give_up(FetchSettings::default().into());
             (asked.capture(), ended.capture())
         });
         assert_eq!(records(&asked), [well, probe]);

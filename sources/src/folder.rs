@@ -15,7 +15,8 @@ use faceflow_core::source::{Source, SourceItem};
 use url::Url;
 
 /// Endings of the names of pictures, in lower case.
-const ENDINGS: [&str; 12] = ["jpg", "jpeg", "jpe", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
+const ENDINGS: [&str; 14] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
 /// The time between two looks, in milliseconds; ten times as long as a look takes, if that is more.
 const LOOK_MS: Time = 1_000;
 /// While no folder has changed, files are looked at only every so many looks: only one that is written to in its place changes no

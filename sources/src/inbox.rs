@@ -37,6 +37,10 @@ const REFUSED: &str = ".refused";
 /// How many sites, from the first on, the ledger has taken in and has on disk, whatever became of them since.
 pub type TakenUp = Box<dyn Fn(&[Url]) -> io::Result<usize> + Send>;
 
+/// Lines that are no sites are held in memory, until they are taken out, up to so many bytes. More are kept at once, and may be kept
+/// once more if the process is killed before they are taken out.
+const REFUSED_HELD_BYTES: usize = 1 << 20;
+
 /// The file that is appended to, held by this process alone.
 pub(crate) struct Inbox {
     pub file: File,
@@ -59,9 +63,11 @@ impl Inbox {
         if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
             return Err(held());
         }
+        // Where a link leads: what takes its place lies on the same disk.
+        let path = path.canonicalize()?;
         // Written by a process that was killed before it took the place of this one.
-        remove(&named(path, NEXT))?;
-        Ok(Self { file, path: path.to_owned(), is_named: false })
+        remove(&named(&path, NEXT))?;
+        Ok(Self { file, path, is_named: false })
     }
 
     /// Brings its entry to disk, if that is not sure. Before that nothing may be answered for.
@@ -81,6 +87,12 @@ impl Inbox {
         let replaced = (|| {
             // Before it has the name by which others would open it.
             file.try_lock().map_err(io::Error::from)?;
+            let before = self.file.metadata()?;
+            file.set_permissions(before.permissions())?;
+            // Only root may give a file away; others own it already.
+            if file.metadata()?.uid() != before.uid() || file.metadata()?.gid() != before.gid() {
+                std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+            }
             io::copy(&mut Part { file: &self.file, at: start, end }, &mut file)?;
             file.sync_all()?;
             let reading = file.try_clone()?;
@@ -178,6 +190,9 @@ pub(crate) struct InboxTruncation {
     pub taken_up: TakenUp,
     /// Up to here nothing is needed any more.
     pub checked: u64,
+    /// The lines up to there that are no sites. They are kept elsewhere when they are taken out, so that a process which reads them
+    /// again does not keep them twice.
+    pub refused: Vec<u8>,
     pub not_before: Time,
 }
 
@@ -211,13 +226,19 @@ impl InboxTruncation {
         // Nobody appends from here on.
         let kept = self.kept.load(SeqCst);
         let rest = kept - self.checked;
+        if rest > 0 && self.checked < rest.max(EMPTIED_FROM_BYTES) {
+            return Ok(());
+        }
+        if !self.refused.is_empty() {
+            let path = inbox.keep_refused(&self.refused)?;
+            self.refused.clear();
+            tracing::warn!("lines of the inbox that are no sites are in {} now", path.display());
+        }
         if rest == 0 {
             kill_point("inbox.empty");
             inbox.file.set_len(0)?;
-        } else if self.checked >= rest.max(EMPTIED_FROM_BYTES) {
-            *locked(&self.file) = inbox.drop_before(self.checked, kept)?;
         } else {
-            return Ok(());
+            *locked(&self.file) = inbox.drop_before(self.checked, kept)?;
         }
         self.kept.store(rest, SeqCst);
         self.read.fetch_sub(self.checked, SeqCst);
@@ -243,18 +264,18 @@ impl InboxTruncation {
     fn check_part(&mut self, upto: u64) -> io::Result<bool> {
         let (lines, sites) = self.lines(upto)?;
         let taken = if sites.is_empty() { 0 } else { (self.taken_up)(&sites)?.min(sites.len()) };
-        let (mut left, mut refused, mut checked) = (taken, Vec::new(), self.checked);
+        let (mut left, mut checked) = (taken, self.checked);
         for line in lines {
             if line.is_site && left == 0 {
                 break;
             }
             left -= usize::from(line.is_site);
-            refused.extend(line.refused.into_iter().flatten());
+            self.refused.extend(line.refused.into_iter().flatten());
             checked = line.end;
         }
-        if !refused.is_empty() {
-            let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            let path = inbox.keep_refused(&refused)?;
+        if self.refused.len() > REFUSED_HELD_BYTES {
+            let path = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).keep_refused(&self.refused)?;
+            self.refused.clear();
             tracing::warn!("lines of the inbox that are no sites are in {} now", path.display());
         }
         let moved = checked > self.checked;

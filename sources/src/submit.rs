@@ -149,6 +149,7 @@ impl Submissions {
             parse,
             taken_up,
             checked: 0,
+            refused: vec![],
             not_before: 0,
         };
         let listener = listen(address)?;

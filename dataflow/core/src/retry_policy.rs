@@ -70,7 +70,11 @@ impl RetrySettings {
         }
         let FailedRecord { record: work, fault } = lost;
         if fault.permanent && (fault.is_opt_out() || !matches!(work, Work::Frame(_))) {
-            return Disposition::Rejected { work, fault, again: None };
+            return match work {
+                // What was seen of a picture before its pages opted out stays.
+                Work::Frame(Frame { has_degraded: true, .. }) => Disposition::DegradedAccepted { work, fault },
+                _ => Disposition::Rejected { work, fault, again: None },
+            };
         }
         if !fault.permanent && fault.host.is_some_and(|host| host.kind == HostFaultKind::Resting) {
             // It led to another host, which rests: that one was not asked.

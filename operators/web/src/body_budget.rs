@@ -38,7 +38,7 @@ impl BodyBudget {
     /// Waits for the share of one body.
     pub async fn share(self: &Arc<Self>) -> BodyPermit {
         let share = take(&self.shares, pieces(SHARE_BYTES)).await;
-        BodyPermit { budget: Arc::clone(self), share, rest: None, reserve: None, windows: 0 }
+        BodyPermit { budget: Arc::clone(self), share, rest: None, reserve: None, windows: (0, 0) }
     }
 }
 
@@ -49,20 +49,27 @@ pub struct BodyPermit {
     share: OwnedSemaphorePermit,
     rest: Option<OwnedSemaphorePermit>,
     reserve: Option<OwnedSemaphorePermit>,
-    /// What its decoders remember, in bytes.
-    windows: usize,
+    /// What its decoders remember at most, in bytes, and how many they are.
+    windows: (usize, usize),
 }
 
 impl BodyPermit {
     /// Waits until the body may grow to `bytes`.
     pub async fn grow(&mut self, bytes: usize) {
-        self.hold((bytes + self.windows).saturating_sub(SHARE_BYTES)).await;
+        let windows = match self.windows {
+            // One decoder remembers no more than it has given, however much it may.
+            (windows, ..=1) => windows.min(bytes),
+            (windows, _) => windows,
+        };
+        self.hold((bytes + windows).saturating_sub(SHARE_BYTES)).await;
     }
 
-    /// Waits until a decoder may remember `bytes` while the body is read.
+    /// Waits until one more decoder may remember up to `bytes` while the body is read.
     pub async fn hold_windows(&mut self, bytes: usize) {
-        self.windows += bytes;
-        self.grow(0).await;
+        if bytes > 0 {
+            self.windows = (self.windows.0 + bytes, self.windows.1 + 1);
+            self.grow(0).await;
+        }
     }
 
     /// Waits for so much besides the share: for that, or for the reserve.
@@ -200,10 +207,23 @@ mod tests {
         let budget = Arc::new(BodyBudget::new(8 << 20));
         let mut permit = budget.share().await;
         permit.hold_windows(4 << 20).await;
-        let held = pieces((4 << 20) - SHARE_BYTES);
-        assert_eq!(budget.rest.available_permits(), budget.rest_pieces - held);
+        assert_eq!(budget.rest.available_permits(), budget.rest_pieces, "nothing was decoded");
+        permit.grow(1 << 20).await;
+        let held = pieces((2 << 20) - SHARE_BYTES);
+        assert_eq!(budget.rest.available_permits(), budget.rest_pieces - held, "as much as was decoded");
+        permit.hold_windows(2 << 20).await;
+        permit.grow(0).await;
+        assert_eq!(budget.reserve.available_permits(), 0, "what lies below another is not seen, and counts as a whole");
+        let permit = {
+            drop(permit);
+            let mut permit = budget.share().await;
+            permit.hold_windows(4 << 20).await;
+            permit.grow(2 << 20).await;
+            permit
+        };
         let mut other = budget.share().await;
         other.hold_windows(2 << 20).await;
+        other.grow(1 << 20).await;
         assert_eq!(budget.reserve.available_permits(), 0, "there is no room for both");
         let body = permit.with(vec![0; SHARE_BYTES + 1].into());
         assert_eq!(budget.rest.available_permits(), budget.rest_pieces - 1);

@@ -31,11 +31,12 @@ impl Window {
             Coding::Gzip | Coding::Zlib | Coding::Bare => Ok(size(0)),
             Coding::Brotli => brotli(start.first().copied().unwrap_or_default()).map(size),
             Coding::Zstd => {
-                let log_max = zstd(start).map_or(ZSTD_MAX_LOG, |bytes| size(bytes).log_max.max(ZSTD_MIN_LOG));
-                match log_max <= ZSTD_MAX_LOG {
-                    true => Ok(Self { bytes: 1 << log_max, log_max }),
-                    false => Err(too_large("zstd")),
+                let asked = zstd(start).unwrap_or(1 << ZSTD_MAX_LOG);
+                if asked > 1 << ZSTD_MAX_LOG {
+                    return Err(too_large("zstd"));
                 }
+                let log_max = size(asked).log_max.max(ZSTD_MIN_LOG);
+                Ok(Self { bytes: 1 << log_max, log_max })
             }
         }
     }
@@ -108,6 +109,7 @@ mod tests {
         assert_eq!(window(&[0x20, 100]), Ok(1 << 20));
         assert_eq!(window(&[0xa1, 7, 0, 0, 0x30, 0]), Ok(4 << 20), "of one segment of 3 MiB, with a dictionary");
         assert_eq!(window(&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0]), Err("bad_encoding".to_owned()));
+        assert_eq!(window(&[0xe0, 255, 255, 255, 255, 255, 255, 255, 255]), Err("bad_encoding".to_owned()));
         assert_eq!(window(&[]), Ok(8 << 20));
         let skippable = Window::of(Coding::Zstd, &[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0]);
         assert_eq!(skippable.map(|window| window.bytes), Ok(8 << 20));

@@ -23,6 +23,11 @@ impl OptOuts {
         Self { agent: settings.agent().to_owned(), words }
     }
 
+    /// Whether an opt-out that was found before still counts: its word does, and opt-outs are respected.
+    pub fn respects(&self, fault: &Fault) -> bool {
+        fault.reason.strip_prefix("opt_out:").is_some_and(|word| self.words.iter().any(|own| own == word))
+    }
+
     /// The word by which one `X-Robots-Tag` header opts out of what was asked for, if any.
     ///
     /// A crawler's name before a colon addresses all words after it, up to the next name.

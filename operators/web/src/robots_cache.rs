@@ -80,7 +80,7 @@ impl RobotsCache {
             .get_or_init(|| async {
                 let file_url = url.join("/robots.txt").expect("a web URL is a base");
                 let known = self.interpret(fetch(file_url).await.map_err(Fault::from), (queue_of(url), last));
-                self.files().grow(known.bytes(), self.settings.get().robots_cache_bytes());
+                self.files().grow(known.bytes() + question.file.last_bytes(), self.settings.get().robots_cache_bytes());
                 known
             })
             .await;
@@ -178,12 +178,11 @@ impl Files {
         if self.bytes <= bytes_max {
             return;
         }
-        let arrived = self
-            .by_origin
-            .iter()
-            .filter_map(|(origin, file)| file.known.get().map(|known| (known.expires, known.bytes(), origin.clone())));
+        let arrived = self.by_origin.iter().filter_map(|(origin, file)| {
+            file.known.get().map(|known| (known.lasts_until, known.bytes() + file.last_bytes(), origin.clone()))
+        });
         let mut arrived: Vec<_> = arrived.collect();
-        arrived.sort_unstable_by_key(|(expires, ..)| std::cmp::Reverse(*expires));
+        arrived.sort_unstable_by_key(|(lasts_until, ..)| std::cmp::Reverse(*lasts_until));
         self.bytes = 0;
         for (_, bytes, origin) in arrived {
             if self.bytes + bytes <= bytes_max / 2 {
@@ -192,6 +191,13 @@ impl Files {
                 self.by_origin.remove(&origin);
             }
         }
+    }
+}
+
+impl File {
+    /// What the rules hold in memory that were had before, about, in bytes.
+    fn last_bytes(&self) -> usize {
+        self.last.as_ref().map_or(0, |(rules, _)| rules.bytes())
     }
 }
 

@@ -174,6 +174,22 @@ pub(super) struct Shown {
     pub opted_out: Option<Fault>,
 }
 
+/// Why a picture is not looked at, if every page that shows it has opted out since. One that no page shows came from a source, whose
+/// word counts.
+pub(super) fn picture_opted_out(tx: &DbTransaction<'_>, picture: i64) -> Result<Option<Fault>, TransactionError> {
+    const PAGES: &str = "FROM entries i LEFT JOIN page_images s ON s.image = i.id LEFT JOIN entries p ON p.id = s.page
+        WHERE i.picture = ?1";
+    // Mostly the first page allows it.
+    let allows = format!("SELECT 1 {PAGES} AND (p.reason IS NULL OR p.reason NOT LIKE 'opt_out:%') LIMIT 1");
+    if tx.one(&allows, values![picture], |_| Ok(()))?.is_some() {
+        return Ok(None);
+    }
+    let reason =
+        tx.one(&format!("SELECT min(p.reason) {PAGES}"), values![picture], |row| row.get::<Option<String>>(0))?;
+    let fault = |reason| Fault::permanent(Class::Policy, reason, "every page that shows it says so by now");
+    Ok(reason.flatten().map(fault))
+}
+
 /// Where an image was found: by pages that show it, or, for another address of a picture, by those that show what offers it.
 pub(super) fn shown_by(tx: &DbTransaction<'_>, image: i64) -> Result<Shown, TransactionError> {
     let columns =

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use faceflow_core::Time;
 use faceflow_core::ledger::{DispatchReply, DispatchRequest, LedgerError};
 use faceflow_core::record::{Frame, HostState, Image, JobId, Key, Page, TenantNumber, Work};
-use faceflow_core::{Class, Fault, Time};
 use serde::Deserialize;
 
-use super::alternates::{Shown, shown_by};
+use super::alternates::{Shown, picture_opted_out, shown_by};
 use super::column_codecs::{TransactionError, content_at, content_columns, parse_url, split_keys};
 use super::database::{DbTransaction, Row, Value, values};
 use super::hosts::{self, Admission};
@@ -154,17 +154,12 @@ impl DueQuery {
     fn pictures(tx: &DbTransaction<'_>, due: &str, from: Sql, which: &str) -> Self {
         let content = content_columns(tx).replace("p.", "e.");
         let answered = "(SELECT d.body FROM detections d WHERE d.picture = e.id)";
-        // A picture that no page shows came from a source, whose word counts.
-        let opted_out = "(SELECT CASE WHEN min(CASE WHEN p.reason LIKE 'opt_out:%' THEN 1 ELSE 0 END) = 1 THEN min(p.reason) END
-            FROM entries i LEFT JOIN page_images s ON s.image = i.id LEFT JOIN entries p ON p.id = s.page WHERE i.picture = e.id)";
         Self {
             from,
             join: "",
             which: format!("WHERE e.tenant = ?1 AND CAST(?2 AS BIGINT) = 0 AND CAST(?4 AS BIGINT) = 0 AND {which}"),
             ties: "",
-            columns: format!(
-                "e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.uncounted, e.tenant, {opted_out}"
-            ),
+            columns: format!("e.attempts, e.{due}, {content}, {answered}, e.scale_ppm, e.uncounted, e.tenant, e.id"),
             work: frame_work,
             key: |row| Ok(frame_at(row)?.key()),
         }
@@ -284,23 +279,20 @@ impl DueWorkScan<'_, '_> {
     }
 }
 
-fn frame_work(_: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
-    frame_at(row).map(Work::Frame)
+fn frame_work(tx: &DbTransaction<'_>, row: &Row<'_>) -> Result<Work, TransactionError> {
+    let frame = frame_at(row)?;
+    Ok(Work::Frame(Frame { opted_out: picture_opted_out(tx, row.get(12)?)?.map(Box::new), ..frame }))
 }
 
-/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, uncounted attempts, tenant, why it is
-/// not looked at.
+/// The frame whose columns these are: attempts, due, content, the answer that is kept, scale, uncounted attempts, tenant, id.
 fn frame_at(row: &Row<'_>) -> Result<Frame, TransactionError> {
     let content = content_at(row, 2)?;
     // Its pixels are gone, so any worker is as good a home as the other.
     let owner = content.id.partition_hash() as usize;
     let scale = row.get::<Option<i64>>(9)?.map(|ppm| (ppm as f64 / 1e6) as f32);
     let (has_degraded, generation) = next_generation(row.get(8)?)?;
-    let opted_out = row
-        .get::<Option<String>>(12)?
-        .map(|reason| Box::new(Fault::permanent(Class::Policy, reason, "every page that shows it says so by now")));
     Ok(Frame {
-        opted_out,
+        opted_out: None,
         job: JobId::default_of(TenantNumber(row.get(11)?)),
         content,
         owner,

@@ -53,7 +53,7 @@ const NAMED_ENTRY: &str = "SELECT id FROM entries WHERE tenant = ?1 AND (?2 AND 
     OR ?3 AND state = 'open' AND due_ms IS NOT NULL OR ?2 AND state = 'rejected' AND url NOT LIKE 'data:%') AND id = ?4";
 
 const NAMED_PICTURE: &str = "SELECT id FROM pictures WHERE tenant = ?1 AND coalesce(representative, id) = id
-    AND (?2 AND state = 'dead' OR ?3 AND state = 'open' AND due_ms IS NOT NULL) AND id = ?4";
+    AND (?2 AND (state = 'dead' OR state = 'rejected') OR ?3 AND state = 'open' AND due_ms IS NOT NULL) AND id = ?4";
 
 impl LedgerTransaction<'_, '_> {
     /// Drives the next of what is selected, at most `max`. `tried`: another run tries just now what ended badly and is due.

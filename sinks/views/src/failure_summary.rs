@@ -87,6 +87,8 @@ pub enum WhyNothing {
         reason: String,
         /// One of them, in words.
         detail: String,
+        /// That one's URL.
+        url: String,
     },
     /// What was read of it shows no image.
     NoImages {
@@ -133,7 +135,8 @@ fn each_range(
     (table, range, max): (&str, i64, i64),
     mut each: impl FnMut(&DbTransaction<'_>, Range<i64>) -> Result<(), TransactionError>,
 ) -> Result<bool, LedgerError> {
-    let ends = format!("SELECT min(id), max(id) FROM {table}");
+    // Two questions that an index answers each; both at once are answered by reading all of it.
+    let ends = format!("SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})");
     let ends =
         reader.read(|tx| tx.one(&ends, &[], |row| Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))))?;
     let Some((Some(first), Some(last))) = ends else { return Ok(true) };
@@ -207,9 +210,13 @@ struct Site {
 /// that is. The start page was refused, failed, or waits for another try; or it was read, and nothing else of the site is open.
 /// Folders of pictures have no start page.
 const WITHOUT_RESULT: &str = "WITH barren AS MATERIALIZED (
-        SELECT s.id, s.url, s.pages, s.images FROM sites s
+        SELECT s.id, s.url, s.pages, s.images FROM sites s NOT INDEXED
         WHERE s.tenant = ?1 AND s.id >= ?2 AND s.id < ?3 AND NOT s.removed AND NOT EXISTS (
             SELECT 1 FROM site_images i JOIN entries e ON e.id = i.image JOIN pictures p ON p.id = e.picture
+            WHERE i.site = s.id AND (p.state = 'settled' OR coalesce(p.representative, p.id) <> p.id))
+        AND NOT EXISTS (
+            SELECT 1 FROM site_images i JOIN offers o ON o.image = i.image JOIN entries e ON e.id = o.alternate
+                JOIN pictures p ON p.id = e.picture
             WHERE i.site = s.id AND (p.state = 'settled' OR coalesce(p.representative, p.id) <> p.id)))
     SELECT b.id, b.url, b.pages, b.images, f.state, f.reason, f.detail
     FROM barren b JOIN entries f ON f.site = b.id AND f.kind = 'page' AND f.depth = 0
@@ -217,6 +224,9 @@ const WITHOUT_RESULT: &str = "WITH barren AS MATERIALIZED (
         OR f.state = 'settled'
             AND NOT EXISTS (SELECT 1 FROM entries o WHERE o.site = b.id AND o.kind = 'page' AND o.state = 'open')
             AND NOT EXISTS (SELECT 1 FROM site_images i JOIN entries o ON o.id = i.image LEFT JOIN pictures p ON p.id = o.picture
+                WHERE i.site = b.id AND (o.state = 'open' OR p.state = 'open'))
+            AND NOT EXISTS (SELECT 1 FROM site_images i JOIN offers a ON a.image = i.image JOIN entries o ON o.id = a.alternate
+                LEFT JOIN pictures p ON p.id = o.picture
                 WHERE i.site = b.id AND (o.state = 'open' OR p.state = 'open'))
     ORDER BY b.id DESC";
 
@@ -245,7 +255,7 @@ impl Site {
         };
         let why = match self.state {
             State::Settled => match self.reason_of_images(tx)? {
-                Some((reason, detail)) => WhyNothing::Images { images: self.images as u64, reason, detail },
+                Some((reason, detail, url)) => WhyNothing::Images { images: self.images as u64, reason, detail, url },
                 None => WhyNothing::NoImages { pages: self.pages as u64 },
             },
             _ => start,
@@ -253,15 +263,21 @@ impl Site {
         Ok(SiteWithoutResult { url: self.url.clone(), why })
     }
 
-    /// The reason for which most of its images were not taken, with one of them in words.
-    fn reason_of_images(&self, tx: &DbTransaction<'_>) -> Result<Option<(String, String)>, TransactionError> {
-        let sql = "SELECT reason, min(detail) FROM (
-                SELECT coalesce(CASE WHEN e.picture IS NULL THEN e.reason ELSE p.reason END, 'unknown') AS reason,
-                    coalesce(CASE WHEN e.picture IS NULL THEN e.detail ELSE p.detail END, '') AS detail
+    /// The reason for which most of its images were not taken, with one of them in words and its URL.
+    fn reason_of_images(&self, tx: &DbTransaction<'_>) -> Result<Option<(String, String, String)>, TransactionError> {
+        let sql = "SELECT reason, min(url) FROM (
+                SELECT e.url, coalesce(CASE WHEN e.picture IS NULL THEN e.reason ELSE p.reason END, 'unknown') AS reason
                 FROM site_images i JOIN entries e ON e.id = i.image LEFT JOIN pictures p ON p.id = e.picture
                 WHERE i.site = ?1 AND e.state <> 'alternate' LIMIT ?2) asked
             GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 1";
-        tx.one(sql, values![self.id, IMAGES_ASKED], |row| Ok((row.get(0)?, row.get(1)?)))
+        let asked =
+            tx.one(sql, values![self.id, IMAGES_ASKED], |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?)))?;
+        let Some((reason, url)) = asked else { return Ok(None) };
+        let sql = "SELECT coalesce(CASE WHEN e.picture IS NULL THEN e.detail ELSE p.detail END, '')
+            FROM site_images i JOIN entries e ON e.id = i.image LEFT JOIN pictures p ON p.id = e.picture
+            WHERE i.site = ?1 AND e.url = ?2 LIMIT 1";
+        let detail = tx.one(sql, values![self.id, &url], |row| row.get(0))?;
+        Ok(Some((reason, detail.unwrap_or_default(), url)))
     }
 }
 

@@ -316,3 +316,11 @@ fn silence_is_an_attempt_of_the_url_and_of_its_host() {
     );
     assert!(matches!(failed(known(4, 0), 0), Disposition::Dead { host: Some(HostHold { given_up: true, .. }), .. }));
 }
+
+#[test]
+fn an_opt_out_of_all_pages_ends_a_detection_and_what_was_seen_before_stays() {
+    let fault = || Fault::permanent(Class::Policy, "opt_out:noai", "they say so");
+    let decide = |record| RetrySettings::default().decide(FailedRecord { record, fault: fault() }, 5);
+    assert!(matches!(decide(frame(0, false)), Disposition::Rejected { again: None, .. }));
+    assert!(matches!(decide(frame(0, true)), Disposition::DegradedAccepted { .. }));
+}

@@ -3,6 +3,7 @@
 use faceflow_core::record::PageVersion;
 
 use super::*;
+use crate::Selection;
 
 both![
     what_a_page_alone_shows_ends_with_its_opt_out_and_what_another_shows_does_not,
@@ -81,4 +82,8 @@ fn a_picture_of_which_every_page_opted_out_is_not_looked_at_again() {
     rig.tell(Fact::Failed(Disposition::Rejected { work: frame("one").into(), fault, again: None }));
     assert_eq!((given(&rig), rig.statuses()), (vec![], vec!["rejected".to_owned(), "done".to_owned()]));
     assert_eq!(rig.line("/a")["reason"], "opt_out:noai");
+    let named = Selection { dead: true, urls: vec![url("/a")], ..Selection::default() };
+    assert!(wait(rig.ledger().redrive(named)).is_ok_and(|driven| driven > 0));
+    rig.check();
+    assert_eq!(given(&rig), [ends("frame")], "the user may try, and its pages decide");
 }

@@ -70,7 +70,9 @@ fn showing(path: &str, images: Vec<Image>) -> Fact {
 
 fn sites_that_gave_nothing_are_named_and_others_are_not() {
     let rig = Rig::new();
-    rig.tell(listed(&["/no", "/dead", "/waits", "/new", "/done", "/copy", "/empty", "/refused", "/owed", "/removed"]));
+    rig.tell(listed(&[
+        "/no", "/dead", "/waits", "/new", "/done", "/copy", "/empty", "/refused", "/owed", "/removed", "/other",
+    ]));
     rig.tell_all([rejected(site("/no")), dead(site("/dead")), retry(site("/waits"), 77), rejected(site("/removed"))]);
     rig.tell_all([
         showing("/done", vec![image("/1")]),
@@ -84,6 +86,10 @@ fn sites_that_gave_nothing_are_named_and_others_are_not() {
     let [third, fourth, fifth] = ["/3", "/4", "/5"].map(|path| of_site("/refused", image(path)));
     rig.tell_all([rejected(third), dead(fourth), rejected(fifth)]);
     rig.tell(showing("/owed", vec![image("/6")]));
+    // Another address of the picture was taken in place of the one that is shown.
+    rig.tell(showing("/other", vec![image_with("/7", &["/8"])]));
+    rig.tell(rejected(of_site("/other", image("/7"))));
+    rig.tell_all([kept(of_site("/other", image("/8")), "three"), delivered("three", 1)]);
     let removed = vec![Key::page(&url("/removed"))];
     rig.tell(Fact::Discovered(Discovery { removed, ..Discovery::nothing(JobId::FIRST, BOUNDS) }));
     let named = summary(&rig, (10, 10)).sites.into_iter();
@@ -100,7 +106,15 @@ fn sites_that_gave_nothing_are_named_and_others_are_not() {
         ("/dead", start(Status::Dead, "http_503", said)),
         ("/waits", start(Status::Open, "http_503", said)),
         ("/empty", WhyNothing::NoImages { pages: 1 }),
-        ("/refused", WhyNothing::Images { images: 3, reason: "http_404".into(), detail: "not there".into() }),
+        (
+            "/refused",
+            WhyNothing::Images {
+                images: 3,
+                reason: "http_404".into(),
+                detail: "not there".into(),
+                url: url("/3").into(),
+            },
+        ),
     ];
     assert_eq!(named, expected.map(|(path, why)| (path.to_owned(), why)));
 }
