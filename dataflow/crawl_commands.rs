@@ -77,7 +77,7 @@ pub fn stream(common: &Common, args: &StreamArgs, bars: &MultiProgress) -> Resul
         let submissions = submissions.map_err(|error| Usage(format!("--listen {address}: {error}")))?;
         let made_up = job.settings.submit.token.is_empty();
         let token = if made_up { submissions.token() } else { "as in submit.token" };
-        eprintln!("faceflow: POST http://{}/v1/sites, bearer token {token}", submissions.address());
+        crate::say(format_args!("POST http://{}/v1/sites, bearer token {token}", submissions.address()));
         job.sources.push(Box::new(submissions));
     }
     if job.sources.len() == 1 && args.crawl.sites.is_empty() && StateLocation::new(&common.state).is_new() {
@@ -150,7 +150,7 @@ fn job(common: &Common, args: &CrawlArgs) -> Result<Job> {
     if let Some(address) = &args.metrics {
         let endpoint =
             MetricsEndpoint::listen(address).map_err(|error| Usage(format!("--metrics {address}: {error}")))?;
-        eprintln!("faceflow: metrics at http://{}/metrics", endpoint.address());
+        crate::say(format_args!("metrics at http://{}/metrics", endpoint.address()));
         job.metrics_endpoint = Some(endpoint);
     }
     Ok(job)

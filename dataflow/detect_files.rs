@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -44,12 +45,17 @@ pub fn files(paths: &[PathBuf]) -> io::Result<FoundFiles> {
     let (mut found, mut passed_over) = (Vec::new(), 0);
     for path in paths {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        if !std::fs::metadata(path).map_err(named)?.is_dir() {
+        let kind = std::fs::metadata(path).map_err(named)?.file_type();
+        if kind.is_fifo() || kind.is_socket() {
+            // Whoever opens one may wait for ever.
+            return Err(named(io::Error::other("neither a file nor a folder")));
+        }
+        if !kind.is_dir() {
             found.push(LocalFile { path: path.clone(), name: path.display().to_string() });
             continue;
         }
         let mut below = Vec::new();
-        walk(path, &mut below).map_err(named)?;
+        walk(path, &mut below, &mut passed_over).map_err(named)?;
         let all = below.len();
         below.retain(|file| may_be_picture(file));
         passed_over += all - below.len();
@@ -73,15 +79,16 @@ fn may_be_picture(path: &Path) -> bool {
     is_named_like_picture(path) || first().map_or(true, |bytes| sniff(&bytes).is_ok())
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+fn walk(folder: &Path, found: &mut Vec<PathBuf>, others: &mut usize) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
         match kind {
             // Links to folders are not followed: they may lead round in circles.
-            kind if kind.is_dir() => walk(&path, found)?,
+            kind if kind.is_dir() => walk(&path, found, others)?,
             // A dangling link is a line with its error.
             kind if kind.is_file() || path.is_file() || (kind.is_symlink() && !path.exists()) => found.push(path),
-            _ => {}
+            // Pipes, sockets, devices, and links to folders.
+            _ => *others += 1,
         }
     }
     Ok(())

@@ -24,6 +24,9 @@ use crate::cli::{Cli, Log};
 use crate::commands::dispatch;
 use crate::exit_status::{DONE, FAILED, USAGE, Usage};
 
+/// "Input/output error".
+const EIO: i32 = 5;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -43,16 +46,24 @@ fn main() -> ExitCode {
         Err(error) => {
             match log {
                 Log::Json => tracing::error!("{error}"),
-                Log::Text => eprintln!("faceflow: {error}"),
+                Log::Text => say(format_args!("{error}")),
             }
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }
 }
 
+/// Says something on standard error. Where that is gone or full, the exit status still tells.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "faceflow: {text}");
+}
+
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let closed = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        cause.downcast_ref::<io::Error>().is_some_and(|error| {
+            // A terminal that is gone says that it is broken.
+            error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(EIO)
+        })
     };
     error.chain().any(closed)
 }
@@ -72,8 +83,10 @@ struct BesideBars(MultiProgress);
 
 impl Write for BesideBars {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        // A closed terminal is no reason to fail.
-        Ok(self.0.suspend(|| io::stderr().write(text)).unwrap_or(text.len()))
+        let write = || io::stderr().write(text);
+        // A closed terminal is no reason to fail. The bars could not be cleared on one, which they do not forgive.
+        let written = if io::stderr().is_terminal() { self.0.suspend(write) } else { write() };
+        Ok(written.unwrap_or(text.len()))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -50,7 +50,9 @@ pub fn parse_site(text: &str) -> Result<Url, String> {
         return Err(format!("{text:?} has the scheme {:?}: only http and https are crawled", url.scheme()));
     }
     if has_credentials(&url) {
-        return Err(format!("{text:?} carries a user name: write the address without it"));
+        // What is said is written to logs, where no password belongs.
+        let host = url.host_str().unwrap_or_default();
+        return Err(format!("the address of {host:?} carries a user name: write it without"));
     }
     if !text.contains("://") && is_local(&url) {
         url.set_scheme("http").expect("https and http are both special schemes");
