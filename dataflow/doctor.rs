@@ -6,6 +6,7 @@ use anyhow::Result;
 use faceflow::core::detector::{PixelBuffer, detect};
 use faceflow::core::tally::Violation;
 use faceflow::ledger::{OpenError, Reader, StateLocation};
+use faceflow::originals_check::{Originals, look_for_originals};
 use faceflow::store::Objects;
 
 use crate::cli::Common;
@@ -14,6 +15,8 @@ use crate::settings_layers::settings;
 
 /// Of what breaks an invariant of the ledger, so many are named.
 const KEYS_MAX: usize = 5;
+/// Of the originals that are recorded, so many are looked for.
+const ORIGINALS_MAX: usize = 32;
 
 /// Checks everything, says it, and fails if anything is not well.
 pub fn doctor(common: &Common) -> Result<u8> {
@@ -25,6 +28,7 @@ pub fn doctor(common: &Common) -> Result<u8> {
         ("settings", Ok(common.config.as_ref().map_or("defaults".to_owned(), |file| file.display().to_string()))),
         ("state", state(common, &settings)),
         ("objects", objects(common)),
+        ("originals", originals(common, &settings)),
         ("detector", detector(common, &settings)),
         ("onnxruntime", onnxruntime(&settings)),
     ];
@@ -70,6 +74,25 @@ fn objects(common: &Common) -> Result<String, String> {
     let objects = Objects::open(&common.out).map_err(|error| error.to_string())?;
     runtime()?.block_on(objects.check()).map_err(|fault| fault.to_string())?;
     Ok(format!("{}: written, read and removed a probe", common.out))
+}
+
+/// Whether the output is the one that the state has written to.
+fn originals(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {
+    let place = StateLocation::new(&common.state);
+    let opened = (!place.is_new()).then(|| Reader::open(place, &common.tenant, &settings.ledger));
+    // What is wrong with the state was said.
+    let Some(Ok(ledger)) = opened else { return Ok("none recorded".to_owned()) };
+    let objects = Objects::open(&common.out).map_err(|error| error.to_string())?;
+    let found = runtime()?.block_on(look_for_originals(&ledger, &objects, ORIGINALS_MAX));
+    let Originals { looked_for, missing } = found.map_err(|error| error.to_string())?;
+    match missing.first() {
+        None => Ok(format!("{looked_for} recorded ones looked for, all there")),
+        Some(key) => Err(format!(
+            "{} of {looked_for} recorded ones are not in {}, such as {key}: name the --out of this state, or begin a new --state",
+            missing.len(),
+            common.out
+        )),
+    }
 }
 
 fn detector(common: &Common, settings: &faceflow::config::Settings) -> Result<String, String> {

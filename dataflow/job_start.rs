@@ -12,7 +12,8 @@ use faceflow_core::detector::Detector;
 use faceflow_core::executor::Executor;
 use faceflow_core::peer_liveness::Peers;
 use faceflow_core::record::JobId;
-use faceflow_ledger::{DatabaseLedger, Durability, StateLocation, TenantLedgers};
+use faceflow_core::sink::Store;
+use faceflow_ledger::{DatabaseLedger, Durability, Reader, StateLocation, TenantLedgers};
 use faceflow_operators::source_set::SourceSet;
 use faceflow_operators::stored_contents::WorkerShare;
 use faceflow_store::Objects;
@@ -26,6 +27,7 @@ use crate::job::{Engine, Job};
 use crate::job_agreement::agreement;
 use crate::job_handle::{JobControls, JobHandle};
 use crate::job_outcome::{JobError, Summary};
+use crate::originals_check::{Originals, look_for_originals};
 use crate::running_job::{LEAVE, RunningJob};
 use crate::served_jobs::{Entered, ServedJobs, remember_sites};
 use crate::services::{Backends, Process, Services};
@@ -86,6 +88,10 @@ impl Job {
         let refreshes = first && self.options.endless;
         let views = Arc::new(TenantViews::new(Arc::clone(&store) as _, refreshes, runtime.handle().clone()));
         views.add(Arc::clone(&ledger), live.report.clone());
+        if first {
+            let (ledger, store) = (Arc::clone(&ledger), Arc::clone(&store));
+            runtime.spawn(async move { warn_of_missing_originals(ledger.reader(), store.as_ref()).await });
+        }
         let partial_files = folder.map(|root| {
             let removing = remove_partial_files(root, self.settings.store, Arc::clone(&executor.clock));
             runtime.spawn(async {
@@ -194,5 +200,22 @@ impl Job {
         let process = Process { executor, share: share.unwrap_or_default(), live };
         let services = Services::of_process((self.tenant, job), self.settings, backends, process)?;
         Ok(Services { again, ..services })
+    }
+}
+
+/// Of the originals that are recorded, so many are looked for when a job starts.
+const ORIGINALS_MAX: usize = 8;
+
+/// Says so if the output is not the one that the state has written to: its results would name what is not there.
+async fn warn_of_missing_originals(reader: &Reader, store: &dyn Store) {
+    match look_for_originals(reader, store, ORIGINALS_MAX).await {
+        Ok(Originals { looked_for, missing }) if !missing.is_empty() => tracing::warn!(
+            "{} of {looked_for} originals that the state records are not in the output, such as {}: results name them all \
+             the same. Name the --out of this state, or begin a new --state",
+            missing.len(),
+            missing[0]
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("it is not known whether the output is that of the state: {error}"),
     }
 }

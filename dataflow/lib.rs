@@ -16,6 +16,7 @@ pub mod job_spec;
 mod job_start;
 pub mod known_contents;
 pub mod metrics_endpoint;
+pub mod originals_check;
 pub mod reload;
 pub mod run;
 mod run_options;

@@ -190,6 +190,15 @@ fn the_faces_of_a_crawl_are_those_that_detect_sees_in_the_same_file() {
     assert_eq!(csv.stdout.lines().count(), 1 + seen[0]["faces"].as_array().map_or(0, Vec::len));
     let doctor = crawler.run(&["doctor"]);
     assert_eq!(doctor.code(), Some(0), "{}", doctor.stdout);
+    // An output that is not that of the state is noticed.
+    let elsewhere = crawler.run(&["doctor", "--out", "elsewhere"]);
+    assert_eq!(elsewhere.code(), Some(1), "{}", elsewhere.stdout);
+    let said = elsewhere.stdout.lines().find(|line| line.starts_with("FAIL  originals"));
+    assert!(
+        said.is_some_and(|said| said.contains("1 of 1 recorded") && said.contains("images/")),
+        "{}",
+        elsewhere.stdout
+    );
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_site_that_the_address_guard_refuses_is_named_and_what_is_said_about_it_help
     assert!(
         refused
             .stdout
-            .contains("to try again: faceflow retry URL… (without a URL: all that is dead), then the same command"),
+            .contains("to try again: faceflow retry URL… (of pages and images; without a URL: all that is dead), then"),
         "{}",
         refused.stdout
     );
@@ -91,7 +91,7 @@ fn every_kind_of_refusal_is_told_with_what_to_do() {
         (&sites[2], "rejected, http_404: ", "check the spelling of the address"),
         (&sites[3], "rejected, not_html: ", "name a page"),
         (&sites[4], "1 page known, and no image", "--crawl all"),
-        (&sites[5], "none of its 2 images was taken, robots: ", "--set fetch.respect_robots=false"),
+        (&sites[5], "none of its 2 images was taken, such as ", "--set fetch.respect_robots=false"),
     ];
     for (url, why, what) in told {
         let (line, _) = named(&ended, url);
