@@ -5,19 +5,20 @@
 //! the decoder below honours. Every fault is permanent: the same bytes would fail again.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use faceflow_core::blocking::cores;
+use faceflow_core::blocking::{cores, panicked};
 use faceflow_core::detector::PixelBuffer;
-use faceflow_core::record::ContentId;
 use faceflow_core::{Class, Fault};
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
+use super::jpeg::JpegDecoder;
 use super::orient::{blank, displayed, to_displayed_rgb};
 use super::sniff::{Format, sniff};
-use super::structure_scan::{StructureScan, structure_scan};
+use super::structure_scan::check_inner_size;
 
 /// No side may be longer, whatever the settings say: sums over a row or a column stay within 32 bits.
 const SIDE_MAX_PX: u32 = 1 << 20;
@@ -115,26 +116,24 @@ pub struct Decoded {
 /// Faults (all permanent, [`Class::Content`]): `not_an_image`, `svg`, `unsupported_format`, `too_small`,
 /// `too_many_pixels`, `too_much_memory`, `corrupt_image`.
 pub fn peek(bytes: &[u8], settings: &ImageSettings) -> Result<Header, Fault> {
-    open(bytes, settings).map(|opened| opened.header)
+    guarded(|| open(bytes, settings).map(|opened| opened.header))
 }
 
 /// Decodes an image. Faults: as [`peek`]; a picture whose data break off or contradict themselves is a `corrupt_image`.
 pub fn decode(bytes: &[u8], settings: &ImageSettings) -> Result<Decoded, Fault> {
-    let opened = open(bytes, settings)?;
-    let Header { format, width, height, .. } = opened.header;
-    let continued = if opened.structure_scan.ended { None } else { digest_continued(bytes, settings) };
-    let rgb = opened.read()?;
-    if continued.is_some_and(|other| other != ContentId::of(&rgb)) {
-        return Err(fault("corrupt_image", "the data break off before the picture is complete".to_owned()));
-    }
-    Ok(Decoded { picture: PixelBuffer { width, height, rgb }, format })
+    guarded(|| {
+        let opened = open(bytes, settings)?;
+        let Header { format, width, height, .. } = opened.header;
+        let rgb = opened.read()?;
+        Ok(Decoded { picture: PixelBuffer { width, height, rgb }, format })
+    })
 }
 
-/// The digest of the pixels that a JPEG without an end marker has with other bytes behind it. Its decoder makes up what is missing:
-/// if these bytes give another picture, something was. A digest, because one picture's pixels at a time are accounted for.
-fn digest_continued(bytes: &[u8], settings: &ImageSettings) -> Option<ContentId> {
-    let continued = [bytes, &[0x5a; 256]].concat();
-    open(&continued, settings).and_then(Opened::read).ok().map(|rgb| ContentId::of(&rgb))
+/// Runs a decoder. One that panics would do so again on the same bytes: the picture is refused for good.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(fault("corrupt_image", format!("while it was decoded, {}", panicked(panic.as_ref()).detail)))
+    })
 }
 
 /// An image whose limits have been checked.
@@ -142,7 +141,6 @@ struct Opened<'a> {
     header: Header,
     decoder: Box<dyn ImageDecoder + 'a>,
     orientation: Orientation,
-    structure_scan: StructureScan,
 }
 
 impl Opened<'_> {
@@ -165,21 +163,14 @@ impl Opened<'_> {
 
 fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fault> {
     let format = sniff(bytes)?;
-    let structure_scan = structure_scan(format, bytes);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.codec());
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(match format {
-        Format::Png => PNG_EXTRAS_MAX_BYTES,
-        _ => settings.decode_memory_max_bytes,
-    });
-    reader.limits(limits);
-    let mut decoder: Box<dyn ImageDecoder + 'a> = Box::new(reader.into_decoder().map_err(refused)?);
+    let (mut decoder, beside) = decoder(format, bytes, settings)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, settings)?;
-    structure_scan.check_inner_size(width, height)?;
     // Orientation that cannot be read is no orientation, as browsers have it.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let memory_bytes = memory(decoder.as_ref(), format, &structure_scan, orientation);
+    let direct = decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms;
+    let rgb = if direct { 0 } else { 3 * u64::from(width) * u64::from(height) };
+    let memory_bytes = decoder.total_bytes().saturating_add(beside).saturating_add(rgb);
     if memory_bytes > settings.decode_memory_max_bytes {
         let most = settings.decode_memory_max_bytes;
         let detail = format!(
@@ -188,12 +179,46 @@ fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fau
         return Err(fault("too_much_memory", detail));
     }
     let (width, height) = displayed(orientation, width, height);
-    Ok(Opened {
-        header: Header { format: format.name(), width, height, memory_bytes },
-        decoder,
-        orientation,
-        structure_scan,
-    })
+    Ok(Opened { header: Header { format: format.name(), width, height, memory_bytes }, decoder, orientation })
+}
+
+/// The decoder of a format, its header read; and what it holds at its peak beside the pixels that it writes, in bytes.
+fn decoder<'a>(
+    format: Format,
+    bytes: &'a [u8],
+    settings: &ImageSettings,
+) -> Result<(Box<dyn ImageDecoder + 'a>, u64), Fault> {
+    let codec = match format {
+        Format::Jpeg => {
+            let decoder = JpegDecoder::new(bytes, settings.decode_memory_max_bytes).map_err(refused)?;
+            let beside = decoder.working_bytes();
+            return Ok((Box::new(decoder), beside));
+        }
+        Format::Png => ImageFormat::Png,
+        Format::Gif => ImageFormat::Gif,
+        Format::WebP => ImageFormat::WebP,
+        Format::Bmp => ImageFormat::Bmp,
+        Format::Tiff => ImageFormat::Tiff,
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), codec);
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(match format {
+        Format::Png => PNG_EXTRAS_MAX_BYTES,
+        _ => settings.decode_memory_max_bytes,
+    });
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(refused)?;
+    let (width, height) = decoder.dimensions();
+    if format == Format::WebP {
+        check_inner_size(bytes, width, height)?;
+    }
+    let beside = match format {
+        Format::Jpeg | Format::Png | Format::Bmp => 0,
+        // The first frame before it is placed, planes of YUV or ARGB, strips.
+        Format::Gif | Format::WebP => 4 * u64::from(width) * u64::from(height),
+        Format::Tiff => decoder.total_bytes(),
+    };
+    Ok((Box::new(decoder), beside))
 }
 
 fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), Fault> {
@@ -210,22 +235,6 @@ fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), F
     Ok(())
 }
 
-/// What decoding holds at its peak: what the decoder writes, what it keeps beside that, and the RGB made of it.
-fn memory(decoder: &dyn ImageDecoder, format: Format, structure_scan: &StructureScan, orientation: Orientation) -> u64 {
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    let beside = match format {
-        // Coefficients of all scans: three components of 16 bits, unless subsampled.
-        Format::Jpeg if structure_scan.progressive => 6 * pixels,
-        Format::Jpeg | Format::Png | Format::Bmp => 0,
-        // The first frame before it is placed, planes of YUV or ARGB, strips.
-        Format::Gif | Format::WebP => 4 * pixels,
-        Format::Tiff => decoder.total_bytes(),
-    };
-    let direct = decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms;
-    decoder.total_bytes() + beside + if direct { 0 } else { 3 * pixels }
-}
-
 /// The fault that a decoder's refusal is.
 fn refused(error: ImageError) -> Fault {
     match error {
@@ -237,4 +246,16 @@ fn refused(error: ImageError) -> Fault {
 
 fn fault(reason: &str, detail: String) -> Fault {
     Fault::permanent(Class::Content, reason, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_decoder_refuses_the_picture_for_good() {
+        let fault = guarded::<()>(|| panic!("row {} of {}", 3, 2)).expect_err("it panicked");
+        assert_eq!((fault.reason.as_str(), fault.permanent), ("corrupt_image", true));
+        assert!(fault.detail.ends_with("row 3 of 2"), "{fault}");
+    }
 }

@@ -9,6 +9,7 @@ pub mod phash;
 pub mod quality;
 pub mod sniff;
 
+mod jpeg;
 mod luma;
 mod orient;
 mod structure_scan;

@@ -4,7 +4,6 @@
 //! stands in the results: `not_an_image`, `svg` (never rendered) or `unsupported_format` (named in the detail).
 
 use faceflow_core::{Class, Fault};
-use image::ImageFormat;
 
 /// Bytes at the start in which markup must show its root element.
 const MARKUP_BYTES: usize = 4096;
@@ -36,18 +35,6 @@ impl Format {
             Self::WebP => "webp",
             Self::Bmp => "bmp",
             Self::Tiff => "tiff",
-        }
-    }
-
-    /// The decoder that reads it.
-    pub(super) fn codec(self) -> ImageFormat {
-        match self {
-            Self::Jpeg => ImageFormat::Jpeg,
-            Self::Png => ImageFormat::Png,
-            Self::Gif => ImageFormat::Gif,
-            Self::WebP => ImageFormat::WebP,
-            Self::Bmp => ImageFormat::Bmp,
-            Self::Tiff => ImageFormat::Tiff,
         }
     }
 }
