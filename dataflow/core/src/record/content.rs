@@ -58,7 +58,7 @@ pub struct Frame {
     /// The scale at which the last failed detection looked: input pixels per pixel of the picture.
     pub scale: Option<f32>,
     /// Why it is not looked at, if every page that shows it has opted out since it was taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub opted_out: Option<Box<Fault>>,
 }
 
