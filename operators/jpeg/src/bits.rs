@@ -2,7 +2,7 @@
 //!
 //! Promise: bits that are not there are told apart from bits that are: [`Bits::ran_out`] says so.
 
-use super::Broken;
+use super::broken::Broken;
 
 /// Codes of up to this many bits are found by one look into a table.
 const FAST_BITS: u32 = 10;

@@ -10,15 +10,14 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::Jpeg;
 use super::rows::Colours;
+use super::segments::{Frame, Scan, Segments};
 
 /// What stands behind the scan: more than a decoder reads ahead (eight bytes), then a reserved marker.
 const BEHIND: [u8; 18] = *b"\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a\xff\x02";
 
-/// Whether a picture is of the shapes that are decoded here.
-pub fn suits(jpeg: &Jpeg) -> bool {
-    let (frame, segments) = (&jpeg.frame, &jpeg.segments);
+/// Whether a picture with this first scan is of the shapes that are decoded here.
+pub fn suits(frame: &Frame, segments: &Segments, scan: &Scan, colours: Colours) -> bool {
     let factors: Vec<(usize, usize)> = frame.components.iter().map(|component| (component.h, component.v)).collect();
     let proven = match factors[..] {
         [_] => true,
@@ -26,7 +25,7 @@ pub fn suits(jpeg: &Jpeg) -> bool {
         _ => false,
     };
     // Where the marks of a file agree on its colours, all decoders do.
-    let plain = match jpeg.colours {
+    let plain = match colours {
         Colours::Grey => true,
         Colours::YCbCr => {
             (segments.jfif || segments.adobe == Some(1) || frame.components.iter().map(|c| c.id).eq(1..=3))
@@ -35,17 +34,17 @@ pub fn suits(jpeg: &Jpeg) -> bool {
         }
         _ => false,
     };
-    frame.baseline && proven && plain && jpeg.first.0.members.len() == factors.len()
+    frame.baseline && proven && plain && scan.members.len() == factors.len()
 }
 
-/// Decodes a picture that [`suits`]; whether that went well. If not, `out` holds nothing of use.
-pub fn decode(jpeg: &Jpeg, out: &mut [u8]) -> bool {
-    let end = end_of_scan(jpeg.bytes, jpeg.first.1);
-    if !matches!(jpeg.bytes.get(end + 1), None | Some(0xd9)) {
+/// Decodes a picture that [`suits`], whose data begin at `at`; whether that went well. If not, `out` holds nothing of use.
+pub fn decode(bytes: &[u8], at: usize, grey: bool, out: &mut [u8]) -> bool {
+    let end = end_of_scan(bytes, at);
+    if !matches!(bytes.get(end + 1), None | Some(0xd9)) {
         return false;
     }
-    let bytes = [&jpeg.bytes[..end], &BEHIND].concat();
-    let colours = if jpeg.is_grey() { ColorSpace::Luma } else { ColorSpace::RGB };
+    let bytes = [&bytes[..end], &BEHIND].concat();
+    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(usize::MAX)

@@ -6,6 +6,7 @@
 //! is not decoded (arithmetic coding, lossless, 12 bits, fractional sampling ratios) is refused by name.
 
 mod bits;
+mod broken;
 mod fast;
 mod idct;
 mod rows;
@@ -17,7 +18,7 @@ mod test_encoder;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+pub use broken::Broken;
 
 use rows::{Colours, Samples};
 use scan::Plane;
@@ -25,29 +26,6 @@ use segments::{Frame, Scan, Segments, Stop};
 
 /// Scans that are read at most: each is a walk over all blocks, however few bytes it has. T.81 needs far fewer.
 const SCANS_MAX: usize = 500;
-
-/// Why a file is not decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The data end before the picture is complete.
-    Cut,
-    /// The data contradict themselves or the format.
-    Corrupt(&'static str),
-    /// A process of the format that is not decoded.
-    Unsupported(&'static str),
-    /// So many bytes beside the pixels would be needed, more than are allowed.
-    TooMuchMemory(u64),
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Cut => f.write_str("the data break off before the picture is complete"),
-            Self::Corrupt(detail) | Self::Unsupported(detail) => f.write_str(detail),
-            Self::TooMuchMemory(bytes) => write!(f, "decoding takes {bytes} bytes beside the pixels"),
-        }
-    }
-}
 
 /// A picture whose header has been read.
 pub struct Jpeg<'a> {
@@ -75,9 +53,18 @@ impl<'a> Jpeg<'a> {
         (self.frame.width as u32, self.frame.height as u32)
     }
 
-    /// Whether pixels are one byte of grey; otherwise they are three of red, green and blue.
-    pub fn is_grey(&self) -> bool {
-        self.colours == Colours::Grey
+    /// The same picture with its components as they are stored, whatever colours they are.
+    pub fn as_stored(self) -> Self {
+        Self { colours: Colours::Stored, ..self }
+    }
+
+    /// Bytes of a pixel: one of grey, three of red, green and blue, or as many as there are components as they are stored.
+    pub fn channels(&self) -> usize {
+        match self.colours {
+            Colours::Grey => 1,
+            Colours::Stored => self.frame.components.len(),
+            _ => 3,
+        }
     }
 
     /// The EXIF data, from their byte order mark on.
@@ -88,7 +75,11 @@ impl<'a> Jpeg<'a> {
     /// What decoding holds beside the pixels that it writes, in bytes. Rarely a picture that seemed of the fast kind is not;
     /// [`Jpeg::decode`] then checks again.
     pub fn working_bytes(&self) -> u64 {
-        if fast::suits(self) { self.bytes.len() as u64 } else { self.coefficient_bytes() }
+        if self.is_plain() { self.bytes.len() as u64 } else { self.coefficient_bytes() }
+    }
+
+    fn is_plain(&self) -> bool {
+        fast::suits(&self.frame, &self.segments, &self.first.0, self.colours)
     }
 
     /// Coefficients of all components, 128 bytes a block, which one after another become samples, 64 bytes a block.
@@ -124,8 +115,8 @@ impl<'a> Jpeg<'a> {
     /// Writes the pixels, row by row: `out` holds width times height of them. May hold so many bytes beside them.
     pub fn decode(&self, out: &mut [u8], working_bytes_max: u64) -> Result<(), Broken> {
         let (width, height) = (self.frame.width, self.frame.height);
-        assert_eq!(out.len(), width * height * if self.is_grey() { 1 } else { 3 }, "room for the pixels, and no more");
-        if fast::suits(self) && fast::decode(self, out) {
+        assert_eq!(out.len(), width * height * self.channels(), "room for the pixels, and no more");
+        if self.is_plain() && fast::decode(self.bytes, self.first.1, self.channels() == 1, out) {
             return Ok(());
         }
         match self.coefficient_bytes() {

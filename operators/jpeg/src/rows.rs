@@ -16,6 +16,8 @@ pub enum Colours {
     Cmyk,
     /// The same, the first three as luma and differences.
     Ycck,
+    /// Whatever they are: components side by side.
+    Stored,
 }
 
 /// The samples of one component.
@@ -124,12 +126,23 @@ fn both(sums: &[u16], line: &mut [u8]) {
     line[last] = [((3 * sums[last] + sums[last - 1] + 8) >> 4) as u8, ((4 * sums[last] + 7) >> 4) as u8];
 }
 
-/// Writes the pixels, rows of `width`: one byte each for grey, three otherwise.
+/// Writes the pixels, rows of `width`: one byte each for grey, as many as there are components as stored, three otherwise.
 pub fn write(samples: &mut [Samples], colours: Colours, width: usize, out: &mut [u8]) {
-    let pitch = if colours == Colours::Grey { width } else { 3 * width };
+    let channels = match colours {
+        Colours::Grey => 1,
+        Colours::Stored => samples.len(),
+        _ => 3,
+    };
+    let pitch = channels * width;
     for (y, out) in out.chunks_exact_mut(pitch).enumerate() {
         samples.iter_mut().for_each(|component| component.make(y));
         match (colours, &*samples) {
+            (Colours::Stored, samples) => {
+                for (channel, samples) in samples.iter().enumerate() {
+                    let pixels = out[channel..].iter_mut().step_by(channels);
+                    pixels.zip(samples.row(y)).for_each(|(pixel, sample)| *pixel = *sample);
+                }
+            }
             (Colours::Grey, [grey, ..]) => out.copy_from_slice(&grey.row(y)[..width]),
             (Colours::YCbCr, [a, b, c]) => rgb_row([a.row(y), b.row(y), c.row(y)], out),
             (Colours::Rgb, [a, b, c]) => {

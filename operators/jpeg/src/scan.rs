@@ -2,8 +2,8 @@
 //!
 //! Promise: a scan whose data end before its last block is an error. What a decoder puts there instead is invented.
 
-use super::Broken;
 use super::bits::{Bits, Huffman};
+use super::broken::Broken;
 use super::segments::{Frame, Scan, Segments, ZIGZAG};
 
 /// The coefficients of one component.

@@ -1,7 +1,7 @@
 //! Marker segments (ITU-T T.81, annex B): what the file says of itself, and the tables that its scans use.
 
-use super::Broken;
 use super::bits::Huffman;
+use super::broken::Broken;
 
 /// The order in which coefficients are stored; entries behind the 64th catch runs that lead out of the block.
 pub const ZIGZAG: [u8; 80] = [

@@ -18,9 +18,9 @@ fn decoded_fully(bytes: &[u8]) -> Result<Vec<u8>, Broken> {
 fn read(bytes: &[u8], decode: impl Fn(&Jpeg, &mut [u8]) -> Result<(), Broken>) -> Result<Vec<u8>, Broken> {
     let jpeg = Jpeg::new(bytes)?;
     let (width, height) = jpeg.size();
-    let mut out = vec![0; width as usize * height as usize * if jpeg.is_grey() { 1 } else { 3 }];
+    let mut out = vec![0; width as usize * height as usize * jpeg.channels()];
     decode(&jpeg, &mut out)?;
-    Ok(if jpeg.is_grey() { out.iter().flat_map(|grey| [*grey; 3]).collect() } else { out })
+    Ok(if jpeg.channels() == 1 { out.iter().flat_map(|grey| [*grey; 3]).collect() } else { out })
 }
 
 /// A picture that coarse sampling can hold: waves and slopes.

@@ -16,9 +16,10 @@ use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limit
 use serde::{Deserialize, Serialize};
 
 use super::jpeg::JpegDecoder;
+use super::mend::{Mended, mend};
 use super::orient::{blank, displayed, to_displayed_rgb};
 use super::sniff::{Format, sniff};
-use super::structure_scan::check_inner_size;
+use super::tiff::TiffDecoder;
 
 /// No side may be longer, whatever the settings say: sums over a row or a column stay within 32 bits.
 const SIDE_MAX_PX: u32 = 1 << 20;
@@ -146,7 +147,7 @@ struct Opened<'a> {
 impl Opened<'_> {
     /// The displayed pixels; straight from the decoder into shared memory where nothing has to be changed.
     fn read(self) -> Result<Arc<[u8]>, Fault> {
-        let Self { decoder, orientation, .. } = self;
+        let Self { header, decoder, orientation } = self;
         let (color, size) = (decoder.color_type(), decoder.dimensions());
         let total = usize::try_from(decoder.total_bytes()).expect("the memory limit fits the address space");
         if color == ColorType::Rgb8 && orientation == Orientation::NoTransforms {
@@ -156,18 +157,29 @@ impl Opened<'_> {
         }
         let mut raw = vec![0; total];
         decoder.read_image(&mut raw).map_err(refused)?;
+        if header.format == Format::Bmp.name() && color == ColorType::Rgba8 {
+            show_all_transparent(&mut raw);
+        }
         let unknown = || fault("unsupported_format", format!("the colour type {color:?} is not decoded"));
         to_displayed_rgb(&raw, color, size, orientation).ok_or_else(unknown)
     }
 }
 
+/// Alpha that is 0 everywhere is none: writers of BMP leave that byte empty, and browsers show such pictures.
+fn show_all_transparent(rgba: &mut [u8]) {
+    let (pixels, _) = rgba.as_chunks_mut::<4>();
+    if pixels.iter().all(|pixel| pixel[3] == 0) {
+        pixels.iter_mut().for_each(|pixel| pixel[3] = 255);
+    }
+}
+
 fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fault> {
     let format = sniff(bytes)?;
-    let (mut decoder, beside) = decoder(format, bytes, settings)?;
+    let Prepared { mut decoder, beside, orientation } = prepare(format, bytes, settings)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, settings)?;
     // Orientation that cannot be read is no orientation, as browsers have it.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation.unwrap_or_else(|| decoder.orientation().unwrap_or(Orientation::NoTransforms));
     let direct = decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms;
     let rgb = if direct { 0 } else { 3 * u64::from(width) * u64::from(height) };
     let memory_bytes = decoder.total_bytes().saturating_add(beside).saturating_add(rgb);
@@ -182,24 +194,34 @@ fn open<'a>(bytes: &'a [u8], settings: &ImageSettings) -> Result<Opened<'a>, Fau
     Ok(Opened { header: Header { format: format.name(), width, height, memory_bytes }, decoder, orientation })
 }
 
-/// The decoder of a format, its header read; and what it holds at its peak beside the pixels that it writes, in bytes.
-fn decoder<'a>(
-    format: Format,
-    bytes: &'a [u8],
-    settings: &ImageSettings,
-) -> Result<(Box<dyn ImageDecoder + 'a>, u64), Fault> {
+/// A decoder that has read the header.
+struct Prepared<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
+    /// What it holds at its peak beside the pixels that it writes, in bytes.
+    beside: u64,
+    /// How the picture lies, where the decoder is not to be asked.
+    orientation: Option<Orientation>,
+}
+
+fn prepare<'a>(format: Format, bytes: &'a [u8], settings: &ImageSettings) -> Result<Prepared<'a>, Fault> {
     let codec = match format {
         Format::Jpeg => {
             let decoder = JpegDecoder::new(bytes, settings.decode_memory_max_bytes).map_err(refused)?;
             let beside = decoder.working_bytes();
-            return Ok((Box::new(decoder), beside));
+            return Ok(Prepared { decoder: Box::new(decoder), beside, orientation: None });
+        }
+        Format::Tiff => {
+            let decoder =
+                TiffDecoder::new(bytes, settings.decode_memory_max_bytes).map_err(|broken| refused(broken.into()))?;
+            let beside = decoder.working_bytes();
+            return Ok(Prepared { decoder: Box::new(decoder), beside, orientation: None });
         }
         Format::Png => ImageFormat::Png,
         Format::Gif => ImageFormat::Gif,
         Format::WebP => ImageFormat::WebP,
         Format::Bmp => ImageFormat::Bmp,
-        Format::Tiff => ImageFormat::Tiff,
     };
+    let Mended { bytes, orientation } = mend(format, bytes)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), codec);
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {
@@ -209,16 +231,12 @@ fn decoder<'a>(
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(refused)?;
     let (width, height) = decoder.dimensions();
-    if format == Format::WebP {
-        check_inner_size(bytes, width, height)?;
-    }
     let beside = match format {
-        Format::Jpeg | Format::Png | Format::Bmp => 0,
-        // The first frame before it is placed, planes of YUV or ARGB, strips.
+        // The first frame before it is placed, planes of YUV or ARGB.
         Format::Gif | Format::WebP => 4 * u64::from(width) * u64::from(height),
-        Format::Tiff => decoder.total_bytes(),
+        _ => 0,
     };
-    Ok((Box::new(decoder), beside))
+    Ok(Prepared { decoder: Box::new(decoder), beside, orientation })
 }
 
 fn check_size(width: u32, height: u32, settings: &ImageSettings) -> Result<(), Fault> {

@@ -31,7 +31,7 @@ impl ImageDecoder for JpegDecoder<'_> {
     }
 
     fn color_type(&self) -> ColorType {
-        if self.jpeg.is_grey() { ColorType::L8 } else { ColorType::Rgb8 }
+        if self.jpeg.channels() == 1 { ColorType::L8 } else { ColorType::Rgb8 }
     }
 
     fn orientation(&mut self) -> ImageResult<Orientation> {
@@ -47,7 +47,8 @@ impl ImageDecoder for JpegDecoder<'_> {
     }
 }
 
-fn refusal(broken: Broken) -> ImageError {
+/// What a refusal of the decoder is to those who use the trait.
+pub fn refusal(broken: Broken) -> ImageError {
     let hint = ImageFormatHint::Exact(ImageFormat::Jpeg);
     match broken {
         Broken::Unsupported(detail) => {

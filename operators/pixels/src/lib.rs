@@ -11,8 +11,9 @@ pub mod sniff;
 
 mod jpeg;
 mod luma;
+mod mend;
 mod orient;
-mod structure_scan;
+mod tiff;
 
 #[cfg(test)]
 mod measure;

@@ -80,12 +80,12 @@ pub fn to_displayed_rgb(
 }
 
 /// `v * 255 / 65535`, rounded.
-fn narrow(value: u16) -> u8 {
+pub fn narrow(value: u16) -> u8 {
     ((u32::from(value) + 128) / 257) as u8
 }
 
 /// Straight alpha over white, rounded.
-fn over_white(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
+pub fn over_white(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
     let alpha = u32::from(alpha);
     rgb.map(|value| ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
 }

@@ -65,7 +65,7 @@ fn supported(bytes: &[u8]) -> Option<Format> {
         [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Some(Format::Tiff),
         // Two letters are no evidence: the length of the header that follows must be one that exists.
         [b'B', b'M', ..] => {
-            matches!(bytes.get(14..18)?, [12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]).then_some(Format::Bmp)
+            matches!(bytes.get(14..18)?, [12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]).then_some(Format::Bmp)
         }
         _ => None,
     }
